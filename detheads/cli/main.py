@@ -1,0 +1,86 @@
+"""Entry point: assembles the command groups and turns user errors into one sentence and an exit code."""
+
+import errno
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from detheads import __version__
+from detheads.cli import data
+from detheads.errors import UserError
+
+app = typer.Typer(
+    name="detheads",
+    help="Detection heads on a frozen vision backbone: cache, train, export, verify, deploy.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(data.app, name="data")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"detheads {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code: 0 success, 1 a user's error, 2 wrong usage, 130 interrupted."""
+    try:
+        app(args=list(arguments) if arguments is not None else None, prog_name="detheads")
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except UserError as error:
+        return _fail(str(error))
+    except ModuleNotFoundError as error:
+        return _fail(_missing_extra(error))
+    except OSError as error:
+        if error.filename is None and error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EPIPE}:
+            raise
+        return _fail(f"{error.filename or 'writing'}: {error.strerror}.")
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130
+    return 0
+
+
+def _fail(message: str) -> int:
+    sys.stderr.write(f"error: {message}\n")
+    return 1
+
+
+EXTRA_OF_MODULE = {
+    "torch": "train",
+    "torchvision": "train",
+    "timm": "train",
+    "safetensors": "train",
+    "pycocotools": "train",
+    "open_clip": "train",
+    "sklearn": "train",
+    "matplotlib": "train",
+    "yaml": "train",
+    "hotcoco": "hotcoco",
+    "onnx": "export",
+    "onnxscript": "export",
+}
+
+
+def _missing_extra(error: ModuleNotFoundError) -> str:
+    module = (error.name or "").partition(".")[0]
+    if module not in EXTRA_OF_MODULE:
+        raise error
+    return f"this command needs {module}; install it with: pip install 'detheads[{EXTRA_OF_MODULE[module]}]'."
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run())

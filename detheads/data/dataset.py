@@ -1,0 +1,90 @@
+"""The one dataset type that every reader produces and everything else consumes."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Category:
+    """A class as its dataset names it. ``id`` is the dataset's own (it need not be contiguous)."""
+
+    id: int
+    name: str
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image file. ``id`` is the dataset's own; the size is the original frame's (EXIF applied)."""
+
+    id: int
+    file_name: str
+    path: Path
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The annotated objects of one image, ``M`` of them; ``M`` may be 0."""
+
+    boxes: NDArray[np.float64]
+    """xyxy, original pixels, ``[M, 4]``."""
+    labels: NDArray[np.int64]
+    """Index into ``Dataset.categories``, ``[M]``."""
+    crowd: NDArray[np.bool_]
+    """COCO ``iscrowd``: ignored in training, handled by pycocotools in evaluation, ``[M]``."""
+    area: NDArray[np.float64]
+    """COCO ``area`` in original pixels, ``[M]`` (the box area where the source has none)."""
+
+    @classmethod
+    def empty(cls) -> "Objects":
+        return cls(np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0, bool), np.zeros(0))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images with boxes. ``objects[i]`` belongs to ``images[i]``; labels are indices into ``categories``."""
+
+    name: str
+    split: str
+    categories: tuple[Category, ...]
+    images: tuple[ImageRecord, ...]
+    objects: tuple[Objects, ...]
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Boxes left out by the reader: reason -> count."""
+
+    @property
+    def class_names(self) -> list[str]:
+        return [category.name for category in self.categories]
+
+    def coco_json(self) -> dict[str, Any]:
+        """The dataset as a COCO annotation object, with its own image and category ids."""
+        annotations: list[dict[str, Any]] = []
+        for image, objects in zip(self.images, self.objects, strict=True):
+            for (x1, y1, x2, y2), label, crowd, area in zip(
+                objects.boxes.tolist(), objects.labels, objects.crowd, objects.area, strict=True
+            ):
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": image.id,
+                        "category_id": self.categories[label].id,
+                        "bbox": [x1, y1, x2 - x1, y2 - y1],
+                        "area": float(area),
+                        "iscrowd": int(crowd),
+                    }
+                )
+        return {
+            "info": {"description": f"{self.name} {self.split}"},
+            "images": [
+                {"id": image.id, "file_name": image.file_name, "width": image.width, "height": image.height}
+                for image in self.images
+            ],
+            "annotations": annotations,
+            "categories": [{"id": category.id, "name": category.name} for category in self.categories],
+        }

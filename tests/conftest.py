@@ -1,0 +1,63 @@
+"""Shared fixtures: real photographs where they exist, and the command line as a function."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def _shared(name: str) -> Path:
+    folder = SHARED / name
+    if not folder.exists():
+        pytest.skip(f"needs the development data folder {name!r} beside the checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photographs() -> Path:
+    """Folder of real datasets: ``coco-person``, ``raccoon``, ``aquarium``, ``bccd``, ``coco128``."""
+    return _shared("data")
+
+
+@pytest.fixture(scope="session")
+def conformance() -> Path:
+    """Published pycocotools inputs and results."""
+    return _shared("conformance")
+
+
+@pytest.fixture(scope="session")
+def vit_weights() -> Path:
+    """A real pretrained ViT-S/14."""
+    return _shared("backbones") / "vit_small_patch14_dinov2.focus.safetensors"
+
+
+@pytest.fixture(scope="session")
+def clip_embeddings() -> Path:
+    """CLIP ViT-B/32 text embeddings of COCO's 80 class names."""
+    return _shared("clip") / "coco80_vitb32_a+cname.npy"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a command line returned and printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def detheads(capsys: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
+    """Run a command line in this process: ``detheads("data", "info", folder)``."""
+    from detheads.cli.main import run
+
+    def invoke(*arguments: object) -> Finished:
+        capsys.readouterr()
+        code = run([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Finished(code, captured.out, captured.err)
+
+    return invoke
