@@ -1,0 +1,52 @@
+"""The losses dense heads share. The arithmetic is torchvision's and torch's; here are the reductions we agree on."""
+
+from typing import cast
+
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision import ops
+
+
+def sigmoid_focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """Focal loss summed over all elements (Lin et al. 2017, "Focal Loss for Dense Object Detection", eq. 5).
+
+    Divide the sum by the number of positive points of the batch, at least 1.
+
+    Args:
+        logits: any shape, usually ``[B, N, K]``.
+        targets: same shape, 0 or 1.
+        alpha: weight of the positives, ``1 - alpha`` that of the negatives.
+        gamma: exponent of the modulating factor.
+
+    Returns:
+        A scalar.
+    """
+    return cast(Tensor, ops.sigmoid_focal_loss(logits, targets, alpha=alpha, gamma=gamma, reduction="sum"))
+
+
+def giou_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """``1 - GIoU`` of box pairs (Rezatofighi et al. 2019), in ``[0, 2]``.
+
+    Finite, gradient included, for boxes without area and for ``N = 0``.
+
+    Args:
+        predicted: ``[N, 4]`` xyxy with ``x2 >= x1`` and ``y2 >= y1``, in the same frame and unit as ``target``.
+        target: ``[N, 4]`` xyxy.
+
+    Returns:
+        ``[N]``, one loss a pair.
+    """
+    return cast(Tensor, ops.generalized_box_iou_loss(predicted, target, reduction="none"))
+
+
+def centerness_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Binary cross-entropy of centerness logits, summed (Tian et al. 2019, "FCOS", section 3.2).
+
+    Args:
+        logits: ``[N]`` of the positive points.
+        targets: ``[N]`` in ``[0, 1]``, see :func:`detheads.targets.assignment.centerness_targets`.
+
+    Returns:
+        A scalar.
+    """
+    return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")

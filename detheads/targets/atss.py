@@ -1,0 +1,92 @@
+"""Adaptive training sample selection: the IoU threshold of an object follows from its own candidates."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from detheads.targets.assignment import ltrb_targets
+
+
+def assign_atss(
+    points: Tensor,
+    points_per_level: Sequence[int],
+    strides: Tensor,
+    boxes: Tensor,
+    *,
+    top_k: int = 9,
+    anchor_scale: float = 8.0,
+) -> Tensor:
+    """Assign points to objects as Zhang et al. 2020, "Bridging the Gap Between Anchor-based and Anchor-free
+    Detection via Adaptive Training Sample Selection", algorithm 1.
+
+    Every point carries one square anchor. The candidates of an object are the ``top_k`` points of each level whose
+    centres are closest to the box's; its IoU threshold is the mean plus the standard deviation of the candidates'
+    IoUs, the sample deviation (``Tensor.std``, divisor ``n - 1``) as in the authors' code, github.com/sfzhang15/ATSS,
+    ``atss_core/modeling/rpn/atss/loss.py``. Candidates at or above the threshold and strictly inside the box are
+    positive; a point positive for several objects takes the one of the highest IoU.
+
+    Ties are settled alike everywhere: of equally distant points the first is the candidate, of objects with equal
+    IoU the first takes the point.
+
+    Args:
+        points: ``[N, 2]`` xy in input pixels, level after level.
+        points_per_level: number of points of each level (a level may have fewer than ``top_k``); sums to ``N``.
+        strides: ``[N]`` stride of each point in input pixels.
+        boxes: ``[M, 4]`` float32 xyxy in input pixels; ``M`` may be 0.
+        top_k: candidates a level.
+        anchor_scale: side of the anchors in strides.
+
+    Returns:
+        ``[N]`` int64, the index of the object or -1.
+
+    Raises:
+        ValueError: when the levels do not cover the points.
+    """
+    if sum(points_per_level) != len(points):
+        raise ValueError(f"{len(points)} points do not fit levels of {list(points_per_level)} points")
+    count = len(boxes)
+    matched = torch.full((len(points),), -1, dtype=torch.int64, device=points.device)
+    if count == 0 or len(points) == 0:
+        return matched
+
+    candidates = _closest_points(points, points_per_level, boxes, top_k)  # [M, C]
+    centers = points[candidates]  # [M, C, 2]
+    iou = _anchor_iou(centers, anchor_scale * strides[candidates], boxes)  # [M, C]
+    # One candidate has no sample deviation; it is its own threshold.
+    deviation = iou.std(dim=1, keepdim=True) if iou.shape[1] > 1 else torch.zeros_like(iou)
+    inside = ltrb_targets(centers, boxes[:, None].expand(-1, centers.shape[1], -1)).amin(dim=2) > 0  # [M, C]
+    positive = inside & (iou >= iou.mean(dim=1, keepdim=True) + deviation)
+
+    objects, columns = torch.nonzero(positive, as_tuple=True)  # [P] each
+    targets = candidates[objects, columns]
+    overlaps = iou[objects, columns]
+    best = iou.new_full((len(points),), -1.0).scatter_reduce(0, targets, overlaps, "amax")  # [N]
+    wins = overlaps == best[targets]
+    first = torch.full_like(matched, count).scatter_reduce(0, targets[wins], objects[wins], "amin")  # [N]
+    return torch.where(first < count, first, matched)
+
+
+def _closest_points(points: Tensor, points_per_level: Sequence[int], boxes: Tensor, top_k: int) -> Tensor:
+    """Indices ``[M, C]`` of the ``top_k`` points of each level closest to the centre of each box."""
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2  # [M, 2]
+    # Distance and index in one integer: non-negative float32 values order as their bits do, so that equal distances
+    # (frequent on a grid) fall to the lower index, which topk alone does not promise.
+    distance = (points[:, 0] - centers[:, :1]).square() + (points[:, 1] - centers[:, 1:]).square()  # [M, N]
+    keys = distance.float().view(torch.int32).to(torch.int64).bitwise_left_shift(32)
+    keys |= torch.arange(len(points), device=points.device)
+    chosen = [
+        level.topk(min(top_k, level.shape[1]), dim=1, largest=False).values
+        for level in keys.split(list(points_per_level), dim=1)
+    ]
+    return torch.cat(chosen, dim=1).bitwise_and((1 << 32) - 1)
+
+
+def _anchor_iou(centers: Tensor, sides: Tensor, boxes: Tensor) -> Tensor:
+    """IoU ``[M, C]`` of squares (``centers`` ``[M, C, 2]``, ``sides`` ``[M, C]``) with each row's own box."""
+    half = sides[..., None] / 2  # [M, C, 1]
+    low = torch.maximum(centers - half, boxes[:, None, :2])  # [M, C, 2]
+    high = torch.minimum(centers + half, boxes[:, None, 2:])
+    intersection = (high - low).clamp(min=0).prod(dim=2)  # [M, C]
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)[:, None]  # [M, 1]
+    return intersection / (sides.square() + area - intersection)

@@ -1,0 +1,63 @@
+"""FCOS assignment: points inside a box, at the level whose range covers the box's extent seen from the point."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from detheads.targets.assignment import ltrb_targets
+
+LEVEL_RANGES = ((0.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, math.inf))
+"""Regression ranges of the paper's five levels P3 to P7, in input pixels."""
+
+
+def assign_fcos(
+    points: Tensor,
+    points_per_level: Sequence[int],
+    strides: Tensor,
+    boxes: Tensor,
+    *,
+    level_ranges: Sequence[tuple[float, float]] = LEVEL_RANGES,
+    center_radius: float | None = 1.5,
+) -> Tensor:
+    """Assign points to objects as Tian et al. 2019, "FCOS: Fully Convolutional One-Stage Object Detection".
+
+    A point takes an object when it lies strictly inside the box (and strictly inside the square of half side
+    ``center_radius * stride`` around the box's centre, the authors' center sampling), and when the largest of its
+    four distances is within the range of its level, both ends included. A point with several such objects takes
+    the one with the smallest area, the first of equals.
+
+    Args:
+        points: ``[N, 2]`` xy in input pixels, level after level.
+        points_per_level: number of points of each level; sums to ``N``.
+        strides: ``[N]`` stride of each point in input pixels.
+        boxes: ``[M, 4]`` xyxy in input pixels; ``M`` may be 0.
+        level_ranges: ``(low, high)`` in input pixels for each level.
+        center_radius: radius of center sampling in strides; None takes every point inside the box.
+
+    Returns:
+        ``[N]`` int64, the index of the object or -1.
+
+    Raises:
+        ValueError: when the levels do not cover the points or have no range each.
+    """
+    if sum(points_per_level) != len(points) or len(points_per_level) != len(level_ranges):
+        raise ValueError(
+            f"{len(points)} points and {len(level_ranges)} ranges do not fit levels of {list(points_per_level)} points"
+        )
+    if len(boxes) == 0:
+        return points.new_full((len(points),), -1, dtype=torch.int64)
+    ranges = torch.repeat_interleave(
+        points.new_tensor(level_ranges), torch.tensor(points_per_level, device=points.device), dim=0
+    )  # [N, 2]
+    distances = ltrb_targets(points[:, None], boxes.expand(len(points), -1, -1))  # [N, M, 4]
+    extent = distances.amax(dim=2)  # [N, M]
+    candidate = (distances.amin(dim=2) > 0) & (extent >= ranges[:, :1]) & (extent <= ranges[:, 1:])
+    if center_radius is not None:
+        centers = (boxes[:, :2] + boxes[:, 2:]) / 2  # [M, 2]
+        offset = (points[:, None] - centers).abs().amax(dim=2)  # [N, M]
+        candidate &= offset < center_radius * strides[:, None]
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])  # [M]
+    smallest = torch.where(candidate, area, math.inf).argmin(dim=1)  # [N]
+    return torch.where(candidate.any(dim=1), smallest, -1)
