@@ -64,29 +64,30 @@ def select_detections(
     box_of = (ranked // classes).unsqueeze(2).expand(-1, -1, 4)  # [B, C, 4]
     ranked_boxes = boxes.gather(1, box_of)  # [B, C, 4]
 
-    # What one step reads of the chosen candidate, side by side so that one gather fetches it.
-    area = (ranked_boxes[..., 2:] - ranked_boxes[..., :2]).prod(dim=2, keepdim=True)  # [B, C, 1]
-    rows = torch.cat((ranked_boxes, area, labels.unsqueeze(2).to(boxes.dtype)), dim=2)  # [B, C, 6]
-    low, high, area, label = rows.split((2, 2, 1, 1), dim=2)
+    # The class is a third dimension, one unit deep: boxes of different classes do not meet, and for boxes of one class
+    # the product of the three sides is the intersection to the last bit.
+    depth = labels.unsqueeze(2).to(boxes.dtype)  # [B, C, 1]
+    low = torch.cat((ranked_boxes[..., :2], depth), dim=2).transpose(1, 2)  # [B, 3, C]
+    high = torch.cat((ranked_boxes[..., 2:], depth + 1), dim=2).transpose(1, 2)
+    area = (high - low).prod(dim=1, keepdim=True)  # [B, 1, C]
+    rows = torch.cat((low, high, area), dim=1)  # [B, 7, C]
 
     # Urgency: the number of candidates from this one to the last, 0 for a candidate that is out. It is unique,
     # so the best candidate left needs no tie-breaking by the engine.
     urgency = torch.arange(count, 0, -1, dtype=boxes.dtype, device=boxes.device)
-    left = torch.where(ranked_scores > score_threshold, urgency, 0.0)  # [B, C]
+    left = torch.where(ranked_scores > score_threshold, urgency, 0.0).unsqueeze(1)  # [B, 1, C]
     chosen = []
     for _ in range(min(max_detections, count)):
-        best = left.amax(dim=1, keepdim=True)  # [B, 1]
+        best = left.amax(dim=2, keepdim=True)  # [B, 1, 1]
         chosen.append(best)
-        position = (count - best).clamp(max=count - 1).to(torch.int64)
-        row = rows.gather(1, position.unsqueeze(2).expand(-1, -1, 6))  # [B, 1, 6]
-        best_low, best_high, best_area, best_label = row.split((2, 2, 1, 1), dim=2)
-        sides = (torch.minimum(high, best_high) - torch.maximum(low, best_low)).clamp(min=0)  # [B, C, 2]
-        intersection = sides[..., :1] * sides[..., 1:]  # [B, C, 1]
-        iou = intersection / (best_area + area - intersection)
-        removed = ((iou > iou_threshold) & (label == best_label)).squeeze(2)  # [B, C]
-        left = torch.where(removed | (left == best), 0.0, left)
+        taken = left == best  # one candidate, or all of them once none is left
+        row = torch.where(taken, rows, 0.0).sum(dim=2, keepdim=True)  # [B, 7, 1]
+        best_low, best_high, best_area = row.split((3, 3, 1), dim=1)
+        intersection = (torch.minimum(high, best_high) - torch.maximum(low, best_low)).relu().prod(dim=1, keepdim=True)
+        overlapping = intersection / (best_area + area - intersection) > iou_threshold  # [B, 1, C]
+        left = torch.where(overlapping | taken, 0.0, left)
 
-    best = torch.stack(chosen, dim=1).squeeze(2)  # [B, R], R = min(max_detections, C)
+    best = torch.cat(chosen, dim=2).squeeze(1)  # [B, R], R = min(max_detections, C)
     position = (count - best).clamp(max=count - 1).to(torch.int64)
     used = best > 0
     kept_boxes = torch.where(used.unsqueeze(2), ranked_boxes.gather(1, position.unsqueeze(2).expand(-1, -1, 4)), 0.0)
