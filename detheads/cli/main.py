@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import typer
 
 from detheads import __version__
-from detheads.cli import data
+from detheads.cli import cache, data
 from detheads.errors import UserError
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data.app, name="data")
+app.add_typer(cache.app, name="cache")
 
 
 def _print_version(wanted: bool) -> None:

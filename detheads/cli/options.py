@@ -1,0 +1,30 @@
+"""Options that several commands share, so that they are called and mean the same everywhere."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from detheads.errors import UserError
+
+BackboneOption = Annotated[str, typer.Option(help="A name of 'detheads cache backbones', or timm:NAME.")]
+SizeOption = Annotated[
+    str | None, typer.Option(help="Input size in pixels: 512, or HEIGHTxWIDTH; the backbone's own when left out.")
+]
+WeightsOption = Annotated[
+    Path | None, typer.Option(help="Backbone weights: a .safetensors or .pth file, instead of a download.")
+]
+RandomWeightsOption = Annotated[
+    bool, typer.Option("--random-weights", help="Seeded random backbone weights, for tests and timing only.")
+]
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """``"512"`` -> ``(512, 512)``; ``"384x640"`` -> height 384, width 640."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text.strip())
+    if match is None or int(match[1]) < 1 or (match[2] is not None and int(match[2]) < 1):
+        raise UserError(f"--size takes pixels such as 512 or 384x640 (height x width), not {text!r}.")
+    return int(match[1]), int(match[2] or match[1])
