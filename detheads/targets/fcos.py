@@ -6,8 +6,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from detheads.targets.assignment import ltrb_targets
-
 LEVEL_RANGES = ((0.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, math.inf))
 """Regression ranges of the paper's five levels P3 to P7, in input pixels."""
 
@@ -51,13 +49,16 @@ def assign_fcos(
     ranges = torch.repeat_interleave(
         points.new_tensor(level_ranges), torch.tensor(points_per_level, device=points.device), dim=0
     )  # [N, 2]
-    distances = ltrb_targets(points[:, None], boxes.expand(len(points), -1, -1))  # [N, M, 4]
-    extent = distances.amax(dim=2)  # [N, M]
-    candidate = (distances.amin(dim=2) > 0) & (extent >= ranges[:, :1]) & (extent <= ranges[:, 1:])
+    x, y = points.split(1, dim=1)  # [N, 1] each
+    x1, y1, x2, y2 = boxes.unbind(dim=1)  # [M] each
+    # Edge by edge rather than as [N, M, 4]: reductions over a last dimension of four are several times slower.
+    left, top, right, bottom = x - x1, y - y1, x2 - x, y2 - y  # [N, M] each
+    nearest = torch.minimum(torch.minimum(left, right), torch.minimum(top, bottom))
+    extent = torch.maximum(torch.maximum(left, right), torch.maximum(top, bottom))
+    candidate = (nearest > 0) & (extent >= ranges[:, :1]) & (extent <= ranges[:, 1:])
     if center_radius is not None:
-        centers = (boxes[:, :2] + boxes[:, 2:]) / 2  # [M, 2]
-        offset = (points[:, None] - centers).abs().amax(dim=2)  # [N, M]
-        candidate &= offset < center_radius * strides[:, None]
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])  # [M]
+        radius = center_radius * strides[:, None]  # [N, 1]
+        candidate &= ((x - (x1 + x2) / 2).abs() < radius) & ((y - (y1 + y2) / 2).abs() < radius)
+    area = (x2 - x1) * (y2 - y1)  # [M]
     smallest = torch.where(candidate, area, math.inf).argmin(dim=1)  # [N]
     return torch.where(candidate.any(dim=1), smallest, -1)
