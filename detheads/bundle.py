@@ -3,6 +3,7 @@
 Torch-free: ``export`` writes it, ``deploy`` reads it.
 """
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +34,7 @@ class InputSpec(_Strict):
     layout: Literal["NCHW"] = "NCHW"
     color: Literal["RGB"] = "RGB"
     dtype: Literal["uint8"] = "uint8"
-    pad_value: int = Field(default=114, ge=0, le=255)
+    pad_value: Literal[114] = 114
     resample: Literal["bilinear"] = "bilinear"
     placement: Literal["center"] = "center"
 
@@ -61,22 +62,72 @@ class HeadEntry(_Strict):
     parameters: int
 
 
+class ParityEntry(_Strict):
+    """Largest absolute differences between PyTorch and ONNX Runtime on inputs and a batch size that were not traced."""
+
+    batch: int = Field(ge=1)
+    dense_boxes: float
+    """Input pixels, over all ``N`` boxes before suppression."""
+    dense_scores: float
+    """0..1, over all ``N x K`` scores before suppression."""
+
+
 class OnnxEntry(_Strict):
     file: str
     sha256: str
     opset: int
+    bytes: int = Field(ge=1)
+    parity: ParityEntry
 
 
 class EngineEntry(_Strict):
     file: str
     sha256: str
+    bytes: int = Field(ge=1)
     builder: str
     """Library and version that built it."""
     batch: tuple[int, int, int]
     """Smallest, best and largest batch size of the profile."""
     compute_capabilities: list[str]
     build_seconds: float
+    layer_types: dict[str, int]
+    """Layer outputs of the parsed network counted by type: the proof of the precision."""
     status: Literal["built, not executed", "executed"]
+
+
+class ArtefactProof(_Strict):
+    """One artefact at one batch size against PyTorch. mAP and differences are in AP units, 0..1."""
+
+    file: str
+    runtime: str
+    batch: int = Field(ge=1)
+    map: float
+    map_drop: float
+    """PyTorch minus artefact; positive when the artefact is worse."""
+    matched: float = Field(ge=0, le=1)
+    """Share of detections that have a counterpart of the same class on the other side."""
+
+
+class Verification(_Strict):
+    """The proof's short form; ``report.json`` has all of it."""
+
+    passed: bool
+    reasons: list[str]
+    """Why it did not pass; empty when it did."""
+    dataset: str
+    split: str
+    dataset_sha256: str
+    images: int = Field(ge=1)
+    onnx_sha256: str
+    checkpoint_sha256: str
+    map_cache: float | None
+    """As trained, from the feature cache; None when the run did not record it."""
+    map_live: float
+    """PyTorch on the image files."""
+    max_map_drop: float
+    artefacts: list[ArtefactProof] = Field(min_length=1)
+    date: str
+    """ISO 8601, UTC."""
 
 
 class BundleManifest(_Strict):
@@ -93,7 +144,28 @@ class BundleManifest(_Strict):
     tools: dict[str, str]
     onnx: OnnxEntry
     engines: list[EngineEntry]
-    verification: dict[str, Any] | None = None
+    verification: Verification | None = None
+    """None: never verified."""
+
+    @property
+    def state(self) -> Literal["verified", "failed verification", "unverified"]:
+        """What may be said of this bundle. A proof of another graph is none."""
+        if self.verification is None or self.verification.onnx_sha256 != self.onnx.sha256:
+            return "unverified"
+        return "verified" if self.verification.passed else "failed verification"
+
+    def graph_metadata(self) -> dict[str, str]:
+        """What the graph file says of itself, as string pairs; the runtime refuses a manifest that says otherwise."""
+        return {
+            "detheads.classes": json.dumps([[entry.id, entry.name] for entry in self.classes], ensure_ascii=False),
+            "detheads.input": json.dumps(self.input.model_dump(mode="json"), sort_keys=True),
+            "detheads.thresholds": json.dumps(self.thresholds.model_dump(mode="json"), sort_keys=True),
+            "detheads.normalisation": "inside the graph",
+            "detheads.precision": self.precision,
+            "detheads.backbone": self.backbone.name,
+            "detheads.backbone_licence": self.backbone.licence,
+            "detheads.head": self.head.name,
+        }
 
 
 def read_manifest(bundle: Path) -> BundleManifest:
@@ -111,6 +183,33 @@ def read_manifest(bundle: Path) -> BundleManifest:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "top level"
         raise UserError(f"{path} is not a valid bundle manifest: {where}: {first['msg']}.") from None
+
+
+def onnx_file(bundle: Path, manifest: BundleManifest) -> Path:
+    """The graph of a bundle, after its SHA-256 was compared with the manifest's.
+
+    Raises:
+        UserError: when the file is missing, outside the bundle, or not the one the manifest describes.
+    """
+    return _checked(bundle, manifest.onnx.file, manifest.onnx.sha256)
+
+
+def engine_file(bundle: Path, entry: EngineEntry) -> Path:
+    """An engine of a bundle, after its SHA-256 was compared with the manifest's.
+
+    Raises:
+        UserError: when the file is missing, outside the bundle, or not the one the manifest describes.
+    """
+    return _checked(bundle, entry.file, entry.sha256)
+
+
+def _checked(bundle: Path, name: str, sha256: str) -> Path:
+    path = atomic.inside(bundle, name)
+    if not path.is_file():
+        raise UserError(f"{path} is missing from the bundle; copy the whole folder again or export it again.")
+    if atomic.sha256_of(path) != sha256:
+        raise UserError(f"{path} is not the file that {MANIFEST_NAME} describes (SHA-256 differs); export it again.")
+    return path
 
 
 def write_manifest(bundle: Path, manifest: BundleManifest) -> None:

@@ -1,0 +1,94 @@
+"""Backbone, head and post-processing as one module: raw pixels in, final boxes out."""
+
+import torch
+from torch import Tensor, nn
+
+from detheads.backbones.backbone import Backbone
+from detheads.bundle import Thresholds
+from detheads.detections import detection_scores, select_detections
+from detheads.errors import UserError
+from detheads.heads.contract import FeatureSpec, Head
+
+INPUT_NAME = "images"
+OUTPUT_NAMES = ("boxes", "scores", "labels")
+DENSE_NAMES = ("dense_boxes", "dense_scores")
+"""The tensors before suppression. They keep these names inside the graph, so that a proof can read them there."""
+
+
+class DetectorGraph(nn.Module):
+    """The graph that is shipped.
+
+    Args:
+        backbone: frozen encoder for one input size.
+        head: trained head for the features of that encoder.
+        spec: the features the head was trained on.
+        thresholds: constants of the post-processing.
+
+    Raises:
+        UserError: when the backbone does not give the features that the head needs.
+    """
+
+    limits: Tensor
+
+    def __init__(self, backbone: Backbone, head: Head, spec: FeatureSpec, thresholds: Thresholds) -> None:
+        super().__init__()
+        _require_same_features(backbone, spec)
+        self.backbone, self.head, self.spec, self.thresholds = backbone, head, spec, thresholds
+        self.register_buffer("limits", torch.tensor([spec.width, spec.height] * 2, dtype=torch.float32), False)
+        self.eval()
+
+    def dense(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 RGB ``[B, 3, H, W]`` -> boxes ``[B, N, 4]`` (xyxy, input pixels) and scores ``[B, N, K]``."""
+        output = self.head(self.backbone(self.backbone.normalise(images)))
+        return output.boxes, detection_scores(output.logits, output.quality)
+
+    def select(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The dense predictions' final detections, boxes clipped to the input.
+
+        Clipping comes after suppression, so that suppression sees the boxes that evaluation's own sees.
+        """
+        boxes, scores, labels = select_detections(
+            boxes,
+            scores,
+            score_threshold=self.thresholds.score,
+            iou_threshold=self.thresholds.nms_iou,
+            candidates=self.thresholds.candidates,
+            max_detections=self.thresholds.max_detections,
+        )
+        return torch.minimum(boxes.clamp(min=0.0), self.limits), scores, labels
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """uint8 RGB ``[B, 3, H, W]``, letterboxed -> the detections of each image, best first.
+
+        Returns:
+            boxes float32 ``[B, R, 4]`` (xyxy, input pixels, inside the input), scores float32 ``[B, R]``, labels
+            int32 ``[B, R]``, where R is ``thresholds.max_detections``; unused rows have score 0.
+        """
+        return self.select(*self.dense(images))
+
+
+class GraphWithDense(nn.Module):
+    """The graph with the tensors before suppression as further outputs, only for tracing."""
+
+    def __init__(self, graph: DetectorGraph) -> None:
+        super().__init__()
+        self.detector = graph  # not "graph": torch.fx modules have an attribute of that name, and tracing fails
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        dense = self.detector.dense(images)
+        return *self.detector.select(*dense), *dense
+
+
+def _require_same_features(backbone: Backbone, wanted: FeatureSpec) -> None:
+    found = backbone.feature_spec
+    if (found.height, found.width) != (wanted.height, wanted.width):
+        raise UserError(
+            f"the head was trained at {wanted.height}x{wanted.width} pixels, "
+            f"the backbone is built for {found.height}x{found.width}."
+        )
+    for layer in wanted.layers:
+        if layer not in found.layers:
+            raise UserError(
+                f"the head needs features {layer.name!r} with {layer.channels} channels at stride {layer.stride}, "
+                f"which {backbone.spec.name} does not give; export with the backbone it was trained on."
+            )

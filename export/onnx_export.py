@@ -1,0 +1,185 @@
+"""The FP32 master file: traced by torch, stripped, checked by onnx, compared with PyTorch in ONNX Runtime."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor
+
+from detheads.atomic import replacing
+from detheads.bundle import ParityEntry
+from detheads.errors import UserError
+from detheads.export.graph import DENSE_NAMES, INPUT_NAME, OUTPUT_NAMES, DetectorGraph, GraphWithDense
+
+OPSET = 20
+"""Newer opsets turn attention into a node that TensorRT reads only from 10.14."""
+
+TRACE_BATCH = 2
+"""A batch of 1 would be baked into the graph."""
+
+PARITY_BATCH = 3
+PARITY_TOLERANCE = 1e-2
+"""Relative, with a floor of one pixel or one unit of score. Rounding stays orders of magnitude below."""
+
+MAX_EMBEDDED_BYTES = 2**31 - 1
+"""A protobuf message cannot be larger."""
+
+
+@dataclass(frozen=True)
+class OnnxExport:
+    """The written file and its self-check."""
+
+    path: Path
+    bytes: int
+    opset: int
+    nodes: int
+    parity: ParityEntry
+
+
+def export_onnx(graph: DetectorGraph, path: Path, metadata: dict[str, str]) -> OnnxExport:
+    """Write ``graph`` to ``path`` with all weights inside, batch size free, and compare it with PyTorch.
+
+    Args:
+        metadata: string pairs stored in the file (``BundleManifest.graph_metadata``).
+
+    Raises:
+        UserError: when the head cannot be traced, the graph is larger than one file can be, or the file computes
+            something else than PyTorch.
+    """
+    model = _trace(graph)
+    _strip(model)
+    _declare_outputs(model, OUTPUT_NAMES)
+    onnx.helper.set_model_props(model, metadata)
+    model.producer_name = "detheads"
+    if model.ByteSize() > MAX_EMBEDDED_BYTES:
+        raise UserError(
+            f"the graph has {model.ByteSize() / 1e9:.1f} GB, more than the 2 GB that one ONNX file can hold; "
+            "choose a smaller backbone."
+        )
+    with replacing(path) as partial:
+        onnx.save_model(model, str(partial))
+    onnx.checker.check_model(str(path), full_check=True)
+    opset = next(entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"})
+    if opset != OPSET:
+        raise UserError(f"the installed torch writes ONNX opset {opset}, not {OPSET}; install torch 2.6 or newer.")
+    return OnnxExport(path, path.stat().st_size, opset, len(model.graph.node), _check_parity(graph, path))
+
+
+def with_dense_outputs(path: Path) -> bytes:
+    """The graph of an exported file with the tensors before suppression as further outputs, serialised.
+
+    Nothing else is changed, so what a session computes with it is what the shipped graph computes inside.
+
+    Raises:
+        UserError: when the file was not written by this exporter.
+    """
+    model = onnx.load_model(str(path))
+    known = {output for node in model.graph.node for output in node.output}
+    if not known.issuperset(DENSE_NAMES):
+        raise UserError(f"{path} does not name its tensors before suppression; export it again.")
+    for name in DENSE_NAMES:
+        model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    return bytes(model.SerializeToString())
+
+
+def random_inputs(graph: DetectorGraph, batch: int, seed: int) -> Tensor:
+    """Seeded images, uint8 ``[batch, 3, H, W]``: coarse blocks with noise, as flat noise says little to a network."""
+    generator = torch.Generator().manual_seed(seed)
+    height, width = graph.spec.height, graph.spec.width
+    blocks = torch.randint(0, 256, (batch, 3, 8, 8), generator=generator).float()
+    smooth = torch.nn.functional.interpolate(blocks, (height, width), mode="bilinear")
+    noise = 12 * torch.randn(batch, 3, height, width, generator=generator)
+    return (smooth + noise).clamp(0, 255).to(torch.uint8)
+
+
+def _trace(graph: DetectorGraph) -> onnx.ModelProto:
+    module = GraphWithDense(graph).eval()
+    images = random_inputs(graph, TRACE_BATCH, seed=0)
+    try:
+        with torch.no_grad(), _quiet():
+            program = torch.onnx.export(
+                module,
+                (images,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[INPUT_NAME],
+                output_names=[*OUTPUT_NAMES, *DENSE_NAMES],
+                dynamic_shapes={INPUT_NAME: {0: torch.export.Dim("batch", min=1, max=1024)}},
+                verbose=False,
+            )
+    except (torch.onnx.errors.OnnxExporterError, torch._dynamo.exc.TorchDynamoException, RuntimeError) as error:
+        cause = error.__cause__ or error
+        first = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+        raise UserError(f"the head {type(graph.head).__name__} cannot be traced to ONNX: {first.rstrip('.')}.") from error
+    if program is None:
+        raise UserError("torch.onnx gave no graph; install the extra again: pip install 'detheads[export]'.")
+    return program.model_proto
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter narrates on standard output and through warnings; ``--json`` needs that stream."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove what the tracer notes about its own machine: stack traces with file paths, and module class names."""
+    model.doc_string = ""
+    del model.metadata_props[:]
+    graph = model.graph
+    graph.doc_string = ""
+    del graph.metadata_props[:]
+    for item in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        item.doc_string = ""
+        del item.metadata_props[:]
+    for function in model.functions:
+        function.doc_string = ""
+        for node in function.node:
+            node.doc_string = ""
+            del node.metadata_props[:]
+
+
+def _declare_outputs(model: onnx.ModelProto, names: tuple[str, ...]) -> None:
+    kept = [output for output in model.graph.output if output.name in names]
+    inner = [output for output in model.graph.output if output.name not in names]
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
+    model.graph.value_info.extend(inner)
+
+
+def _check_parity(graph: DetectorGraph, path: Path) -> ParityEntry:
+    """Compare dense predictions on inputs and at a batch size that were not traced."""
+    images = random_inputs(graph, PARITY_BATCH, seed=1)
+    with torch.no_grad():
+        live = [tensor.numpy() for tensor in graph.dense(images)]
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(with_dense_outputs(path), options, providers=["CPUExecutionProvider"])
+    found = session.run(list(DENSE_NAMES), {INPUT_NAME: images.numpy()})
+    if not all(np.isfinite(tensor).all() for tensor in live):
+        raise UserError("the head gives numbers that are not finite; train it again before exporting it.")
+    differences = [np.abs(a - b) for a, b in zip(live, found, strict=True)]
+    largest = [float(difference.max(initial=0.0)) for difference in differences]
+    relative = [difference / np.maximum(1.0, np.abs(a)) for difference, a in zip(differences, live, strict=True)]
+    if not all((difference <= PARITY_TOLERANCE).all() for difference in relative):
+        raise UserError(
+            f"the ONNX graph differs from PyTorch by {largest[0]:.3g} pixels and {largest[1]:.3g} in score on random "
+            "images; nothing was exported."
+        )
+    return ParityEntry(batch=PARITY_BATCH, dense_boxes=largest[0], dense_scores=largest[1])
