@@ -1,0 +1,170 @@
+"""COCO box statistics. pycocotools is the judge of record; hotcoco gives the same values faster."""
+
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detheads.errors import UserError
+
+Evaluator = Literal["pycocotools", "hotcoco"]
+
+NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+"""The twelve statistics in pycocotools' order."""
+
+
+@dataclass(frozen=True)
+class ClassStatistics:
+    """AP over IoU 0.50:0.95 and AP at IoU 0.50 of one class, in ``[0, 1]``; -1 where it has no object."""
+
+    AP: float
+    AP50: float
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """The twelve COCO statistics in ``[0, 1]``, -1 where no object defines one, and the AP of each class."""
+
+    AP: float
+    AP50: float
+    AP75: float
+    APs: float
+    APm: float
+    APl: float
+    AR1: float
+    AR10: float
+    AR100: float
+    ARs: float
+    ARm: float
+    ARl: float
+    per_class: Mapping[str, ClassStatistics]
+    """By class name, in the order of the category ids; a name that several ids share is followed by its id."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: the statistics by name, and ``per_class``."""
+        return {
+            **{name: getattr(self, name) for name in NAMES},
+            "per_class": {name: {"AP": value.AP, "AP50": value.AP50} for name, value in self.per_class.items()},
+        }
+
+
+def evaluate(
+    ground_truth: Mapping[str, Any],
+    detections: Sequence[Mapping[str, Any]],
+    evaluator: Evaluator = "pycocotools",
+) -> Statistics:
+    """COCO box statistics of detections. Neither argument is changed.
+
+    Args:
+        ground_truth: COCO annotation object, xywh in original-image pixels. ``info``, ``iscrowd``, ``area`` (then the
+            area of the box) and annotation ids may be missing.
+        detections: COCO results, xywh in original-image pixels; may be empty.
+        evaluator: which library computes.
+
+    Raises:
+        UserError: when the evaluator is not installed, or a detection or annotation refers to an image or category
+            that the ground truth does not list.
+    """
+    for kind, entries in (("annotation", ground_truth["annotations"]), ("detection", detections)):
+        _check_references(kind, entries, ground_truth)
+    truth = _boxes_only(ground_truth, ground_truth["annotations"])
+    # Of a result only these count: pycocotools computes its area from the box and knows no crowd detection.
+    fields = ("image_id", "category_id", "bbox", "score")
+    results = _boxes_only(ground_truth, [{field: entry[field] for field in fields} for entry in detections])
+    # Both libraries report on standard output, which is the command line's.
+    with redirect_stdout(io.StringIO()):
+        judge = _hotcoco(truth, results) if evaluator == "hotcoco" else _pycocotools(truth, results)
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+    # IoU thresholds x recalls x categories (by ascending id) x areas x detection limits: all areas, 100 detections.
+    precision: NDArray[np.float64] = judge.eval["precision"][:, :, :, 0, -1]
+    names = _class_names(truth["categories"])
+    return Statistics(
+        **dict(zip(NAMES, map(float, judge.stats), strict=True)),
+        per_class={
+            name: ClassStatistics(_mean(precision[:, :, column]), _mean(precision[0, :, column]))
+            for column, name in enumerate(names)
+        },
+    )
+
+
+def _pycocotools(truth: dict[str, Any], results: dict[str, Any]) -> Any:
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ImportError:
+        raise UserError("pycocotools is not installed; pip install 'detheads[train]'.") from None
+
+    def indexed(dataset: dict[str, Any]) -> COCO:
+        coco = COCO()
+        coco.dataset = dataset
+        coco.createIndex()
+        return coco
+
+    return COCOeval(indexed(truth), indexed(results), "bbox")
+
+
+def _hotcoco(truth: dict[str, Any], results: dict[str, Any]) -> Any:
+    try:
+        from hotcoco import COCO, COCOeval
+    except ImportError:
+        raise UserError("the evaluator hotcoco is not installed; pip install 'detheads[hotcoco]'.") from None
+    return COCOeval(COCO(truth), COCO(results), "bbox")
+
+
+def _boxes_only(ground_truth: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A dataset of our own with just what box evaluation reads, every optional field filled in.
+
+    Ids count from 1: pycocotools takes an object with id 0 for no match.
+    """
+    annotations = []
+    for number, entry in enumerate(entries, start=1):
+        bbox = [float(value) for value in entry["bbox"]]
+        annotation = {
+            "id": number,
+            "image_id": entry["image_id"],
+            "category_id": entry["category_id"],
+            "bbox": bbox,
+            "area": float(entry.get("area", bbox[2] * bbox[3])),
+            "iscrowd": int(entry.get("iscrowd", 0)),
+        }
+        if "score" in entry:
+            annotation["score"] = float(entry["score"])
+        annotations.append(annotation)
+    return {
+        "images": [dict(image) for image in ground_truth["images"]],
+        "categories": [{"id": category["id"], "name": category["name"]} for category in ground_truth["categories"]],
+        "annotations": annotations,
+    }
+
+
+def _check_references(kind: str, entries: Sequence[Mapping[str, Any]], ground_truth: Mapping[str, Any]) -> None:
+    for key, listed in (("image_id", "images"), ("category_id", "categories")):
+        known = {item["id"] for item in ground_truth[listed]}
+        stray = next((entry[key] for entry in entries if entry[key] not in known), None)
+        if stray is not None:
+            raise UserError(
+                f"the ground truth lists no {key} {stray} that a {kind} refers to; evaluate against the annotations "
+                "that the detections were made for."
+            )
+
+
+def _class_names(categories: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names by ascending id, the order of both libraries' tables."""
+    shared = Counter(category["name"] for category in categories)
+    return [
+        str(category["name"]) if shared[category["name"]] == 1 else f"{category['name']} ({category['id']})"
+        for category in sorted(categories, key=lambda category: int(category["id"]))
+    ]
+
+
+def _mean(precision: NDArray[np.float64]) -> float:
+    """Mean over the defined entries, as pycocotools summarises; -1 when there is none."""
+    defined = precision[precision > -1]
+    return float(defined.mean()) if defined.size else -1.0
