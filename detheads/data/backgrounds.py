@@ -5,13 +5,14 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-Canvas = NDArray[np.float32]
+Canvas = NDArray[np.floating]
 
 
 def background(random: np.random.Generator, width: int, height: int) -> Canvas:
     """A muted background: two or three colours mixed by a gradient, blobs, stripes or a grid, with some grain."""
     first, second = muted_color(random), muted_color(random)
-    mix = random.choice([_gradient, _blobs, _stripes, _grid])(random, width, height)
+    pattern = (_gradient, _blobs, _stripes, _grid)[int(random.integers(4))]
+    mix = pattern(random, width, height)
     canvas = first + mix[..., None] * (second - first)
     if random.random() < 0.5:
         canvas += 0.5 * _blobs(random, width, height)[..., None] * (muted_color(random) - canvas)

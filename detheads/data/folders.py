@@ -16,6 +16,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     Raises:
         UserError: when ``target`` exists and is not an empty folder.
     """
+    target = target.resolve()  # so that '.' has a name and a parent
     if target.is_dir():
         if any(target.iterdir()):
             raise UserError(f"{target} is not empty; choose another folder or remove it first.")

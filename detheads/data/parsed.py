@@ -95,11 +95,11 @@ class Parsed:
         """Boxes clipped to their images ``[N, 4]``; why each is dropped or clipped ``[N]``, empty where neither."""
         sizes = np.array([(image.width, image.height) for image in self.images], dtype=np.float64).reshape(-1, 2)
         limit = np.tile(sizes[self.image_index], 2)
-        finite = np.isfinite(self.boxes).all(axis=1)
+        finite = np.asarray(np.isfinite(self.boxes).all(axis=1), dtype=np.bool_)
         boxes = np.where(finite[:, None], self.boxes, 0.0)
         clipped = np.clip(boxes, 0.0, limit)
         verdict = np.full(len(boxes), "", dtype=f"<U{max(map(len, (NOT_FINITE, NO_SIZE, OUTSIDE, CLIPPED)))}")
-        verdict[(np.abs(clipped - boxes) > ROUNDING).any(axis=1)] = CLIPPED
+        verdict[np.abs(clipped - boxes).max(axis=1, initial=0.0) > ROUNDING] = CLIPPED
         verdict[(clipped[:, 2:] <= clipped[:, :2]).any(axis=1)] = OUTSIDE
         verdict[(boxes[:, 2:] <= boxes[:, :2]).any(axis=1)] = NO_SIZE
         verdict[~finite] = NOT_FINITE

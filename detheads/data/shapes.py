@@ -1,6 +1,6 @@
 """The objects of generated scenes: a shape and a texture per class, as functions of the object's own coordinates.
 
-Coordinates ``(u, v)`` are float32 arrays; the shape fills about ``[-1, 1] x [-1, 1]`` with ``v`` pointing down.
+Coordinates ``(u, v)`` are arrays; the shape fills about ``[-1, 1] x [-1, 1]`` with ``v`` pointing down.
 A shape function returns approximate signed distances (negative inside). A texture function returns the share of the
 second colour, 0..1.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Field = NDArray[np.float32]
+Field = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,7 @@ def _star(u: Field, v: Field) -> Field:
     radius = np.hypot(u, v)
     inner_u, inner_v = 0.45 * math.sin(sector / 2), 0.45 * math.cos(sector / 2)
     length = math.hypot(inner_u, 1 - inner_v)
-    across = radius * np.sin(angle) * ((1 - inner_v) / length) + (radius * np.cos(angle) - 1) * (inner_u / length)
-    return across.astype(np.float32)
+    return radius * np.sin(angle) * ((1 - inner_v) / length) + (radius * np.cos(angle) - 1) * (inner_u / length)
 
 
 def _cross(u: Field, v: Field) -> Field:
@@ -79,7 +78,7 @@ def _arrow(u: Field, v: Field) -> Field:
 
 def _flower(u: Field, v: Field) -> Field:
     petals = 0.74 + 0.26 * np.cos(6 * np.arctan2(v, u))
-    return (np.hypot(u, v) - petals) * np.float32(0.6)
+    return (np.hypot(u, v) - petals) * 0.6
 
 
 def _step(values: Field, sharpness: float) -> Field:

@@ -1,0 +1,149 @@
+"""Each mistake in a dataset gets its own sentence and exit code 1."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.data.conftest import Document, write_coco
+
+
+def _change(key: str, index: int, **values: Any) -> Callable[[Document], object]:
+    return lambda content: content[key][index].update(values)
+
+
+def _remove(key: str, index: int, field: str) -> Callable[[Document], object]:
+    return lambda content: content[key][index].pop(field)
+
+
+BROKEN_COCO: dict[str, tuple[Callable[[Document], object], str]] = {
+    "no images": (lambda content: content.update(images=[], annotations=[]), "holds no images"),
+    "no categories": (lambda content: content.update(categories=[], annotations=[]), "'categories' is empty"),
+    "no list": (lambda content: content.pop("annotations"), "has no list 'annotations'"),
+    "entry is text": (lambda content: content["images"].append("c.jpg"), "entry 2 of 'images' is not an object"),
+    "image without name": (_remove("images", 1, "file_name"), "image 3 has no 'file_name'"),
+    "category without id": (_remove("categories", 0, "id"), "entry 0 of 'categories' has no 'id'"),
+    "annotation without box": (_remove("annotations", 0, "bbox"), "annotation 1 has no 'bbox'"),
+    "text id": (_change("images", 0, id="seven"), "an id must be a whole number"),
+    "duplicate image": (_change("images", 0, id=3), "two entries of 'images' have the id 3"),
+    "duplicate category": (_change("categories", 0, id=4), "two entries of 'categories' have the id 4"),
+    "duplicate annotation": (_change("annotations", 0, id=2), "two entries of 'annotations' have the id 2"),
+    "unknown category": (_change("annotations", 0, category_id=5), "annotation 1 has the category id 5"),
+    "unknown image": (_change("annotations", 1, image_id=99), "annotation 2 has the image id 99"),
+    "three numbers": (_change("annotations", 0, bbox=[1, 2, 3]), "expected four numbers"),
+    "text in box": (_change("annotations", 0, bbox=[1, 2, 3, "4"]), "expected four numbers"),
+    "zero size": (_change("images", 0, width=0), "image 7 has the size 0 x 30"),
+    "leaves the folder": (_change("images", 0, file_name="../../secret.jpg"), "leaves its folder"),
+    "absolute path": (_change("images", 0, file_name="/etc/passwd"), "leaves its folder"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_COCO)
+def test_a_broken_coco_file_is_refused_in_one_sentence(
+    coco_folder: Callable[..., Path], detheads: Callable[..., Any], case: str
+) -> None:
+    change, sentence = BROKEN_COCO[case]
+    finished = detheads("data", "info", coco_folder(change), "--json")
+    assert finished.code == 1
+    assert finished.out == ""
+    assert sentence in finished.err
+    assert "instances_train.json" in finished.err
+    assert finished.err.startswith("error: ") and finished.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["{", "", "[]", '"images"', '{"images": "many"}', "\udcff"])
+def test_a_file_that_is_no_coco_json_is_refused(tmp_path: Path, detheads: Callable[..., Any], text: str) -> None:
+    folder = write_coco(tmp_path / "set", "")
+    (folder / "annotations" / "instances_train.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    finished = detheads("data", "info", folder)
+    assert finished.code == 1
+    assert "instances_train.json" in finished.err
+    assert "Traceback" not in finished.err
+
+
+def test_further_mistakes_are_counted(coco_folder: Callable[..., Path], detheads: Callable[..., Any]) -> None:
+    def change(content: Document) -> None:
+        for annotation in content["annotations"]:
+            annotation["category_id"] = 77
+
+    assert "(1 more: see 'detheads data validate')" in detheads("data", "info", coco_folder(change)).err
+
+
+BROKEN_YOLO: dict[str, tuple[str, str | None, str]] = {
+    "too few numbers": ("labels/train/a.txt", "1 0.5 0.5 0.5\n", "line 1 is '1 0.5 0.5 0.5'"),
+    "no numbers": ("labels/train/a.txt", "1 0.5 0.5 0.5 0.2\nant 1 1 1 1\n", "line 2 is 'ant 1 1 1 1'"),
+    "unknown class": ("labels/train/a.txt", "2 0.5 0.5 0.5 0.2\n", "line 1 has the class 2"),
+    "no yaml": ("data.yaml", "names: [a\n", "is not readable YAML"),
+    "no names": ("data.yaml", "nc: 2\n", "no usable 'names'"),
+    "nested names": ("data.yaml", "names: [[a], b]\n", "no usable 'names'"),
+    "named index": ("data.yaml", "names: {x: a}\n", "names a class 'x'"),
+    "wrong count": ("data.yaml", "nc: 3\nnames: [a, b]\n", "says nc: 3 but names 2 classes"),
+    "no image": ("images/train/b.png", "this is text", "b.png: the file is not an image"),
+    "no labels": ("labels", None, "labels/train is missing"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_YOLO)
+def test_a_broken_yolo_folder_is_refused_in_one_sentence(
+    yolo_folder: Path, detheads: Callable[..., Any], case: str
+) -> None:
+    name, content, sentence = BROKEN_YOLO[case]
+    if content is None:
+        shutil.rmtree(yolo_folder / name)
+    else:
+        (yolo_folder / name).write_text(content)
+    finished = detheads("data", "info", yolo_folder)
+    assert finished.code == 1
+    assert sentence in finished.err
+    assert finished.err.count("\n") == 1
+
+
+def test_a_yolo_split_without_images_is_refused(yolo_folder: Path, detheads: Callable[..., Any]) -> None:
+    for path in (yolo_folder / "images" / "train").iterdir():
+        path.unlink()
+    finished = detheads("data", "info", yolo_folder)
+    assert (finished.code, "holds no images" in finished.err) == (1, True)
+
+
+def test_a_missing_image_folder_is_named(coco_folder: Callable[..., Path], detheads: Callable[..., Any]) -> None:
+    folder = coco_folder()
+    shutil.rmtree(folder / "train")
+    finished = detheads("data", "info", folder)
+    assert (finished.code, f"{folder / 'train'} is missing" in finished.err) == (1, True)
+
+
+@pytest.mark.parametrize(("make", "sentence"), [(True, "is not a dataset folder"), (False, "is not a folder")])
+def test_a_folder_that_is_no_dataset_is_refused(
+    tmp_path: Path, detheads: Callable[..., Any], make: bool, sentence: str
+) -> None:
+    folder = tmp_path / "some folder"
+    if make:
+        folder.mkdir()
+    finished = detheads("data", "info", folder)
+    assert (finished.code, sentence in finished.err) == (1, True)
+
+
+def test_an_unknown_split_is_answered_with_the_known_ones(
+    coco_folder: Callable[..., Path], detheads: Callable[..., Any]
+) -> None:
+    coco_folder(split="val")
+    finished = detheads("data", "info", coco_folder(), "--split", "test")
+    assert (finished.code, "no split 'test'; it has train, val" in finished.err) == (1, True)
+
+
+def test_info_prints_one_json_object(coco_folder: Callable[..., Path], detheads: Callable[..., Any]) -> None:
+    result = json.loads(detheads("data", "info", coco_folder(), "--json").out)
+    assert (result["images"], result["boxes"], result["images_without_objects"]) == (2, 2, 1)
+    assert result["classes"] == [
+        {"id": 4, "name": "ant", "boxes": 1, "images": 1},
+        {"id": 9, "name": "zebra", "boxes": 1, "images": 1},
+    ]
+    assert result["box_width"] == {"min": 6.25, "median": 8.125, "max": 10}
+
+
+def test_info_of_a_dataset_without_boxes_works(coco_folder: Callable[..., Path], detheads: Callable[..., Any]) -> None:
+    finished = detheads("data", "info", coco_folder(lambda content: content.update(annotations=[])), "--json")
+    assert (finished.code, json.loads(finished.out)["box_width"]) == (0, None)
