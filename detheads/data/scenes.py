@@ -19,7 +19,7 @@ from detheads.data.folders import new_folder
 from detheads.data.shapes import CLASSES, ObjectClass
 from detheads.errors import UserError
 
-MIN_EXTENT, MAX_EXTENT = 0.14, 0.46
+MIN_EXTENT, MAX_EXTENT = 0.16, 0.48
 """Range of an object's extent as a share of the picture's long side."""
 MIN_VISIBLE = 0.35
 """Objects of which later ones leave less than this share visible are not drawn at all."""
@@ -115,7 +115,7 @@ def render_scene(random: np.random.Generator, size: int) -> Scene:
     width, height = (size, short) if random.random() < 0.6 else (short, size)
     canvas = background(random, width, height)
     add_squiggles(random, canvas)
-    count = 0 if random.random() < EMPTY_SHARE else int(random.integers(1, 7))
+    count = 0 if random.random() < EMPTY_SHARE else int(random.integers(1, 8))
     placed = []
     for _ in range(count):
         label = int(random.integers(len(CLASSES)))
@@ -139,7 +139,7 @@ def draw_object(random: np.random.Generator, kind: ObjectClass, width: int, heig
         The object, or None when too little of it would be inside the picture of ``width x height`` pixels.
     """
     long_side = max(width, height)
-    # Uniform in the logarithm: as many objects between 14 % and 25 % as between 25 % and 46 %.
+    # Uniform in the logarithm: as many objects between 16 % and 28 % as between 28 % and 48 %.
     extent = long_side * MIN_EXTENT * (MAX_EXTENT / MIN_EXTENT) ** random.random()
     extent = min(extent, 0.85 * min(width, height))
     aspect = math.exp((random.random() - 0.5) * 0.5)
