@@ -1,0 +1,49 @@
+"""The cofiber decomposition: a feature map as an exact sum of frequency bands, one an octave, without a parameter.
+
+    residual_0 = f
+    low_i      = average_pool_2(residual_i)
+    band_i     = residual_i - upsample(low_i)         at stride s * 2^i
+    residual_(i+1) = low_i
+    the last band is the last residual
+
+Each step loses nothing: ``residual_i = band_i + upsample(residual_(i+1))``, whatever the upsampling is. The name is
+the category-theoretic one of the source (phanerozoic/cofiber-detection): the band is the cofiber of the inclusion of
+the low-pass part. It stands where a detector usually learns a feature pyramid.
+"""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def upsample_to(low: Tensor, like: Tensor) -> Tensor:
+    """Bilinear upsampling (half-pixel centres) of ``low`` ``[B, C, h, w]`` to the height and width of ``like``."""
+    return F.interpolate(low, size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def decompose(features: Tensor, bands: int) -> list[Tensor]:
+    """Split ``[B, C, H, W]`` into ``bands`` maps; band ``i`` is ``[B, C, ceil(H / 2^i), ceil(W / 2^i)]``, finest first.
+
+    Raises:
+        ValueError: when ``bands`` is below 1.
+    """
+    if bands < 1:
+        raise ValueError(f"a decomposition has at least one band, not {bands}")
+    result, residual = [], features
+    for _ in range(bands - 1):
+        odd = residual.shape[-2] % 2 == 1 or residual.shape[-1] % 2 == 1
+        # ceil_mode only where it matters: engines differ in how they pool a padded border.
+        low = F.avg_pool2d(residual, 2, ceil_mode=odd, count_include_pad=False)
+        result.append(residual - upsample_to(low, residual))
+        residual = low
+    result.append(residual)
+    return result
+
+
+def reconstruct(bands: Sequence[Tensor]) -> Tensor:
+    """The sum of the bands, each brought to the finest grid step by step: the input of :func:`decompose`."""
+    total = bands[-1]
+    for band in reversed(bands[:-1]):
+        total = band + upsample_to(total, band)
+    return total

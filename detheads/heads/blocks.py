@@ -1,0 +1,72 @@
+"""Building blocks that several heads share."""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detheads.cofiber import upsample_to
+from detheads.heads.contract import FeatureSpec
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """GroupNorm with 32 groups, or the largest smaller power of two that divides the channels."""
+    groups = 32
+    while channels % groups:
+        groups //= 2
+    return nn.GroupNorm(groups, channels)
+
+
+def conv_norm(inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    """Convolution with bias, then GroupNorm; keeps the size at stride 1."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, groups=groups), group_norm(outputs)
+    )
+
+
+def conv_norm_relu(inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    """:func:`conv_norm`, then ReLU."""
+    return nn.Sequential(*conv_norm(inputs, outputs, kernel, stride=stride, groups=groups), nn.ReLU(inplace=True))
+
+
+class DepthwiseResidual(nn.Module):
+    """``x + pointwise(depthwise(x))``, each with GroupNorm, ReLU between and after."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.depthwise = conv_norm_relu(channels, channels, 3, groups=channels)
+        self.pointwise = conv_norm(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.pointwise(self.depthwise(x)))  # [B, C, H, W]
+
+
+def joined_channels(spec: FeatureSpec) -> int:
+    """Channels of :func:`join_main`'s result."""
+    stride = join_stride(spec)
+    return sum(layer.channels * max(1, stride // layer.stride) ** 2 for layer in spec.main_layers)
+
+
+def join_stride(spec: FeatureSpec) -> int:
+    """Stride of the grid on which the main layers are joined: 16, or that of the only layer."""
+    strides = [layer.stride for layer in spec.main_layers]
+    return 16 if 16 in strides else strides[len(strides) // 2]
+
+
+def join_main(features: Mapping[str, Tensor], spec: FeatureSpec) -> Tensor:
+    """The main layers as one map ``[B, joined_channels, H, W]`` on one grid, without a parameter.
+
+    Finer layers are folded (space to depth, nothing is lost), coarser ones upsampled bilinearly.
+    """
+    stride = join_stride(spec)
+    reference = next(features[layer.name] for layer in spec.main_layers if layer.stride == stride)
+    maps = []
+    for layer in spec.main_layers:
+        values = features[layer.name]
+        if layer.stride < stride:
+            values = F.pixel_unshuffle(values, stride // layer.stride)
+        elif layer.stride > stride:
+            values = upsample_to(values, reference)
+        maps.append(values)
+    return maps[0] if len(maps) == 1 else torch.cat(maps, dim=1)

@@ -1,0 +1,117 @@
+"""Heads by name. A head is one file in this folder whose class is decorated with ``@register``."""
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+import detheads.heads
+from detheads.errors import UserError
+from detheads.heads.contract import FeatureSpec, Head
+
+HeadClass = TypeVar("HeadClass", bound=type[Head])
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered head: its class and the dataclass of its options."""
+
+    name: str
+    head: type[Head]
+    config: type[Any]
+
+    @property
+    def summary(self) -> str:
+        """The first line of the head's docstring."""
+        return (self.head.__doc__ or "").strip().partition("\n")[0]
+
+
+_ENTRIES: dict[str, Entry] = {}
+
+
+def register(config: type[Any]) -> Callable[[HeadClass], HeadClass]:
+    """Class decorator: make a head known under its file's name, with ``config`` as the dataclass of its options.
+
+    The class is called as ``Head(spec, num_classes, config)``.
+    """
+
+    def add(head: HeadClass) -> HeadClass:
+        name = head.__module__.rpartition(".")[2]
+        _ENTRIES[name] = Entry(name, head, config)
+        return head
+
+    return add
+
+
+def entries() -> dict[str, Entry]:
+    """All heads of the package by name, in alphabetical order."""
+    for module in pkgutil.iter_modules(detheads.heads.__path__):
+        importlib.import_module(f"detheads.heads.{module.name}")
+    return dict(sorted(_ENTRIES.items()))
+
+
+def entry(name: str) -> Entry:
+    """The head of that name.
+
+    Raises:
+        UserError: when there is none, with the closest names.
+    """
+    known = entries()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or list(known)
+        raise UserError(f"unknown head {name!r}; did you mean {', '.join(close)}?")
+    return known[name]
+
+
+def build(name: str, spec: FeatureSpec, num_classes: int, config: Mapping[str, Any] | None = None) -> Head:
+    """Build a head for given features.
+
+    Args:
+        config: options by name; those left out have their default.
+
+    Raises:
+        UserError: unknown head, unknown option, or an option of the wrong type.
+    """
+    found = entry(name)
+    return found.head(spec, num_classes, make_config(found, config or {}))
+
+
+def make_config(found: Entry, options: Mapping[str, Any]) -> Any:
+    """The head's config dataclass with ``options`` filled in, checked and converted (text from a command line too)."""
+    types = get_type_hints(found.config)
+    known = {field.name for field in fields(found.config)}
+    values = {}
+    for key, value in options.items():
+        if key not in known:
+            raise UserError(f"head {found.name} has no option {key!r}; it has {', '.join(sorted(known))}.")
+        values[key] = _convert(found.name, key, value, types[key])
+    return found.config(**values)
+
+
+def config_dict(found: Entry, options: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of a head with their values, defaults included, ready for JSON."""
+    return asdict(make_config(found, options))
+
+
+def defaults(found: Entry) -> dict[str, Any]:
+    """The options of a head with their default values."""
+    return {field.name: None if field.default is MISSING else field.default for field in fields(found.config)}
+
+
+def _convert(head: str, key: str, value: Any, wanted: Any) -> Any:
+    choices = get_args(wanted) if get_origin(wanted) is not None else ()
+    if choices and value in choices:
+        return value
+    if not choices and isinstance(value, str) and wanted in (int, float):
+        try:
+            return wanted(value)
+        except ValueError:
+            value = repr(value)
+    elif not choices and isinstance(value, str) and wanted is bool and value.lower() in {"true", "false"}:
+        return value.lower() == "true"
+    elif not choices and type(value) is wanted or (wanted is float and type(value) is int):
+        return value
+    expected = "one of " + ", ".join(map(str, choices)) if choices else f"of type {wanted.__name__}"
+    raise UserError(f"option {key} of head {head} must be {expected}, not {value}.")
