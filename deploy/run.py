@@ -1,6 +1,6 @@
 """Run a bundle over pictures: COCO results and annotated pictures in a new folder."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -74,7 +74,7 @@ def run_images(
     category_ids = [entry.id for entry in detector.manifest.classes]
     entries: list[dict[str, Any]] = []
     table: list[dict[str, Any]] = []
-    drawn: list[str] = []
+    drawn: dict[str, None] = {}  # names of the pictures, in order and unique
     skipped: list[str] = []
     with new_folder(folder) as partial:
         for chunk in _batches(inputs, batch, skipped if skip_bad else None):
@@ -85,7 +85,7 @@ def run_images(
                 if pictures:
                     name = _picture_name(source, drawn)
                     _draw(image, detections.above(draw_score), names, partial / PICTURES_NAME / name)
-                    drawn.append(name)
+                    drawn[name] = None
             on_progress(len(table) + len(skipped), len(inputs))
         if not table:
             raise UserError(f"none of the {len(inputs)} pictures could be read; the first: {skipped[0]}")
@@ -122,7 +122,7 @@ def _batches(
         yield chunk
 
 
-def _picture_name(source: InputImage, taken: Sequence[str]) -> str:
+def _picture_name(source: InputImage, taken: Container[str]) -> str:
     """A file name below the pictures folder: the source's own path, made unique and safe."""
     parts = [part for part in PurePosixPath(source.name).parts if part not in {"..", "/", "."}]
     path = PurePosixPath(*parts).with_suffix(".jpg")

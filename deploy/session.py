@@ -40,21 +40,21 @@ class BundleSession:
         self.runtime = f"onnxruntime {onnxruntime.__version__} {provider}"
 
     def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
-        """Letterboxed RGB images ``[B, 3, H, W]`` -> boxes ``[B, R, 4]`` (xyxy, input pixels), scores and labels ``[B, R]``.
+        """Letterboxed RGB ``[B, 3, H, W]`` -> boxes ``[B, R, 4]`` (xyxy, input pixels), scores and labels ``[B, R]``.
 
         Raises:
             ValueError: when the array is not a uint8 batch of the manifest's input size.
         """
         wanted = (3, self.manifest.input.height, self.manifest.input.width)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != wanted or len(images) < 1:
-            raise ValueError(f"the graph takes uint8 [B, {wanted[0]}, {wanted[1]}, {wanted[2]}], not {images.dtype} {images.shape}")
+            raise ValueError(
+                f"the graph takes uint8 [B, {wanted[0]}, {wanted[1]}, {wanted[2]}], not {images.dtype} {images.shape}"
+            )
         boxes, scores, labels = self._session.run(list(OUTPUTS), {INPUT[0]: images})
         return boxes, scores, labels
 
 
-def open_graph(
-    graph: Path | bytes, *, provider: str = CPU, threads: int | None = None
-) -> onnxruntime.InferenceSession:
+def open_graph(graph: Path | bytes, *, provider: str = CPU, threads: int | None = None) -> onnxruntime.InferenceSession:
     """An ONNX Runtime session on ``provider`` and no other.
 
     Args:

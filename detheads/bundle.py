@@ -155,17 +155,23 @@ class BundleManifest(_Strict):
         return "verified" if self.verification.passed else "failed verification"
 
     def graph_metadata(self) -> dict[str, str]:
-        """What the graph file says of itself, as string pairs; the runtime refuses a manifest that says otherwise."""
-        return {
-            "detheads.classes": json.dumps([[entry.id, entry.name] for entry in self.classes], ensure_ascii=False),
-            "detheads.input": json.dumps(self.input.model_dump(mode="json"), sort_keys=True),
-            "detheads.thresholds": json.dumps(self.thresholds.model_dump(mode="json"), sort_keys=True),
-            "detheads.normalisation": "inside the graph",
-            "detheads.precision": self.precision,
-            "detheads.backbone": self.backbone.name,
-            "detheads.backbone_licence": self.backbone.licence,
-            "detheads.head": self.head.name,
-        }
+        """What the graph file must say of itself; the runtime refuses a manifest that says otherwise."""
+        return graph_metadata(self.classes, self.input, self.thresholds, self.backbone, self.head)
+
+
+def graph_metadata(
+    classes: list[ClassEntry], input_spec: InputSpec, thresholds: Thresholds, backbone: BackboneEntry, head: HeadEntry
+) -> dict[str, str]:
+    """The description of an artefact that is stored inside its graph file, as string pairs."""
+    return {
+        "detheads.classes": json.dumps([[entry.id, entry.name] for entry in classes], ensure_ascii=False),
+        "detheads.input": json.dumps(input_spec.model_dump(mode="json"), sort_keys=True),
+        "detheads.thresholds": json.dumps(thresholds.model_dump(mode="json"), sort_keys=True),
+        "detheads.normalisation": "inside the graph",
+        "detheads.backbone": backbone.name,
+        "detheads.licence": backbone.licence,
+        "detheads.head": head.name,
+    }
 
 
 def read_manifest(bundle: Path) -> BundleManifest:

@@ -118,7 +118,9 @@ def _trace(graph: DetectorGraph) -> onnx.ModelProto:
     except (torch.onnx.errors.OnnxExporterError, torch._dynamo.exc.TorchDynamoException, RuntimeError) as error:
         cause = error.__cause__ or error
         first = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
-        raise UserError(f"the head {type(graph.head).__name__} cannot be traced to ONNX: {first.rstrip('.')}.") from error
+        raise UserError(
+            f"the head {type(graph.head).__name__} cannot be traced to ONNX: {first.rstrip('.')}."
+        ) from error
     if program is None:
         raise UserError("torch.onnx gave no graph; install the extra again: pip install 'detheads[export]'.")
     return program.model_proto

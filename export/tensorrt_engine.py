@@ -1,7 +1,7 @@
-"""TensorRT engines from the ONNX file: one builder for ``tensorrt`` and ``tensorrt_rtx``, whose Python API is the same.
+"""TensorRT engines from the ONNX file: one builder for ``tensorrt`` and ``tensorrt_rtx``, which share their API.
 
-Networks are strongly typed: precision is decided in the ONNX graph, never by the builder. TensorRT-RTX compiles ahead of
-time for a list of GPU architectures on a machine without any GPU; TensorRT compiles for the GPU it finds.
+Networks are strongly typed: precision is decided in the ONNX graph, never by the builder. TensorRT-RTX compiles ahead
+of time for a list of GPU architectures on a machine without any GPU; TensorRT compiles for the GPU it finds.
 """
 
 import importlib
@@ -213,7 +213,9 @@ def _set_capabilities(library: Library, config: Any, wanted: list[str]) -> None:
     unknown = [name for name in wanted if name not in known]
     if unknown:
         offered = ", ".join(known) or "only the GPU of this machine"
-        raise UserError(f"{library.name} {library.version} cannot compile for {', '.join(unknown)}; it offers {offered}.")
+        raise UserError(
+            f"{library.name} {library.version} cannot compile for {', '.join(unknown)}; it offers {offered}."
+        )
     if wanted:
         config.num_compute_capabilities = len(wanted)
         for index, name in enumerate(wanted):

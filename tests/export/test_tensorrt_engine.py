@@ -55,7 +55,7 @@ def test_parser_error_is_verbatim_with_the_node(tmp_path: Path) -> None:
     model.graph.node[1].op_type, model.graph.node[1].domain = "NoSuchOperator", "nowhere"
     model.opset_import.append(helper.make_opsetid("nowhere", 1))
     onnx.save(model, str(source))
-    with pytest.raises(UserError, match="the_suspect.*NoSuchOperator"):
+    with pytest.raises(UserError, match=r"the_suspect.*NoSuchOperator"):
         build_engine(source, tmp_path / "a.engine")
     assert not (tmp_path / "a.engine").exists()
 

@@ -1,0 +1,224 @@
+"""A bundle folder that appears whole or not at all."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+from detheads import __version__, atomic
+from detheads.bundle import (
+    MANIFEST_NAME,
+    BackboneEntry,
+    BundleManifest,
+    ClassEntry,
+    EngineEntry,
+    HeadEntry,
+    InputSpec,
+    OnnxEntry,
+    Thresholds,
+    graph_metadata,
+    onnx_file,
+    write_manifest,
+)
+from detheads.errors import UserError
+from detheads.export.graph import DetectorGraph
+from detheads.export.onnx_export import export_onnx
+from detheads.export.report import VerificationReport
+from detheads.export.source import Trained
+from detheads.export.tensorrt_engine import BatchProfile, Library, build_engine, find_library
+
+SUFFIX = ".detheads"
+ONNX_NAME = "model.onnx"
+ENGINE_FOLDER = "engines"
+REPORT_STEM = "report"
+PRECISION: Final = "fp32"
+
+
+def require_target(target: Path, force: bool) -> None:
+    """Check before any work that a bundle may be written to ``target``.
+
+    Raises:
+        UserError: when it is a file, a folder of something else, or a bundle without ``force``; a foreign folder is
+            never replaced.
+    """
+    if target.suffix != SUFFIX:
+        raise UserError(f"a bundle's name ends in {SUFFIX}; write -o {target.name}{SUFFIX}.")
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise UserError(f"{target} is a file; choose another name.")
+    if any(target.iterdir()):
+        if not (target / MANIFEST_NAME).is_file():
+            raise UserError(f"{target} holds something that is not a bundle and was left alone; choose another name.")
+        if not force:
+            raise UserError(f"{target} exists; choose another name, or replace it with --force.")
+
+
+@dataclass
+class Stage:
+    """A bundle in the making. Set ``accepted`` and it takes its place when the block ends."""
+
+    folder: Path
+    accepted: bool = False
+
+
+@contextmanager
+def staged(target: Path, force: bool = False) -> Iterator[Stage]:
+    """Yield a hidden folder beside ``target`` that takes its place when the block ends and it was accepted.
+
+    A process killed in between leaves the old bundle (or none) and a hidden ``.NAME.PID.partial`` folder, which the
+    next export of that name removes.
+
+    Raises:
+        UserError: as :func:`require_target`.
+    """
+    require_target(target, force)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(target)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    partial.mkdir()
+    try:
+        stage = Stage(partial)
+        yield stage
+        if not stage.accepted:
+            return
+        require_target(target, force)
+        old = target.with_name(f".{target.name}.{os.getpid()}.old")
+        if target.exists():
+            target.rename(old)
+        try:
+            partial.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove partial folders of processes that are gone."""
+    for leftover in target.parent.glob(f".{target.name}.*.partial"):
+        pid = leftover.name.split(".")[-2]
+        if pid.isdigit() and not _is_running(int(pid)):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it runs, as another user
+        return True
+    return True
+
+
+def write_graph(folder: Path, name: str, trained: Trained, thresholds: Thresholds) -> BundleManifest:
+    """Write ``model.onnx`` and ``bundle.json`` of a trained model into ``folder``.
+
+    Raises:
+        UserError: when the model cannot be exported (see :func:`export_onnx`).
+    """
+    checkpoint, spec = trained.checkpoint, trained.backbone.spec
+    classes = [ClassEntry(id=category.id, name=category.name) for category in checkpoint.categories]
+    input_spec = InputSpec(height=checkpoint.feature_spec.height, width=checkpoint.feature_spec.width)
+    backbone = BackboneEntry(
+        name=spec.name, timm_name=spec.timm_name, licence=spec.licence, weights_sha256=trained.backbone.weights_sha256
+    )
+    head = HeadEntry(
+        name=checkpoint.head_name,
+        config=checkpoint.head_config,
+        parameters=sum(parameter.numel() for parameter in trained.head.parameters()),
+    )
+    exported = export_onnx(
+        DetectorGraph(trained.backbone, trained.head, checkpoint.feature_spec, thresholds),
+        folder / ONNX_NAME,
+        {
+            **graph_metadata(classes, input_spec, thresholds, backbone, head),
+            "detheads.version": __version__,
+            "detheads.precision": PRECISION,
+        },
+    )
+    manifest = BundleManifest(
+        name=name,
+        classes=classes,
+        input=input_spec,
+        thresholds=thresholds,
+        backbone=backbone,
+        head=head,
+        precision=PRECISION,
+        hashes={
+            "checkpoint": checkpoint.checkpoint_sha256,
+            "cache": checkpoint.cache_sha256,
+            "dataset": checkpoint.dataset_sha256,
+        },
+        tools=_tool_versions(),
+        onnx=OnnxEntry(
+            file=ONNX_NAME,
+            sha256=atomic.sha256_of(exported.path),
+            opset=exported.opset,
+            bytes=exported.bytes,
+            parity=exported.parity,
+        ),
+        engines=[],
+    )
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def add_engine(
+    folder: Path, manifest: BundleManifest, batch: BatchProfile, library: Library | None = None
+) -> BundleManifest:
+    """Build a TensorRT engine from the bundle's graph and list it in the manifest.
+
+    Raises:
+        UserError: when no library is usable or it refuses the graph (see :func:`build_engine`).
+    """
+    library = library or find_library()
+    name = f"{ENGINE_FOLDER}/{Path(manifest.onnx.file).stem}.{manifest.precision}.{library.name}.engine"
+    built = build_engine(onnx_file(folder, manifest), folder / name, batch=batch, library=library)
+    entry = EngineEntry(
+        file=name,
+        sha256=atomic.sha256_of(built.path),
+        bytes=built.bytes,
+        builder=built.builder,
+        batch=(batch.smallest, batch.best, batch.largest),
+        compute_capabilities=built.compute_capabilities,
+        build_seconds=round(built.seconds, 3),
+        layer_types=built.layer_types,
+        status="built, not executed",
+    )
+    manifest = manifest.model_copy(update={"engines": [*manifest.engines, entry]})
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def store_proof(folder: Path, manifest: BundleManifest, report: VerificationReport) -> BundleManifest:
+    """Write the report into the bundle and its short form into the manifest."""
+    write_report(folder, report)
+    manifest = manifest.model_copy(update={"verification": report.summary()})
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def write_report(folder: Path, report: VerificationReport) -> Path:
+    """Write ``report.json`` and ``report.md`` into ``folder``; returns the Markdown file's path."""
+    atomic.write_json(folder / f"{REPORT_STEM}.json", report.to_dict())
+    atomic.write_text(folder / f"{REPORT_STEM}.md", report.to_markdown())
+    return folder / f"{REPORT_STEM}.md"
+
+
+def _tool_versions() -> dict[str, str]:
+    found = {"detheads": __version__}
+    for tool in ("torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime"):
+        try:
+            found[tool] = version(tool)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,94 @@
+"""Detections of two implementations, paired one to one and compared."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+SAME_BOX_IOU = 0.75
+SAME_BOX_PIXELS = 0.5
+"""Boxes whose coordinates differ by no more than this are the same whatever their IoU, which says little when tiny."""
+
+
+class Found(Protocol):
+    """Detections of one image: ``boxes [n, 4]`` xyxy, ``scores [n]``, ``labels [n]``."""
+
+    @property
+    def boxes(self) -> NDArray[np.float64]: ...
+    @property
+    def scores(self) -> NDArray[np.float32]: ...
+    @property
+    def labels(self) -> NDArray[np.integer]: ...
+
+
+@dataclass
+class Comparison:
+    """Sums and largest differences over images. Boxes in original pixels, scores in 0..1."""
+
+    images: int = 0
+    matched: int = 0
+    only_first: int = 0
+    only_second: int = 0
+    box_difference: float = 0.0
+    score_difference: float = 0.0
+
+    @property
+    def share(self) -> float:
+        """Share of all detections that have a counterpart; 1 when neither side has any."""
+        total = 2 * self.matched + self.only_first + self.only_second
+        return 2 * self.matched / total if total else 1.0
+
+    def add(self, first: Found, second: Found) -> None:
+        """Compare the detections of one image."""
+        pairs = match(first, second)
+        self.images += 1
+        self.matched += len(pairs)
+        self.only_first += len(first.scores) - len(pairs)
+        self.only_second += len(second.scores) - len(pairs)
+        if pairs:
+            i, j = np.array(pairs).T
+            self.box_difference = max(self.box_difference, float(np.abs(first.boxes[i] - second.boxes[j]).max()))
+            self.score_difference = max(self.score_difference, float(np.abs(first.scores[i] - second.scores[j]).max()))
+
+    def to_dict(self) -> dict[str, float | int]:
+        return {
+            "images": self.images,
+            "matched": self.matched,
+            "only_first": self.only_first,
+            "only_second": self.only_second,
+            "matched_share": self.share,
+            "max_box_difference_px": self.box_difference,
+            "max_score_difference": self.score_difference,
+        }
+
+
+def match(first: Found, second: Found) -> list[tuple[int, int]]:
+    """Pair detections of the same class that are the same box, best score of ``first`` first, best IoU first.
+
+    Returns:
+        Pairs of row numbers; each row is used at most once.
+    """
+    if not len(first.scores) or not len(second.scores):
+        return []
+    alike = _likeness(first.boxes, second.boxes)
+    alike[first.labels[:, None] != second.labels[None, :]] = 0.0
+    pairs = []
+    for row in np.argsort(-first.scores, kind="stable").tolist():
+        column = int(alike[row].argmax())
+        if alike[row, column] >= SAME_BOX_IOU:
+            pairs.append((row, column))
+            alike[:, column] = 0.0
+    return pairs
+
+
+def _likeness(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """IoU ``[n, m]``, 1 or more for boxes that differ by less than half a pixel: the closer, the more."""
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    shared = np.clip(high - low, 0, None).prod(axis=2)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (first, second)]
+    union = areas[0][:, None] + areas[1][None, :] - shared
+    iou = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    apart = np.abs(first[:, None] - second[None]).max(axis=2)
+    return np.where(apart <= SAME_BOX_PIXELS, 2.0 - apart, iou)

@@ -1,0 +1,283 @@
+"""The proof as a value, as JSON and as Markdown."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detheads import __version__
+from detheads.bundle import ArtefactProof, EngineEntry, Verification
+from detheads.evaluation.coco import NAMES, Statistics
+from detheads.export.matching import Comparison
+
+NOT_EXECUTED = "the runtime executes model.onnx; this engine needs an NVIDIA GPU and was built, not executed"
+
+
+@dataclass
+class TensorDifference:
+    """Largest differences before suppression, over some images.
+
+    Attributes:
+        boxes: input pixels, over all boxes.
+        relative_boxes: the same over ``max(1, |coordinate|)``.
+        scored_boxes: input pixels, over boxes whose best score passes the score threshold.
+        scores: 0..1, over all boxes and classes.
+    """
+
+    images: int = 0
+    boxes: float = 0.0
+    relative_boxes: float = 0.0
+    scored_boxes: float = 0.0
+    scores: float = 0.0
+
+    def add(
+        self,
+        live_boxes: NDArray[np.float32],
+        live_scores: NDArray[np.float32],
+        boxes: NDArray[np.float32],
+        scores: NDArray[np.float32],
+        threshold: float,
+    ) -> None:
+        """Compare one image: boxes ``[N, 4]`` in input pixels, scores ``[N, K]``."""
+        apart = np.abs(live_boxes - boxes)
+        scored = apart[live_scores.max(axis=1) > threshold]
+        self.images += 1
+        self.boxes = _largest(self.boxes, apart)
+        self.relative_boxes = _largest(self.relative_boxes, apart / np.maximum(1.0, np.abs(live_boxes)))
+        self.scored_boxes = _largest(self.scored_boxes, scored)
+        self.scores = _largest(self.scores, np.abs(live_scores - scores))
+
+    def to_dict(self) -> dict[str, float | int]:
+        return {
+            "images": self.images,
+            "max_box_difference_px": self.boxes,
+            "max_relative_box_difference": self.relative_boxes,
+            "max_box_difference_px_scored": self.scored_boxes,
+            "max_score_difference": self.scores,
+        }
+
+
+def _largest(so_far: float, values: NDArray[np.floating]) -> float:
+    """The maximum, NaN winning (``max`` of Python would lose it)."""
+    return float(np.maximum(so_far, values.max(initial=0.0)))
+
+
+@dataclass(frozen=True)
+class ArtefactResult:
+    """One artefact at one batch size. ``map_drop`` = live AP minus its AP, in AP units 0..1."""
+
+    file: str
+    runtime: str
+    batch: int
+    statistics: Statistics
+    map_drop: float
+    versus_live: Comparison
+    versus_single: Comparison
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "file": self.file,
+            "runtime": self.runtime,
+            "batch": self.batch,
+            "map": self.statistics.AP,
+            "map_drop": self.map_drop,
+            "statistics": self.statistics.to_dict(),
+            "versus_live": self.versus_live.to_dict(),
+            "versus_batch_1": self.versus_single.to_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class VerificationReport:
+    """Everything the proof measured. mAP is AP over IoU 0.50:0.95 in 0..1."""
+
+    bundle: str
+    date: str
+    dataset: str
+    split: str
+    dataset_sha256: str
+    images: int
+    boxes: int
+    aspect_ratios: tuple[float, float]
+    onnx_sha256: str
+    checkpoint_sha256: str
+    live_runtime: str
+    map_cache: float | None
+    live: Statistics
+    artefacts: Sequence[ArtefactResult]
+    tensors: TensorDifference
+    odd_shapes: Comparison
+    engines: Sequence[EngineEntry]
+    max_map_drop: float
+    min_matched: float
+    remarks: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        return not self.reasons
+
+    @property
+    def worst(self) -> ArtefactResult:
+        """The artefact and batch size furthest from PyTorch in mAP."""
+        return max(self.artefacts, key=lambda artefact: abs(artefact.map_drop))
+
+    def summary(self) -> Verification:
+        """The short form for the bundle's manifest."""
+        return Verification(
+            passed=self.passed,
+            reasons=self.reasons,
+            dataset=self.dataset,
+            split=self.split,
+            dataset_sha256=self.dataset_sha256,
+            images=self.images,
+            onnx_sha256=self.onnx_sha256,
+            checkpoint_sha256=self.checkpoint_sha256,
+            map_cache=self.map_cache,
+            map_live=self.live.AP,
+            max_map_drop=self.max_map_drop,
+            artefacts=[
+                ArtefactProof(
+                    file=artefact.file,
+                    runtime=artefact.runtime,
+                    batch=artefact.batch,
+                    map=artefact.statistics.AP,
+                    map_drop=artefact.map_drop,
+                    matched=artefact.versus_live.share,
+                )
+                for artefact in self.artefacts
+            ],
+            date=self.date,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole report as JSON values."""
+        return {
+            "schema_version": 1,
+            "detheads_version": __version__,
+            "passed": self.passed,
+            "reasons": self.reasons,
+            "remarks": self.remarks,
+            "bundle": self.bundle,
+            "date": self.date,
+            "dataset": {
+                "name": self.dataset,
+                "split": self.split,
+                "sha256": self.dataset_sha256,
+                "images": self.images,
+                "boxes": self.boxes,
+                "aspect_ratio_range": list(self.aspect_ratios),
+            },
+            "onnx_sha256": self.onnx_sha256,
+            "checkpoint_sha256": self.checkpoint_sha256,
+            "map_cache": self.map_cache,
+            "map_live": self.live.AP,
+            "map_artefact": self.worst.statistics.AP,
+            "map_drop": self.worst.map_drop,
+            "max_map_drop": self.max_map_drop,
+            "min_matched": self.min_matched,
+            "live": {"runtime": self.live_runtime, "statistics": self.live.to_dict()},
+            "artefacts": [artefact.to_dict() for artefact in self.artefacts],
+            "tensors": self.tensors.to_dict(),
+            "odd_shapes": self.odd_shapes.to_dict(),
+            "engines": [
+                {**engine.model_dump(mode="json"), "reason": NOT_EXECUTED if "not" in engine.status else ""}
+                for engine in self.engines
+            ],
+        }
+
+    def to_markdown(self) -> str:
+        """The report for a reader."""
+        return "\n".join([*self._head(), *self._map(), *self._boxes(), *self._tensors(), *self._engines(), ""])
+
+    def _head(self) -> list[str]:
+        low, high = self.aspect_ratios
+        verdict = "**passed**" if self.passed else "**FAILED**"
+        return [
+            f"# Verification of {self.bundle}: {verdict}",
+            "",
+            *(f"- {reason}" for reason in self.reasons),
+            *(f"- Note: {remark}" for remark in self.remarks),
+            f"- Images: {self.images} of {self.dataset} {self.split} with {self.boxes} boxes, "
+            f"width / height from {low:.2f} to {high:.2f}",
+            f"- PyTorch side: {self.live_runtime}, image files, batch 1",
+            f"- Tolerance: |mAP difference| <= {self.max_map_drop:g}, "
+            f"matched detections >= {100 * self.min_matched:g} %",
+            f"- {self.date}, detheads {__version__}, graph SHA-256 `{self.onnx_sha256}`",
+            "",
+        ]
+
+    def _map(self) -> list[str]:
+        cache = "not recorded" if self.map_cache is None else f"{self.map_cache:.4f}"
+        change = "" if self.map_cache is None else f"{self.live.AP - self.map_cache:+.4f}"
+        worst = self.worst
+        lines = [
+            "## mAP",
+            "",
+            "| from | mAP | difference to the line above |",
+            "|---|---|---|",
+            f"| feature cache, as trained | {cache} | |",
+            f"| PyTorch on the image files | {self.live.AP:.4f} | {change} |",
+            f"| {worst.file}, furthest of all batch sizes | {worst.statistics.AP:.4f} | {-worst.map_drop:+.6f} |",
+            "",
+            "AP over IoU 0.50:0.95 by pycocotools, in 0..1.",
+            "",
+            "| statistic | PyTorch | " + " | ".join(f"{a.file}, batch {a.batch}" for a in self.artefacts) + " |",
+            "|---|---|" + "---|" * len(self.artefacts),
+        ]
+        for name in NAMES:
+            values = [getattr(self.live, name), *(getattr(a.statistics, name) for a in self.artefacts)]
+            lines.append(f"| {name} | " + " | ".join("-" if value < 0 else f"{value:.4f}" for value in values) + " |")
+        return [*lines, ""]
+
+    def _boxes(self) -> list[str]:
+        lines = [
+            "## Boxes",
+            "",
+            "| compared | images | matched | unmatched (first, second) | largest box difference, px | of score |",
+            "|---|---|---|---|---|---|",
+        ]
+        for artefact in self.artefacts:
+            lines.append(_row(f"PyTorch, {artefact.file} at batch {artefact.batch}", artefact.versus_live))
+        for artefact in self.artefacts[1:]:
+            lines.append(_row(f"{artefact.file} at batch 1, at batch {artefact.batch}", artefact.versus_single))
+        lines.append(_row("PyTorch, artefact, on strips 8:1 and 1:8 and odd sizes", self.odd_shapes))
+        return [*lines, "", f"Runtime: {self.artefacts[0].runtime}.", ""]
+
+    def _tensors(self) -> list[str]:
+        t = self.tensors
+        return [
+            "## Tensors before suppression, read inside the shipped graph",
+            "",
+            f"Over {t.images} images the largest differences to PyTorch are {t.boxes:.3g} px on all boxes "
+            f"({t.relative_boxes:.3g} relative), {t.scored_boxes:.3g} px on boxes above the score threshold, and "
+            f"{t.scores:.3g} on scores.",
+            "",
+        ]
+
+    def _engines(self) -> list[str]:
+        if not self.engines:
+            return []
+        lines = [
+            "## Engines",
+            "",
+            "| file | builder | for | batch | MB | seconds | layer outputs | status |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        for engine in self.engines:
+            types = ", ".join(f"{count} {name}" for name, count in engine.layer_types.items())
+            lines.append(
+                f"| {engine.file} | {engine.builder} | {', '.join(engine.compute_capabilities)} | "
+                f"{':'.join(map(str, engine.batch))} | {engine.bytes / 1e6:.1f} | {engine.build_seconds:.1f} | "
+                f"{types} | {engine.status} |"
+            )
+        return [*lines, "", f"Not executed: {NOT_EXECUTED}."]
+
+
+def _row(what: str, comparison: Comparison) -> str:
+    return (
+        f"| {what} | {comparison.images} | {100 * comparison.share:.2f} % | {comparison.only_first}, "
+        f"{comparison.only_second} | {comparison.box_difference:.3g} | {comparison.score_difference:.3g} |"
+    )

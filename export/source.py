@@ -1,0 +1,61 @@
+"""What a bundle is made from: a trained run with its backbone, and the identity of a dataset."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from detheads.backbones.backbone import Backbone, load_backbone
+from detheads.data.dataset import Dataset
+from detheads.errors import UserError
+from detheads.heads.contract import Head
+from detheads.training.checkpoint import Checkpoint, build_head, load_checkpoint
+
+Which = Literal["best", "last"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A checkpoint with its head and backbone, weights loaded, in evaluation mode."""
+
+    checkpoint: Checkpoint
+    backbone: Backbone
+    head: Head
+
+
+def load_trained(run: Path, *, which: Which = "best", weights: Path | None = None) -> Trained:
+    """Load a training run and exactly the backbone whose features it was trained on.
+
+    Args:
+        weights: backbone weight file, where the backbone's own source is not to be used.
+
+    Raises:
+        UserError: when the run is unusable, or the backbone weights are not those of its feature cache.
+    """
+    checkpoint = load_checkpoint(run, which)
+    spec = checkpoint.feature_spec
+    trained_on_random = checkpoint.backbone_weights_sha256 is None
+    if trained_on_random and weights is not None:
+        raise UserError(
+            f"{run} was trained on random backbone weights; {weights} would not fit it, leave --weights out."
+        )
+    backbone = load_backbone(
+        checkpoint.backbone_name,
+        (spec.height, spec.width),
+        weights=weights,
+        random_weights=trained_on_random,
+        blocks=tuple(int(name.removeprefix("block")) for name in spec.names if name.startswith("block")),
+    )
+    if backbone.weights_sha256 != checkpoint.backbone_weights_sha256:
+        raise UserError(
+            f"{run} was trained on features of backbone weights with SHA-256 {checkpoint.backbone_weights_sha256}, "
+            f"these have {backbone.weights_sha256}; give the right file with --weights."
+        )
+    return Trained(checkpoint, backbone, build_head(checkpoint).eval())
+
+
+def dataset_sha256(dataset: Dataset) -> str:
+    """Digest of a dataset's images, boxes and classes as a COCO object; equals a feature cache's annotation digest."""
+    text = json.dumps(dataset.coco_json(), ensure_ascii=False, allow_nan=False) + "\n"
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
