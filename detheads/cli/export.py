@@ -1,0 +1,202 @@
+"""``detheads export`` and ``detheads verify``: bundles and their proof."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import TaskID
+
+from detheads.cli.options import WeightsOption
+from detheads.cli.output import JsonFlag, emit, progress, remark
+from detheads.errors import UserError
+
+if TYPE_CHECKING:
+    from detheads.export.report import VerificationReport
+    from detheads.export.source import Which
+
+WhichOption = Annotated[str, typer.Option(help="Checkpoint of the run: best or last.")]
+SplitOption = Annotated[str | None, typer.Option(help="Split to verify on; the validation split when left out.")]
+DropOption = Annotated[
+    float,
+    typer.Option(min=0, max=1, help="Largest allowed |mAP difference|, in AP units 0..1 (0.001 is 0.1 points)."),
+]
+MatchedOption = Annotated[
+    float, typer.Option(min=0, max=1, help="Smallest allowed share of detections found by both sides.")
+]
+BatchSizesOption = Annotated[str, typer.Option(help="Batch sizes to verify, such as 1,2,5; 1 is always among them.")]
+DeviceOption = Annotated[str, typer.Option(help="Torch device of the PyTorch side: cpu, cuda, ...")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads of ONNX Runtime.")]
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Bundle to make: NAME.detheads.")],
+    data: Annotated[Path | None, typer.Option(help="Dataset folder to prove the bundle on.")] = None,
+    split: SplitOption = None,
+    no_verify: Annotated[
+        bool, typer.Option("--no-verify", help="No proof; the bundle says that it is unverified.")
+    ] = False,
+    tensorrt: Annotated[bool, typer.Option("--tensorrt/--onnx-only", help="Build a TensorRT engine too.")] = True,
+    batch: Annotated[str, typer.Option(help="Batch sizes of the engine: smallest:best:largest.")] = "1:4:8",
+    which: WhichOption = "best",
+    weights: WeightsOption = None,
+    max_map_drop: DropOption = 0.001,
+    min_matched: MatchedOption = 0.99,
+    batch_sizes: BatchSizesOption = "1,2,5",
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Ship backbone and head as one graph, from raw pixels to final boxes, with the proof that it equals the original.
+
+    A bundle appears only when its proof holds; otherwise its report is kept in NAME.rejected and the exit code is 1.
+    """
+    if (data is None) != no_verify:
+        raise UserError(
+            "give --data DATASET to prove the bundle on, or --no-verify for a bundle without proof (not both)."
+        )
+
+    from detheads.export.pipeline import Proof, export_run
+    from detheads.export.tensorrt_engine import BatchProfile
+
+    profile = BatchProfile.parse(batch)
+    proof = None
+    if data is not None:
+        proof = Proof(
+            data,
+            split,
+            parse_batch_sizes(batch_sizes),
+            max_map_drop=max_map_drop,
+            min_matched=min_matched,
+            device=device,
+            threads=threads,
+        )
+    with steps() as on_progress:
+        result = export_run(
+            run,
+            output,
+            proof=proof,
+            which=parse_which(which),
+            weights=weights,
+            tensorrt=tensorrt,
+            batch=profile,
+            force=force,
+            on_progress=on_progress,
+        )
+    for line in result.remarks:
+        remark(line)
+
+    def render(console: Console) -> None:
+        parity = result.manifest.onnx.parity
+        console.print(
+            f"model.onnx: {result.manifest.onnx.bytes / 1e6:.1f} MB, differs from PyTorch by at most "
+            f"{parity.dense_boxes:.2g} px and {parity.dense_scores:.2g} in score"
+        )
+        for engine in result.manifest.engines:
+            console.print(
+                f"{engine.file}: {engine.bytes / 1e6:.1f} MB in {engine.build_seconds:.1f} s, {engine.status}"
+            )
+        if result.report is not None:
+            print_verdict(console, result.report)
+        if result.bundle is None:
+            console.print(f"no bundle was left; the report is {result.report_file}")
+        else:
+            console.print(f"{result.bundle} ({result.manifest.state}), report {result.report_file or 'report.md'}")
+
+    emit(result.to_dict(), as_json, render)
+    if not result.passed:
+        raise typer.Exit(1)
+
+
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="Folder NAME.detheads.")],
+    run: Annotated[Path, typer.Option(help="The training run it was exported from.")],
+    data: Annotated[Path, typer.Option(help="Dataset folder to prove the bundle on.")],
+    split: SplitOption = None,
+    which: WhichOption = "best",
+    weights: WeightsOption = None,
+    max_map_drop: DropOption = 0.001,
+    min_matched: MatchedOption = 0.99,
+    batch_sizes: BatchSizesOption = "1,2,5",
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare a bundle with the model it was made from: tensors, boxes and mAP. Exits 1 beyond the tolerance.
+
+    The report is written into the bundle (report.md, report.json, bundle.json), whatever it says.
+    """
+    from detheads.export.pipeline import Proof, verify_bundle
+
+    proof = Proof(
+        data,
+        split,
+        parse_batch_sizes(batch_sizes),
+        max_map_drop=max_map_drop,
+        min_matched=min_matched,
+        device=device,
+        threads=threads,
+    )
+    with steps() as on_progress:
+        report = verify_bundle(bundle, run, proof, which=parse_which(which), weights=weights, on_progress=on_progress)
+
+    def render(console: Console) -> None:
+        print_verdict(console, report)
+        console.print(f"report: {bundle / 'report.md'}")
+
+    emit(report.to_dict(), as_json, render)
+    if not report.passed:
+        raise typer.Exit(1)
+
+
+def print_verdict(console: Console, report: "VerificationReport") -> None:
+    """The three mAP figures and whether they agree."""
+    cache = "not recorded" if report.map_cache is None else f"{report.map_cache:.4f}"
+    worst = report.worst
+    console.print(f"mAP on {report.images} images: cache {cache}, PyTorch {report.live.AP:.4f}, ", end="")
+    console.print(f"{worst.file} {worst.statistics.AP:.4f} (drop {worst.map_drop:+.6f})")
+    console.print("proof holds" if report.passed else "proof FAILED")
+    for reason in report.reasons:
+        console.print(f"  {reason}")
+
+
+def parse_which(text: str) -> "Which":
+    """``best`` or ``last``."""
+    if text == "best":
+        return "best"
+    if text == "last":
+        return "last"
+    raise UserError(f"--which is best or last, not {text!r}.")
+
+
+def parse_batch_sizes(text: str) -> tuple[int, ...]:
+    """``"1,2,5"`` -> ``(1, 2, 5)``."""
+    try:
+        sizes = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        sizes = ()
+    if not sizes or not all(1 <= size <= 1024 for size in sizes):
+        raise UserError(f"--batch-sizes takes numbers from 1 to 1024 such as 1,2,5, not {text!r}.")
+    return sizes
+
+
+@contextmanager
+def steps() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress display with one line for each named step; a step of unknown length pulses until the next begins."""
+    with progress() as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def advance(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                for task in tasks.values():
+                    bar.update(task, total=bar.tasks[task].total or 1, completed=bar.tasks[task].total or 1)
+                tasks[step] = bar.add_task(step, total=total or None)
+            bar.update(tasks[step], completed=done, total=total or None)
+
+        yield advance
+        for task in tasks.values():
+            bar.update(task, total=bar.tasks[task].total or 1, completed=bar.tasks[task].total or 1)
