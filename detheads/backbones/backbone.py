@@ -81,7 +81,7 @@ def load_backbone(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
         try:
-            model = timm.create_model(timm_name, pretrained=False)
+            model: Any = timm.create_model(timm_name, pretrained=False)
         except (RuntimeError, ValueError) as error:
             raise UserError(f"timm cannot build {timm_name!r} ({error}).") from None
     spec = spec or _spec_from_timm(name, model)

@@ -43,6 +43,12 @@ class BackboneSpec:
     weights_sha256: str | None = None
     """Known digest of the weight file; None where this project could not download it to record one."""
 
+    @property
+    def shapes(self) -> list[tuple[int, int, int]]:
+        """``(channels, height, width)`` of each layer at the default size."""
+        side = self.default_size
+        return [(c, side // s, side // s) for c, s in zip(self.channels, self.strides, strict=True)]
+
 
 def _vit(name: str, timm_name: str, licence: str, channels: int, prefix: int, size: int, patch: int) -> BackboneSpec:
     return BackboneSpec(

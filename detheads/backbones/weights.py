@@ -48,7 +48,7 @@ def _downloaded(spec: BackboneSpec) -> Path:
     except Exception as error:  # the hub client raises dozens of network, authorisation and cache errors
         raise UserError(
             f"the weights of {spec.name} could not be downloaded from huggingface.co/{config.hf_hub_id} "
-            f"({type(error).__name__}); fetch model.safetensors there on a connected machine and pass it with --weights."
+            f"({type(error).__name__}); fetch model.safetensors there on another machine and pass it with --weights."
         ) from None
 
 
@@ -101,7 +101,7 @@ def load_strictly(model: nn.Module, state: dict[str, Tensor], path: Path, by_pos
     if missing or unexpected:
         first = f"missing {missing[0]}" if missing else f"unexpected {unexpected[0]}"
         raise UserError(
-            f"{path} does not fit the model: {len(missing)} keys missing, {len(unexpected)} unexpected (first: {first})."
+            f"{path} does not fit the model: {len(missing)} keys missing, {len(unexpected)} extra (first {first})."
         )
     for key, value in wanted.items():
         if state[key].shape != value.shape:

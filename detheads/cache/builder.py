@@ -100,7 +100,7 @@ def build_cache(
         for start in starts:
             if start in finished:
                 continue
-            records = dataset.images[start : start + per_shard]
+            records = list(dataset.images[start : start + per_shard])
 
             def advance(images: int) -> None:
                 nonlocal done
@@ -118,7 +118,7 @@ def build_cache(
 
 @torch.inference_mode()
 def _extract(
-    records: tuple[ImageRecord, ...] | list[ImageRecord],
+    records: list[ImageRecord],
     backbone: Backbone,
     settings: Settings,
     batch_size: int,
@@ -137,7 +137,8 @@ def _extract(
         if settings.flips:
             views.append((FLIPPED_SUFFIX, inputs.flip(3)))
         for suffix, view in views:
-            for name, features in backbone(view).items():
+            maps: dict[str, Tensor] = backbone(view)
+            for name, features in maps.items():
                 for key, values in encode(name + suffix, features.float().cpu(), settings.dtype).items():
                     if key not in shard:
                         shard[key] = torch.empty(len(records), *values.shape[1:], dtype=values.dtype)
@@ -171,10 +172,10 @@ def _prepare(folder: Path, dataset: Dataset, settings: Settings, per_shard: int)
         raise UserError(f"{dataset.name} {dataset.split} has no images to cache.")
     annotations = folder / ANNOTATIONS_NAME
     coco = dataset.coco_json()
-    plan = {"settings": settings.model_dump(mode="json"), "per_shard": per_shard}
+    wanted = settings.model_dump(mode="json")
     if (folder / PLAN_NAME).is_file():
         recorded = atomic.read_json(folder / PLAN_NAME)
-        for key, value in plan["settings"].items():
+        for key, value in wanted.items():
             if recorded["settings"].get(key) != value:
                 raise UserError(
                     f"{folder} was begun with {key}={recorded['settings'].get(key)}, not {value}; "
@@ -186,7 +187,7 @@ def _prepare(folder: Path, dataset: Dataset, settings: Settings, per_shard: int)
         if folder.exists() and any(folder.iterdir()):
             raise UserError(f"{folder} is not empty and holds no feature cache; choose another folder.")
         atomic.write_json(annotations, coco, indent=None)
-        atomic.write_json(folder / PLAN_NAME, plan)
+        atomic.write_json(folder / PLAN_NAME, {"settings": wanted, "images_per_shard": per_shard})
     return atomic.sha256_of(annotations)
 
 

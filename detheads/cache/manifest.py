@@ -1,7 +1,7 @@
 """What a feature cache says of itself."""
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -14,8 +14,6 @@ ANNOTATIONS_NAME = "annotations.json"
 
 StorageType = Literal["fp16", "bf16", "int8"]
 """How features are stored; ``int8`` comes with one float32 scale an image and channel."""
-
-STORAGE_TYPES: tuple[str, ...] = get_args(StorageType)
 
 
 class _Strict(BaseModel):

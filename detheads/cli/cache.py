@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from detheads.backbones.spec import SPECS
+from detheads.cache.manifest import StorageType
 from detheads.cli.options import BackboneOption, RandomWeightsOption, SizeOption, WeightsOption, parse_size
 from detheads.cli.output import JsonFlag, emit, progress, remark, table
 from detheads.errors import UserError
@@ -26,7 +27,7 @@ def build(
     weights: WeightsOption = None,
     random_weights: RandomWeightsOption = False,
     layers: Annotated[str, typer.Option(help="Further transformer blocks to store, such as 2,5,8.")] = "",
-    dtype: Annotated[str, typer.Option(help="How to store features: fp16, bf16 or int8.")] = "fp16",
+    dtype: Annotated[StorageType, typer.Option(help="How features are stored; int8 comes with scales.")] = "fp16",
     flips: Annotated[bool, typer.Option("--flips", help="Store features of each mirrored image too.")] = False,
     batch: Annotated[int, typer.Option(min=1, help="Images in one forward pass.")] = 8,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images.")] = None,
@@ -38,12 +39,9 @@ def build(
 
     from detheads.backbones.backbone import load_backbone
     from detheads.cache.builder import build_cache, settings_for
-    from detheads.cache.manifest import STORAGE_TYPES
     from detheads.data import read_dataset
     from detheads.devices import pick_device
 
-    if dtype not in STORAGE_TYPES:
-        raise UserError(f"--dtype {dtype} is not one of {', '.join(STORAGE_TYPES)}.")
     data = read_dataset(dataset, split)
     if limit is not None:
         data = replace(data, images=data.images[:limit], objects=data.objects[:limit])
@@ -136,10 +134,7 @@ def backbones(as_json: JsonFlag = False) -> None:
             "timm_name": spec.timm_name,
             "licence": spec.licence,
             "size": spec.default_size,
-            "layers": [
-                [channels, spec.default_size // stride, spec.default_size // stride]
-                for channels, stride in zip(spec.channels, spec.strides, strict=True)
-            ],
+            "layers": spec.shapes,
             "weights": spec.weights,
         }
         for spec in SPECS.values()
@@ -147,8 +142,8 @@ def backbones(as_json: JsonFlag = False) -> None:
 
     def render(console: Console) -> None:
         cells = [
-            (row["name"], row["size"], " + ".join("x".join(map(str, shape)) for shape in row["layers"]), row["licence"])
-            for row in rows
+            (spec.name, spec.default_size, " + ".join("x".join(map(str, shape)) for shape in spec.shapes), spec.licence)
+            for spec in SPECS.values()
         ]
         console.print(table(["name", "size", "features (C x H x W)", "licence of the weights"], cells))
         console.print("timm:NAME takes any other timm model that gives intermediate feature maps.")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import typer
 
 from detheads import __version__
-from detheads.cli import cache, data
+from detheads.cli import cache, data, deploy, export, train
 from detheads.errors import UserError
 
 app = typer.Typer(
@@ -19,6 +19,11 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")
+app.command()(train.train)
+app.command("eval")(train.evaluate)
+app.command("export")(export.export)
+app.command("verify")(export.verify)
+app.add_typer(deploy.app, name="deploy")
 
 
 def _print_version(wanted: bool) -> None:

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from detheads.errors import UserError
+
 
 @dataclass(frozen=True)
 class FeatureLayer:
@@ -33,7 +35,7 @@ class FeatureSpec:
 
     def layer(self, name: str) -> FeatureLayer:
         """The layer of that name; ``KeyError`` when there is none."""
-        return next(layer for layer in self.layers if layer.name == name) if name in self.names else _missing(name)
+        return {layer.name: layer for layer in self.layers}[name]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -42,10 +44,6 @@ class FeatureSpec:
     @property
     def main_layers(self) -> tuple[FeatureLayer, ...]:
         return tuple(self.layer(name) for name in self.main)
-
-
-def _missing(name: str) -> FeatureLayer:
-    raise KeyError(name)
 
 
 @dataclass(frozen=True)
@@ -90,3 +88,7 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def loss(self, output: HeadOutput, targets: Sequence[Targets]) -> dict[str, Tensor]:
         """Named scalar losses; the trainer minimises their sum. Finite for images without objects."""
+
+    def set_class_embeddings(self, embeddings: Tensor) -> None:
+        """Use text embeddings ``[K, D]`` of the class names. Heads that compare classes with text override this."""
+        raise UserError(f"head {type(self).__name__} does not compare classes with text; leave the embeddings out.")

@@ -1,6 +1,8 @@
 """What point-based heads share: the points, LTRB decoding, and the FCOS loss with either assignment."""
 
+import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -17,10 +19,8 @@ Assigner = Literal["atss", "fcos"]
 MAX_LOG_DISTANCE = 8.0
 """Predicted distances are at most e^8 strides: finite in every precision, beyond any image."""
 
-PRIOR = 0.01
-"""Initial score of every class, which keeps the focal loss stable at the start (Lin et al. 2017, section 3.3)."""
-PRIOR_BIAS = -4.59511985013459
-"""``-log((1 - PRIOR) / PRIOR)``."""
+PRIOR_BIAS = -math.log((1 - 0.01) / 0.01)
+"""Logit of an initial score of 0.01, which keeps the focal loss stable at the start (Lin et al. 2017, section 3.3)."""
 
 
 class PointHead(Head):
@@ -96,7 +96,7 @@ class PointHead(Head):
 def fcos_ranges(strides: Sequence[float]) -> list[tuple[float, float]]:
     """Regression ranges of FCOS for any strides: 8 strides is where one level ends and the next begins."""
     edges = [0.0, *(8.0 * stride for stride in strides[:-1]), float("inf")]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def init_prediction(layer: nn.Conv2d, bias: float = 0.0) -> nn.Conv2d:

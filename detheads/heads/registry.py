@@ -111,7 +111,7 @@ def _convert(head: str, key: str, value: Any, wanted: Any) -> Any:
             value = repr(value)
     elif not choices and isinstance(value, str) and wanted is bool and value.lower() in {"true", "false"}:
         return value.lower() == "true"
-    elif not choices and type(value) is wanted or (wanted is float and type(value) is int):
+    elif (not choices and type(value) is wanted) or (wanted is float and type(value) is int):
         return value
     expected = "one of " + ", ".join(map(str, choices)) if choices else f"of type {wanted.__name__}"
     raise UserError(f"option {key} of head {head} must be {expected}, not {value}.")

@@ -1,0 +1,1 @@
+"""Train a head on cached features: configuration, batches, the loop, checkpoints, plots."""

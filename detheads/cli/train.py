@@ -1,0 +1,157 @@
+"""``detheads train`` and ``detheads eval``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+
+from detheads.cli.output import JsonFlag, emit, progress, remark, table
+from detheads.errors import UserError
+from detheads.training.config import Precision
+
+STATISTICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+
+
+def train(
+    head: Annotated[str, typer.Argument(help="A name of 'detheads heads list'.")],
+    cache: Annotated[Path, typer.Option(help="Feature cache to train on.")],
+    val: Annotated[Path, typer.Option(help="Feature cache to evaluate on.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; an interrupted one is resumed.")],
+    option: Annotated[
+        list[str] | None, typer.Option("-O", "--option", help="Option of the head, such as hidden=64; repeatable.")
+    ] = None,
+    text: Annotated[
+        Path | None, typer.Option(help="Class embeddings (.npy or .npz) for heads that compare with text.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the cache.")] = 12,
+    batch: Annotated[int, typer.Option(help="Images a step.")] = 8,
+    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
+    weight_decay: Annotated[float, typer.Option(help="Weight decay of AdamW.")] = 0.01,
+    ema_decay: Annotated[float, typer.Option(help="Decay of the averaged weights.")] = 0.9998,
+    eval_every: Annotated[int, typer.Option(help="Epochs between evaluations.")] = 1,
+    precision: Annotated[Precision, typer.Option(help="auto: mixed precision on a GPU, fp32 on a CPU.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of weights, order and flips.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...; a GPU where there is one when empty.")] = "",
+    as_json: JsonFlag = False,
+) -> None:
+    """Train a head on cached features. Run again to resume an interrupted run exactly."""
+    import torch
+
+    from detheads.cache.reader import FeatureCache
+    from detheads.devices import pick_device
+    from detheads.text import load_class_embeddings
+    from detheads.training.config import TrainConfig
+    from detheads.training.trainer import Status, Trainer
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    config = TrainConfig(
+        epochs=epochs,
+        batch=batch,
+        lr=lr,
+        weight_decay=weight_decay,
+        ema_decay=ema_decay,
+        eval_every=eval_every,
+        precision=precision,
+        seed=seed,
+    )
+    train_cache, val_cache = FeatureCache(cache), FeatureCache(val)
+    embeddings = load_class_embeddings(text, train_cache.dataset.class_names) if text else None
+    trainer = Trainer(
+        head,
+        parse_options(option or []),
+        train_cache,
+        val_cache,
+        output,
+        config,
+        device=pick_device(device),
+        class_embeddings=embeddings,
+    )
+    remark(
+        f"{head}: {trainer.parameters:,} parameters, {len(train_cache)} images, {trainer.total_steps} steps on "
+        f"{trainer.device}, options {trainer.identity.head_config}"
+    )
+    if not train_cache.has_flips:
+        remark("the cache holds no mirrored images (build it with --flips): training without flip augmentation")
+    with progress() as bar:
+        task = bar.add_task("training", total=trainer.total_steps)
+
+        def on_step(status: Status) -> None:
+            best = f", best AP {status.best_ap:.3f}" if status.best_ap is not None else ""
+            description = f"epoch {status.epoch}/{epochs}, loss {status.loss:.3f}{best}"
+            bar.update(task, completed=status.step, description=description)
+
+        result = trainer.fit(on_step)
+    answer = {
+        "run": str(output),
+        "head": head,
+        "parameters": result.parameters,
+        "best_epoch": result.best_epoch,
+        "seconds": round(result.seconds, 1),
+        **{name: result.metrics[name] for name in STATISTICS},
+    }
+
+    def render(console: Console) -> None:
+        console.print(
+            f"{output}: AP {result.metrics['AP']:.3f}, AP50 {result.metrics['AP50']:.3f}, "
+            f"AP75 {result.metrics['AP75']:.3f} at epoch {result.best_epoch}, {result.seconds / 60:.1f} minutes"
+        )
+
+    emit(answer, as_json, render)
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
+    cache: Annotated[Path, typer.Option(help="Feature cache to evaluate on.")],
+    which: Annotated[Literal["best", "last"], typer.Option(help="Which weights of the run.")] = "best",
+    soft_nms: Annotated[bool, typer.Option("--soft-nms", help="Soft NMS with linear decay.")] = False,
+    evaluator: Annotated[
+        Literal["pycocotools", "hotcoco"], typer.Option(help="hotcoco is faster and gives the same values.")
+    ] = "pycocotools",
+    results: Annotated[Path | None, typer.Option(help="Also write the detections as COCO results.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...; a GPU where there is one when empty.")] = "",
+    as_json: JsonFlag = False,
+) -> None:
+    """COCO statistics of a trained head on a cache."""
+    from detheads import atomic
+    from detheads.cache.reader import FeatureCache
+    from detheads.devices import pick_device
+    from detheads.evaluation.coco import evaluate as coco_evaluate
+    from detheads.evaluation.predict import predict_cache
+    from detheads.training.checkpoint import build_head, load_checkpoint, require_matching_cache
+
+    checkpoint, features = load_checkpoint(run, which), FeatureCache(cache)
+    require_matching_cache(checkpoint, features)
+    head = build_head(checkpoint).to(pick_device(device))
+    with progress() as bar:
+        task = bar.add_task("detecting", total=len(features))
+        detections = predict_cache(
+            head,
+            features,
+            use_soft_nms=soft_nms,
+            on_progress=lambda done, count: bar.update(task, completed=done, total=count),
+        )
+    if results is not None:
+        atomic.write_json(results, detections, indent=None)
+    answer = coco_evaluate(features.dataset.coco_json(), detections, evaluator).to_dict()
+    emit(answer, as_json, lambda console: _render(console, answer))
+
+
+def _render(console: Console, answer: dict[str, Any]) -> None:
+    console.print(table(STATISTICS, [[f"{answer[name]:.4f}" for name in STATISTICS]]))
+    rows = [(name, f"{value['AP']:.4f}", f"{value['AP50']:.4f}") for name, value in answer["per_class"].items()]
+    console.print(table(("class", "AP", "AP50"), rows))
+
+
+def parse_options(pairs: Sequence[str]) -> dict[str, str]:
+    """``["hidden=64"]`` -> ``{"hidden": "64"}``."""
+    options = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator or not key:
+            raise UserError(f"a head option reads NAME=VALUE, not {pair!r}.")
+        options[key.strip()] = value.strip()
+    return options

@@ -1,0 +1,74 @@
+"""Run a head over a feature cache and collect COCO results, or their statistics."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from detheads.bundle import Thresholds
+from detheads.cache.reader import FeatureCache
+from detheads.detections import detection_scores
+from detheads.evaluation.coco import Evaluator, Statistics, evaluate
+from detheads.evaluation.nms import hard_nms, soft_nms
+from detheads.evaluation.results import to_coco_results
+from detheads.heads.contract import Head
+
+Progress = Callable[[int, int], None]
+"""Called with (images done, images in all)."""
+
+
+@torch.inference_mode()
+def predict_cache(
+    head: Head,
+    cache: FeatureCache,
+    *,
+    thresholds: Thresholds | None = None,
+    use_soft_nms: bool = False,
+    batch_size: int = 8,
+    on_progress: Progress = lambda done, total: None,
+) -> list[dict[str, Any]]:
+    """COCO results (xywh, original pixels, the dataset's own ids) of every image of a cache.
+
+    The head is used as it is: float32, on its device, in evaluation mode.
+    """
+    thresholds = thresholds or Thresholds()
+    select = soft_nms if use_soft_nms else hard_nms
+    device = next(head.parameters()).device
+    category_ids = [category.id for category in cache.dataset.categories]
+    results: list[dict[str, Any]] = []
+    was_training = head.training
+    head.eval()
+    for start in range(0, len(cache), batch_size):
+        indices = range(start, min(start + batch_size, len(cache)))
+        features = cache.features(indices)
+        output = head({name: values.to(device) for name, values in features.items()})
+        scores = detection_scores(output.logits, output.quality).cpu()  # [B, N, K]
+        for row, index in enumerate(indices):
+            boxes, values, labels = select(
+                output.boxes[row].cpu(),
+                scores[row],
+                score_threshold=thresholds.score,
+                iou_threshold=thresholds.nms_iou,
+                candidates=thresholds.candidates,
+                max_detections=thresholds.max_detections,
+            )
+            original = cache.letterbox(index).to_original(boxes.numpy())
+            image_id = cache.dataset.images[index].id
+            results += to_coco_results(image_id, original, values.numpy(), labels.numpy(), category_ids)
+        on_progress(indices[-1] + 1, len(cache))
+    head.train(was_training)
+    return results
+
+
+def evaluate_cache(
+    head: Head,
+    cache: FeatureCache,
+    *,
+    use_soft_nms: bool = False,
+    evaluator: Evaluator = "pycocotools",
+    batch_size: int = 8,
+    on_progress: Progress = lambda done, total: None,
+) -> Statistics:
+    """The COCO statistics of a head on a cache, at the thresholds of the deployed graph."""
+    results = predict_cache(head, cache, use_soft_nms=use_soft_nms, batch_size=batch_size, on_progress=on_progress)
+    return evaluate(cache.dataset.coco_json(), results, evaluator)

@@ -1,0 +1,162 @@
+"""Checkpoints: one safetensors file each, tensors and a JSON description together, so that they cannot part.
+
+``best.safetensors`` holds the averaged weights of the best evaluation. ``last.safetensors`` holds what an exact
+resume needs: live weights, averaged weights and the optimiser's moments. No pickle anywhere.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialise
+from torch import Tensor
+
+from detheads import atomic
+from detheads.cache.reader import FeatureCache
+from detheads.data.dataset import Category
+from detheads.errors import UserError
+from detheads.heads import registry
+from detheads.heads.contract import FeatureLayer, FeatureSpec, Head
+
+Which = Literal["best", "last"]
+
+_METADATA_KEY = "detheads"
+_EMA_PREFIX = "ema."
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained head and where it comes from.
+
+    Attributes:
+        head_name, head_config: what ``registry.build`` needs.
+        feature_spec: the features it was built for.
+        categories: its classes with the dataset's own ids; position = label.
+        backbone_name, backbone_timm_name, backbone_licence, backbone_weights_sha256: the encoder behind the cache
+            (the digest is None for random weights).
+        cache_sha256, dataset_sha256: digests of the training cache's manifest and annotations.
+        metrics: COCO statistics on the validation cache, as trained; empty before the first evaluation.
+        progress: epoch and step of the training run.
+        tensors: the head's state dict.
+        checkpoint_sha256: digest of the file it was read from; empty before it is written.
+    """
+
+    head_name: str
+    head_config: dict[str, Any]
+    feature_spec: FeatureSpec
+    categories: tuple[Category, ...]
+    backbone_name: str
+    backbone_timm_name: str
+    backbone_licence: str
+    backbone_weights_sha256: str | None
+    cache_sha256: str
+    dataset_sha256: str
+    metrics: dict[str, Any] = field(default_factory=dict)
+    progress: dict[str, Any] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    checkpoint_sha256: str = ""
+
+
+def checkpoint_path(run: Path, which: Which) -> Path:
+    return run / f"{which}.safetensors"
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint, extra: Mapping[str, Tensor] | None = None) -> None:
+    """Write a checkpoint atomically; ``extra`` are further tensors to keep (see :func:`load_tensors`)."""
+    description = asdict(checkpoint)
+    for key in ("tensors", "checkpoint_sha256"):
+        description.pop(key)
+    metadata = {_METADATA_KEY: json.dumps(description, allow_nan=False, ensure_ascii=False)}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in checkpoint.tensors.items()}
+    tensors |= {name: value.detach().cpu().contiguous() for name, value in (extra or {}).items()}
+    atomic.write_bytes(path, serialise(tensors, metadata))
+
+
+def load_checkpoint(run: Path, which: Which = "best") -> Checkpoint:
+    """Read the best or the last weights of a run; of the last ones, the averaged weights.
+
+    Raises:
+        UserError: when the run has none, or the file is damaged.
+    """
+    path = checkpoint_path(run, which)
+    description, tensors = _read(path)
+    if which == "last":
+        tensors = {
+            name.removeprefix(_EMA_PREFIX): value for name, value in tensors.items() if name.startswith(_EMA_PREFIX)
+        }
+    try:
+        spec = description.pop("feature_spec")
+        return Checkpoint(
+            **{key: value for key, value in description.items() if key != "categories"},
+            feature_spec=FeatureSpec(
+                tuple(FeatureLayer(**layer) for layer in spec["layers"]),
+                tuple(spec["main"]),
+                spec["height"],
+                spec["width"],
+            ),
+            categories=tuple(Category(**category) for category in description["categories"]),
+            tensors=tensors,
+            checkpoint_sha256=atomic.sha256_of(path),
+        )
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} was not written by this version of detheads ({error}); train the head again."
+        ) from None
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """All of a checkpoint file: its description and every tensor by name.
+
+    Raises:
+        UserError: when the file is missing or damaged.
+    """
+    return _read(path)
+
+
+def build_head(checkpoint: Checkpoint) -> Head:
+    """The trained head, in evaluation mode, on the CPU.
+
+    Raises:
+        UserError: when the weights do not fit the head they name.
+    """
+    head = registry.build(
+        checkpoint.head_name, checkpoint.feature_spec, len(checkpoint.categories), checkpoint.head_config
+    )
+    try:
+        head.load_state_dict(checkpoint.tensors, strict=True)
+    except RuntimeError as error:
+        first = str(error).splitlines()[-1].strip()
+        raise UserError(f"the checkpoint's weights do not fit head {checkpoint.head_name}: {first}") from None
+    return head.eval()
+
+
+def require_matching_cache(checkpoint: Checkpoint, cache: FeatureCache) -> None:
+    """Refuse a cache whose features or classes are not those the head was trained on.
+
+    Raises:
+        UserError: naming what differs.
+    """
+    settings = cache.manifest.settings
+    pairs = {
+        "backbone": (checkpoint.backbone_name, settings.backbone),
+        "backbone weights": (checkpoint.backbone_weights_sha256, settings.weights_sha256),
+        "feature layers and input size": (checkpoint.feature_spec, cache.feature_spec),
+        "classes": (checkpoint.categories, cache.dataset.categories),
+    }
+    for what, (trained, found) in pairs.items():
+        if trained != found:
+            raise UserError(f"{cache.folder} has other {what} ({found}) than the head was trained on ({trained}).")
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; train a head with 'detheads train ... -o {path.parent}' first.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            description = json.loads((file.metadata() or {})[_METADATA_KEY])
+            return description, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} is damaged or not a checkpoint of detheads ({error}).") from None

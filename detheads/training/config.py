@@ -1,0 +1,58 @@
+"""Everything that decides how a head is trained. Saved with the run; a resumed run must have the same."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from detheads.errors import UserError
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Options of a training run.
+
+    Attributes:
+        epochs: passes over the cache.
+        batch: images a step.
+        lr: peak learning rate of AdamW.
+        weight_decay: of AdamW, on weights of more than one axis only.
+        warmup_steps: linear warm-up; a cosine to zero follows.
+        ema_decay: of the averaged weights, which are evaluated and shipped; warmed up as (1 + t) / (10 + t).
+        clip_norm: largest gradient norm.
+        flips: probability of taking the mirrored features, where the cache holds them.
+        eval_every: epochs between evaluations; the last epoch is always evaluated.
+        precision: ``auto`` is mixed precision on a GPU (bf16 where it has it) and fp32 on a CPU.
+        seed: of initial weights, order and flips.
+    """
+
+    epochs: int = 12
+    batch: int = 8
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    warmup_steps: int = 100
+    ema_decay: float = 0.9998
+    clip_norm: float = 5.0
+    flips: float = 0.5
+    eval_every: int = 1
+    precision: Precision = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch", "eval_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        for name in ("lr", "clip_norm"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise UserError(f"{name} must be positive, not {getattr(self, name)}.")
+        for name in ("flips", "ema_decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} must be between 0 and 1, not {getattr(self, name)}.")
+
+    def learning_rate(self, step: int, total_steps: int) -> float:
+        """The learning rate of optimiser step ``step`` (0-based): linear warm-up, then half a cosine."""
+        warmup = min(self.warmup_steps, max(1, total_steps // 10))
+        if step < warmup:
+            return self.lr * (step + 1) / warmup
+        return self.lr * 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, total_steps - warmup)))
