@@ -4,6 +4,7 @@ This is the tail of the deployed graph. Evaluation in PyTorch has its own (:mod:
 kernels), so that the comparison of the two proves something.
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -76,6 +77,7 @@ def select_detections(
     # so the best candidate left needs no tie-breaking by the engine.
     urgency = torch.arange(count, 0, -1, dtype=boxes.dtype, device=boxes.device)
     left = torch.where(ranked_scores > score_threshold, urgency, 0.0).unsqueeze(1)  # [B, 1, C]
+    limit = _rounded_down(iou_threshold)
     chosen = []
     for _ in range(min(max_detections, count)):
         best = left.amax(dim=2, keepdim=True)  # [B, 1, 1]
@@ -84,7 +86,7 @@ def select_detections(
         row = torch.where(taken, rows, 0.0).sum(dim=2, keepdim=True)  # [B, 7, 1]
         best_low, best_high, best_area = row.split((3, 3, 1), dim=1)
         intersection = (torch.minimum(high, best_high) - torch.maximum(low, best_low)).relu().prod(dim=1, keepdim=True)
-        overlapping = intersection / (best_area + area - intersection) > iou_threshold  # [B, 1, C]
+        overlapping = intersection / (best_area + area - intersection) > limit  # [B, 1, C]
         left = torch.where(overlapping | taken, 0.0, left)
 
     best = torch.cat(chosen, dim=2).squeeze(1)  # [B, R], R = min(max_detections, C)
@@ -107,3 +109,13 @@ def _highest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
         return scores.topk(count, dim=1)
     values, indices = scores.sort(dim=1, descending=True, stable=True)
     return values[:, :count], indices[:, :count]
+
+
+def _rounded_down(threshold: float) -> float:
+    """The greatest float32 not above ``threshold``.
+
+    torchvision compares float32 IoUs with the float64 threshold; comparing with this value decides every IoU alike,
+    also one that is 3/5 when the threshold is 0.6.
+    """
+    single = np.float32(threshold)
+    return float(single if float(single) <= threshold else np.nextafter(single, np.float32(-np.inf)))
