@@ -14,6 +14,7 @@ import onnxruntime
 import torch
 from torch import Tensor
 
+from detheads import __version__
 from detheads.atomic import replacing
 from detheads.bundle import ParityEntry
 from detheads.errors import UserError
@@ -58,7 +59,7 @@ def export_onnx(graph: DetectorGraph, path: Path, metadata: dict[str, str]) -> O
     _strip(model)
     _declare_outputs(model, OUTPUT_NAMES)
     onnx.helper.set_model_props(model, metadata)
-    model.producer_name = "detheads"
+    model.producer_name, model.producer_version = "detheads", __version__
     if model.ByteSize() > MAX_EMBEDDED_BYTES:
         raise UserError(
             f"the graph has {model.ByteSize() / 1e9:.1f} GB, more than the 2 GB that one ONNX file can hold; "

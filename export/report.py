@@ -220,7 +220,7 @@ class VerificationReport:
             "|---|---|---|",
             f"| feature cache, as trained | {cache} | |",
             f"| PyTorch on the image files | {self.live.AP:.4f} | {change} |",
-            f"| {worst.file}, furthest of all batch sizes | {worst.statistics.AP:.4f} | {-worst.map_drop:+.6f} |",
+            f"| {worst.file}, furthest of all batch sizes | {worst.statistics.AP:.4f} | {0.0 - worst.map_drop:+.6f} |",
             "",
             "AP over IoU 0.50:0.95 by pycocotools, in 0..1.",
             "",

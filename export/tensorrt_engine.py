@@ -5,7 +5,6 @@ of time for a list of GPU architectures on a machine without any GPU; TensorRT c
 """
 
 import importlib
-import importlib.metadata
 import re
 import time
 from collections import Counter
@@ -57,7 +56,7 @@ class Library:
 
     Attributes:
         module: the imported package.
-        remark: why the other library was not taken; empty when there is nothing to say.
+        remark: why an installed library was passed over; empty when none was.
     """
 
     module: Any
@@ -89,24 +88,25 @@ def find_library() -> Library:
     Raises:
         UserError: when neither can be used, with both reasons.
     """
-    reasons = []
+    missing: list[str] = []
+    unusable: list[str] = []
     for name in ("tensorrt", "tensorrt_rtx"):
         try:
             module = importlib.import_module(name)
         except ImportError:
-            reasons.append(f"{name} is not installed")
+            missing.append(f"{name} is not installed")
             continue
         except OSError as error:  # the package is there, its shared libraries are not
-            reasons.append(f"{name} cannot be loaded ({error})")
+            unusable.append(f"{name} cannot be loaded ({error})")
             continue
         log = _new_log(module)
         try:
-            usable = module.Builder(log) is not None
+            module.Builder(log)
         except (TypeError, RuntimeError) as error:  # pybind raises when the library's factory gives nothing
-            usable, detail = False, next(iter(log.errors), str(error))
-            reasons.append(f"{name} cannot build here ({detail})")
-        if usable:
-            return Library(module, name, str(module.__version__), "; ".join(reasons))
+            unusable.append(f"{name} cannot build here ({next(iter(log.errors), str(error))})")
+            continue
+        return Library(module, name, str(module.__version__), "; ".join(unusable))
+    reasons = [*unusable, *missing]
     raise UserError(
         f"no TensorRT engine can be built: {'; '.join(reasons)}; install detheads[export] or detheads[tensorrt], "
         "or pass --onnx-only."

@@ -1,0 +1,90 @@
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from detheads.backbones.backbone import load_backbone
+from detheads.bundle import onnx_file, read_manifest
+from detheads.errors import UserError
+from detheads.export.graph import DENSE_NAMES, DetectorGraph
+from detheads.export.onnx_export import OPSET, random_inputs, with_dense_outputs
+from detheads.export.source import load_trained
+from tests.export.toy import BACKBONE, SIDE, THRESHOLDS, Toy
+
+
+@pytest.fixture(scope="module")
+def graph(toy: Toy) -> DetectorGraph:
+    trained = load_trained(toy.run)
+    return DetectorGraph(trained.backbone, trained.head, trained.checkpoint.feature_spec, THRESHOLDS)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 5])
+def test_onnx_equals_torch_on_other_inputs_and_batch_sizes(graph: DetectorGraph, bundle, batch: int) -> None:
+    images = random_inputs(graph, batch, seed=40 + batch)
+    with torch.no_grad():
+        boxes, scores, labels = (tensor.numpy() for tensor in graph(images))
+    session = onnxruntime.InferenceSession(str(bundle / "model.onnx"), providers=["CPUExecutionProvider"])
+    found = session.run(["boxes", "scores", "labels"], {"images": images.numpy()})
+    assert boxes.shape == (batch, THRESHOLDS.max_detections, 4)
+    assert [array.dtype for array in found] == [np.float32, np.float32, np.int32]
+    assert (scores > 0).any()
+    np.testing.assert_allclose(found[0], boxes, atol=1e-3)
+    np.testing.assert_allclose(found[1], scores, atol=1e-5)
+    np.testing.assert_array_equal(found[2], labels)
+
+
+def test_boxes_lie_inside_the_input_and_unused_rows_are_zero(graph: DetectorGraph) -> None:
+    with torch.no_grad():
+        boxes, scores, labels = graph(random_inputs(graph, 2, seed=3))
+    assert boxes.min() >= 0
+    assert boxes.max() <= SIDE
+    unused = scores == 0
+    assert not boxes[unused].any()
+    assert not labels[unused].any()
+
+
+def test_dense_tensors_are_read_inside_the_shipped_graph(graph: DetectorGraph, bundle) -> None:
+    path = onnx_file(bundle, read_manifest(bundle))
+    before = path.read_bytes()
+    session = onnxruntime.InferenceSession(with_dense_outputs(path), providers=["CPUExecutionProvider"])
+    images = random_inputs(graph, 2, seed=9)
+    found = session.run(list(DENSE_NAMES), {"images": images.numpy()})
+    with torch.no_grad():
+        wanted = graph.dense(images)
+    for name, array, tensor in zip(DENSE_NAMES, found, wanted, strict=True):
+        np.testing.assert_allclose(array, tensor.numpy(), atol=1e-3, err_msg=name)
+    assert path.read_bytes() == before
+
+
+def test_file_is_self_contained_and_says_what_it_is(bundle) -> None:
+    model = onnx.load(str(bundle / "model.onnx"))
+    manifest = read_manifest(bundle)
+    onnx.checker.check_model(model, full_check=True)
+    assert [entry.version for entry in model.opset_import if not entry.domain] == [OPSET]
+    assert not [tensor.name for tensor in model.graph.initializer if tensor.external_data]
+    batch = model.graph.input[0].type.tensor_type.shape.dim[0]
+    assert batch.dim_param == "batch"
+    props = {entry.key: entry.value for entry in model.metadata_props}
+    assert manifest.graph_metadata().items() <= props.items()
+    assert props["detheads.licence"] == manifest.backbone.licence
+    assert "größte Eule" in props["detheads.classes"]
+
+
+def test_file_holds_no_path_of_the_machine_that_made_it(bundle) -> None:
+    path = bundle / "model.onnx"
+    assert b"site-packages" not in path.read_bytes()
+    graph = onnx.load(str(path)).graph
+    assert not any(item.metadata_props or item.doc_string for item in (graph, *graph.node, *graph.value_info))
+
+
+def test_backbone_of_another_size_is_refused(graph: DetectorGraph) -> None:
+    other = load_backbone(BACKBONE, (SIDE + 32, SIDE + 32), random_weights=True)
+    with pytest.raises(UserError, match="trained at 160x160"):
+        DetectorGraph(other, graph.head, graph.spec, THRESHOLDS)
+
+
+def test_backbone_with_other_features_is_refused(graph: DetectorGraph) -> None:
+    other = load_backbone("timm:test_convnext", (SIDE, SIDE), random_weights=True)
+    with pytest.raises(UserError, match="needs features 'last'"):
+        DetectorGraph(other, graph.head, graph.spec, THRESHOLDS)

@@ -1,0 +1,286 @@
+"""Export and proof from end to end, on a toy run, with real ONNX Runtime sessions and a real engine build."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detheads import atomic
+from detheads.bundle import read_manifest
+from detheads.errors import UserError
+from detheads.export.bundle_writer import require_target, staged
+from detheads.export.pipeline import Proof, export_run, verify_bundle
+from detheads.export.tensorrt_engine import BatchProfile
+from tests.export.toy import SIZES, THRESHOLDS, Toy, write_run
+
+
+@pytest.fixture
+def copy(bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(bundle, tmp_path / "copy.detheads"))
+
+
+@pytest.fixture
+def data(toy: Toy, tmp_path: Path) -> Toy:
+    """A dataset that may be changed."""
+    return Toy(toy.run, Path(shutil.copytree(toy.data, tmp_path / "data")))
+
+
+def test_report_holds_the_three_figures_and_every_depth(bundle: Path) -> None:
+    report = atomic.read_json(bundle / "report.json")
+    assert report["passed"] is True
+    assert report["map_cache"] == 0.25
+    assert 0.1 < report["map_live"] < 0.95
+    assert abs(report["map_drop"]) <= 0.001
+    assert [entry["batch"] for entry in report["artefacts"]] == [1, 2, 5]
+    for entry in report["artefacts"]:
+        assert entry["runtime"].endswith("CPUExecutionProvider")
+        assert entry["versus_live"]["images"] == len(SIZES)
+        assert entry["versus_live"]["matched"] > 20
+        assert entry["versus_live"]["max_box_difference_px"] < 0.01
+        assert entry["versus_batch_1"]["only_first"] == entry["versus_batch_1"]["only_second"] == 0
+    assert report["tensors"]["images"] == len(SIZES)
+    assert report["tensors"]["max_score_difference"] < 1e-4
+    assert report["odd_shapes"]["matched"] > 0
+    low, high = report["dataset"]["aspect_ratio_range"]
+    assert low < 0.2
+    assert high > 6
+    text = (bundle / "report.md").read_text(encoding="utf-8")
+    assert "**passed**" in text
+    assert "feature cache, as trained | 0.2500" in text
+
+
+def test_manifest_holds_the_proof(bundle: Path) -> None:
+    manifest = read_manifest(bundle)
+    assert manifest.state == "verified"
+    assert manifest.verification is not None
+    assert manifest.verification.onnx_sha256 == manifest.onnx.sha256 == atomic.sha256_of(bundle / "model.onnx")
+    assert [(entry.id, entry.name) for entry in manifest.classes] == [(3, "cat"), (17, "dog"), (90, "größte Eule")]
+    assert manifest.backbone.weights_sha256 is None
+    assert manifest.onnx.parity.dense_boxes < 1e-2
+
+
+def test_another_graph_has_no_proof(bundle: Path) -> None:
+    manifest = read_manifest(bundle)
+    other = manifest.onnx.model_copy(update={"sha256": "f" * 64})
+    assert manifest.model_copy(update={"onnx": other}).state == "unverified"
+
+
+def test_engine_goes_into_the_bundle(toy: Toy, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="needs the tensorrt-rtx package")
+    target = tmp_path / "with engine.detheads"
+    small = THRESHOLDS.model_copy(update={"max_detections": 5})
+    export_run(toy.run, target, proof=None, thresholds=small, batch=BatchProfile(1, 2, 3))
+    manifest = read_manifest(target)
+    (engine,) = manifest.engines
+    assert engine.status == "built, not executed"
+    assert engine.batch == (1, 2, 3)
+    assert atomic.sha256_of(target / engine.file) == engine.sha256
+    assert engine.layer_types["FLOAT"] > 0
+    assert "HALF" not in engine.layer_types
+    assert manifest.state == "unverified"
+    assert "unverified" in (target / "report.md").read_text(encoding="utf-8")
+
+
+def test_verify_again_at_other_batch_sizes(copy: Path, toy: Toy) -> None:
+    report = verify_bundle(copy, toy.run, Proof(toy.data, batch_sizes=(3,)))
+    assert report.passed
+    verification = read_manifest(copy).verification
+    assert verification is not None
+    assert [proof.batch for proof in verification.artefacts] == [1, 3]
+
+
+def test_other_weights_fail_the_proof(copy: Path, toy: Toy, tmp_path: Path, detheads) -> None:
+    """Even with every digest forged, the measurement finds a graph of another head."""
+    write_run(tmp_path / "run", seed=1)
+    manifest = atomic.read_json(copy / "bundle.json")
+    manifest["hashes"]["checkpoint"] = atomic.sha256_of(tmp_path / "run" / "best.safetensors")
+    atomic.write_json(copy / "bundle.json", manifest)
+    done = detheads("verify", copy, "--run", tmp_path / "run", "--data", toy.data, "--batch-sizes", "1", "--json")
+    assert done.code == 1
+    report = json.loads(done.out)
+    assert report["passed"] is False
+    assert abs(report["map_drop"]) > 0.001
+    assert any("mAP differs by" in reason for reason in report["reasons"])
+    assert read_manifest(copy).state == "failed verification"
+    assert "**FAILED**" in (copy / "report.md").read_text(encoding="utf-8")
+
+
+def test_bundle_of_another_checkpoint_is_refused(copy: Path, toy: Toy, tmp_path: Path) -> None:
+    write_run(tmp_path / "run", seed=1)
+    with pytest.raises(UserError, match="was not made from the best checkpoint"):
+        verify_bundle(copy, tmp_path / "run", Proof(toy.data))
+
+
+def test_failed_proof_leaves_a_report_and_no_bundle(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, detheads
+) -> None:
+    from detheads.export import bundle_writer as writer
+    from detheads.export import pipeline
+    from detheads.export.onnx_export import export_onnx
+
+    def sabotage(graph, path, metadata):  # as if the exporter had lost the trained weights
+        import torch
+
+        exported = export_onnx(graph, path, metadata)
+        with torch.no_grad():
+            graph.head.classes.weight.mul_(-1)
+        return exported
+
+    monkeypatch.setattr(writer, "export_onnx", sabotage)
+    monkeypatch.setattr(pipeline, "default_thresholds", lambda trained: THRESHOLDS)  # a shorter graph
+    target = tmp_path / "bad.detheads"
+    done = detheads("export", toy.run, "-o", target, "--data", toy.data, "--onnx-only", "--batch-sizes", "1", "--json")
+    assert done.code == 1
+    answer = json.loads(done.out)
+    assert answer["bundle"] is None
+    assert not answer["passed"]
+    assert not target.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.rejected"]
+    assert "**FAILED**" in (tmp_path / "bad.rejected" / "report.md").read_text(encoding="utf-8")
+
+
+def test_detecting_nothing_proves_nothing(toy: Toy, tmp_path: Path) -> None:
+    silent = THRESHOLDS.model_copy(update={"score": 1.0, "max_detections": 2})
+    result = export_run(toy.run, tmp_path / "a.detheads", proof=Proof(toy.data), thresholds=silent, tensorrt=False)
+    assert not result.passed
+    assert result.report is not None
+    assert any("detects nothing" in reason for reason in result.report.reasons)
+
+
+@pytest.mark.parametrize("target", ["model.onnx", "bundle.json"])
+def test_changed_bundle_is_refused(copy: Path, toy: Toy, detheads, target: str) -> None:
+    if target == "model.onnx":
+        content = bytearray((copy / target).read_bytes())
+        content[len(content) // 2] ^= 1
+        (copy / target).write_bytes(content)
+    else:
+        text = (copy / target).read_text(encoding="utf-8").replace('"cat"', '"cow"')
+        (copy / target).write_text(text, encoding="utf-8")
+    done = detheads("deploy", "run", copy, toy.images, "-o", copy.parent / "out")
+    assert done.code == 1
+    assert done.err.count("error:") == 1
+    assert "SHA-256 differs" in done.err or "disagree about classes" in done.err
+    assert not (copy.parent / "out").exists()
+    if target == "model.onnx":
+        done = detheads("verify", copy, "--run", toy.run, "--data", toy.data)
+        assert done.code == 1
+        assert "SHA-256 differs" in done.err
+
+
+@pytest.mark.parametrize("name", ["../model.onnx", "/etc/passwd", ""])
+def test_graph_outside_the_bundle_is_not_opened(copy: Path, toy: Toy, name: str) -> None:
+    shutil.copy(copy / "model.onnx", copy.parent / "model.onnx")
+    manifest = atomic.read_json(copy / "bundle.json")
+    manifest["onnx"]["file"] = name
+    atomic.write_json(copy / "bundle.json", manifest)
+    with pytest.raises(UserError, match="leaves its folder"):
+        verify_bundle(copy, toy.run, Proof(toy.data))
+
+
+def test_missing_and_truncated_images_stop_the_proof(copy: Path, data: Toy) -> None:
+    picture = next(iter(sorted(data.images.iterdir())))
+    content = picture.read_bytes()
+    picture.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=r"bild 0\.png cannot be decoded"):
+        verify_bundle(copy, data.run, Proof(data.data))
+    picture.unlink()
+    with pytest.raises(UserError, match=r"bild 0\.png"):
+        verify_bundle(copy, data.run, Proof(data.data))
+    assert read_manifest(copy).state == "verified"
+
+
+def test_image_of_another_size_than_annotated_stops_the_proof(copy: Path, data: Toy) -> None:
+    Image.fromarray(np.zeros((50, 50, 3), np.uint8)).save(data.images / "bild 0.png")
+    with pytest.raises(UserError, match=r"bild 0\.png"):
+        verify_bundle(copy, data.run, Proof(data.data))
+
+
+def test_dataset_of_other_classes_is_refused(copy: Path, data: Toy) -> None:
+    document = atomic.read_json(data.annotations)
+    document["categories"][0]["name"] = "cow"
+    atomic.write_json(data.annotations, document)
+    with pytest.raises(UserError, match="verify with a dataset of the classes it was trained on"):
+        verify_bundle(copy, data.run, Proof(data.data))
+
+
+def test_dataset_without_boxes_is_refused(copy: Path, data: Toy) -> None:
+    document = atomic.read_json(data.annotations)
+    atomic.write_json(data.annotations, document | {"annotations": []})
+    with pytest.raises(UserError, match="has no boxes"):
+        verify_bundle(copy, data.run, Proof(data.data))
+
+
+def test_foreign_folder_is_never_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "mine.detheads"
+    target.mkdir()
+    (target / "letter.txt").write_text("dear")
+    for force in (False, True):
+        with pytest.raises(UserError, match="not a bundle and was left alone"), staged(target, force):
+            pass
+    assert (target / "letter.txt").read_text() == "dear"
+
+
+def test_existing_bundle_needs_force_and_is_replaced_whole(copy: Path) -> None:
+    (copy / "old.txt").write_text("old")
+    with pytest.raises(UserError, match="--force"):
+        require_target(copy, force=False)
+    with pytest.raises(RuntimeError), staged(copy, force=True) as stage:
+        stage.accepted = True
+        raise RuntimeError
+    assert (copy / "old.txt").exists()
+    with staged(copy, force=True) as stage:
+        (stage.folder / "bundle.json").write_text("{}")
+        stage.accepted = True
+    assert sorted(path.name for path in copy.iterdir()) == ["bundle.json"]
+    assert [path.name for path in copy.parent.iterdir()] == [copy.name]
+
+
+def test_name_must_end_in_detheads(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"model\.detheads"):
+        require_target(tmp_path / "model", force=False)
+
+
+def test_kill_in_the_middle_leaves_no_bundle(toy: Toy, tmp_path: Path) -> None:
+    target = tmp_path / "killed.detheads"
+    command = [sys.executable, "-c", "from detheads.cli.main import main; main()"]
+    command += ["export", str(toy.run), "-o", str(target), "--no-verify", "--onnx-only"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob(".killed.detheads.*.partial")):
+        assert process.poll() is None, "the export ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not target.exists()
+    assert len(list(tmp_path.iterdir())) == 1
+    with staged(target) as stage:  # the next export tidies up
+        assert [path.name for path in tmp_path.iterdir()] == [stage.folder.name]
+
+
+def test_proof_or_its_absence_must_be_explicit(toy: Toy, tmp_path: Path, detheads) -> None:
+    for extra in ([], ["--data", toy.data, "--no-verify"]):
+        done = detheads("export", toy.run, "-o", tmp_path / "a.detheads", *extra)
+        assert done.code == 1
+        assert "--no-verify" in done.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_unusable_run_and_weights_are_one_sentence(toy: Toy, tmp_path: Path, detheads) -> None:
+    done = detheads("export", tmp_path / "no run", "-o", tmp_path / "a.detheads", "--no-verify", "--onnx-only")
+    assert done.code == 1
+    assert "does not exist" in done.err
+    done = detheads(
+        "export", toy.run, "-o", tmp_path / "a.detheads", "--no-verify", "--onnx-only", "--weights", toy.annotations
+    )
+    assert done.code == 1
+    assert "random backbone weights" in done.err
+    assert not list(tmp_path.iterdir())
