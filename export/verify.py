@@ -207,8 +207,8 @@ def _cache_remark(map_cache: float | None, map_live: float) -> list[str]:
     if map_cache is None or abs(map_live - map_cache) <= CACHE_REMARK:
         return []
     return [
-        f"the figure from the feature cache differs by {map_live - map_cache:+.4f}: it was measured on other images, or "
-        "the cache's storage type costs accuracy"
+        f"the figure from the feature cache differs by {map_live - map_cache:+.4f}: it was measured on other images, "
+        "or the cache's storage type costs accuracy"
     ]
 
 

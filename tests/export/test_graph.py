@@ -1,3 +1,7 @@
+import copy
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -8,8 +12,9 @@ from detheads.backbones.backbone import load_backbone
 from detheads.bundle import onnx_file, read_manifest
 from detheads.errors import UserError
 from detheads.export.graph import DENSE_NAMES, DetectorGraph
-from detheads.export.onnx_export import OPSET, random_inputs, with_dense_outputs
+from detheads.export.onnx_export import OPSET, TRACE_BATCH, export_onnx, random_inputs, with_dense_outputs
 from detheads.export.source import load_trained
+from detheads.heads import registry
 from tests.export.toy import BACKBONE, SIDE, THRESHOLDS, Toy
 
 
@@ -32,6 +37,33 @@ def test_onnx_equals_torch_on_other_inputs_and_batch_sizes(graph: DetectorGraph,
     np.testing.assert_allclose(found[0], boxes, atol=1e-3)
     np.testing.assert_allclose(found[1], scores, atol=1e-5)
     np.testing.assert_array_equal(found[2], labels)
+
+
+def test_hierarchical_backbone_and_another_head(tmp_path: Path) -> None:
+    backbone = load_backbone("timm:test_convnext", (96, 160), random_weights=True)
+    torch.manual_seed(0)
+    head = registry.build("split_tower", backbone.feature_spec, 4, {"hidden": 16}).eval()
+    other = DetectorGraph(backbone, head, backbone.feature_spec, THRESHOLDS.model_copy(update={"max_detections": 3}))
+    exported = export_onnx(other, tmp_path / "a.onnx", {})
+    assert exported.parity.dense_boxes < 1e-2
+    assert exported.parity.dense_scores < 1e-5
+    assert exported.parity.batch != TRACE_BATCH
+
+
+def test_head_that_cannot_be_traced_is_one_sentence(graph: DetectorGraph, tmp_path: Path) -> None:
+    class Dynamic(type(graph.head)):  # type: ignore[misc]
+        def forward(self, features):
+            output = super().forward(features)
+            if output.logits.max().item() > 0:  # a decision on values cannot be traced
+                return replace(output, logits=output.logits + 1)
+            return output
+
+    head = copy.deepcopy(graph.head)
+    head.__class__ = Dynamic
+    with pytest.raises(UserError, match="Dynamic cannot be traced to ONNX") as raised:
+        export_onnx(DetectorGraph(graph.backbone, head, graph.spec, THRESHOLDS), tmp_path / "a.onnx", {})
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "a.onnx").exists()
 
 
 def test_boxes_lie_inside_the_input_and_unused_rows_are_zero(graph: DetectorGraph) -> None:
