@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import typer
 
 from detheads import __version__
-from detheads.cli import cache, data, deploy, export, train
+from detheads.cli import bench, cache, data, demo, deploy, doctor, export, heads, text, train
 from detheads.errors import UserError
 
 app = typer.Typer(
@@ -19,11 +19,16 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")
+app.add_typer(heads.app, name="heads")
+app.add_typer(text.app, name="text")
 app.command()(train.train)
 app.command("eval")(train.evaluate)
 app.command("export")(export.export)
 app.command("verify")(export.verify)
 app.add_typer(deploy.app, name="deploy")
+app.add_typer(bench.app, name="bench")
+app.command()(demo.demo)
+app.command()(doctor.doctor)
 
 
 def _print_version(wanted: bool) -> None:

@@ -13,15 +13,17 @@ from detheads.training.config import Precision
 
 STATISTICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
+HeadOptions = Annotated[
+    list[str] | None, typer.Option("-O", "--option", help="Option of the head, such as hidden=64; repeatable.")
+]
+
 
 def train(
     head: Annotated[str, typer.Argument(help="A name of 'detheads heads list'.")],
     cache: Annotated[Path, typer.Option(help="Feature cache to train on.")],
     val: Annotated[Path, typer.Option(help="Feature cache to evaluate on.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; an interrupted one is resumed.")],
-    option: Annotated[
-        list[str] | None, typer.Option("-O", "--option", help="Option of the head, such as hidden=64; repeatable.")
-    ] = None,
+    option: HeadOptions = None,
     text: Annotated[
         Path | None, typer.Option(help="Class embeddings (.npy or .npz) for heads that compare with text.")
     ] = None,

@@ -19,6 +19,7 @@ from detheads.errors import UserError
 from detheads.evaluation.predict import evaluate_cache
 from detheads.heads import registry
 from detheads.heads.contract import Head
+from detheads.heads.cost import parameters_of
 from detheads.training.batches import epoch_order, read_batches
 from detheads.training.checkpoint import Checkpoint, checkpoint_path, load_tensors, save_checkpoint
 from detheads.training.config import TrainConfig
@@ -114,7 +115,7 @@ class Trainer:
     @property
     def parameters(self) -> int:
         """Learnable parameters of the head."""
-        return sum(parameter.numel() for parameter in self.head.parameters() if parameter.requires_grad)
+        return parameters_of(self.head)
 
     def fit(self, on_step: Callable[[Status], None] = lambda status: None) -> TrainResult:
         """Train to the end, from the last checkpoint of an interrupted run where there is one.
@@ -133,7 +134,7 @@ class Trainer:
         for epoch in range(self.step // self.steps_per_epoch, self.config.epochs):
             order = epoch_order(self.config, len(self.train_cache), epoch, self.train_cache.has_flips)
             for batch in read_batches(self.train_cache, order[self.step % self.steps_per_epoch :]):
-                parts = self._optimise(batch.to(self.device))
+                parts = self.optimise(batch.to(self.device))
                 loss = sum(parts.values())
                 self.seconds = seconds_before + time.monotonic() - started
                 window["loss"] += loss
@@ -155,7 +156,7 @@ class Trainer:
             plot_log(self.run)
         return TrainResult(self.run, self.parameters, self.best, int(self.best["epoch"]), self.seconds)
 
-    def _optimise(self, batch: Any) -> dict[str, float]:
+    def optimise(self, batch: Any) -> dict[str, float]:
         """One optimiser step; returns the loss terms."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate(self.step, self.total_steps)

@@ -1,0 +1,113 @@
+"""``detheads heads``: what heads there are and what they cost."""
+
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from detheads.backbones.spec import BackboneSpec, spec_of
+from detheads.cli.options import BackboneOption, SizeOption, parse_size
+from detheads.cli.output import JsonFlag, emit, table
+from detheads.cli.train import HeadOptions, parse_options
+from detheads.errors import UserError
+
+app = typer.Typer(help="List detection heads with parameters and FLOPs.", no_args_is_help=True)
+
+ClassesOption = Annotated[int, typer.Option(min=1, help="Number of classes.")]
+
+
+@app.command("list")
+def list_heads(
+    backbone: BackboneOption = "eupe_vitb16",
+    size: SizeOption = None,
+    classes: ClassesOption = 80,
+    as_json: JsonFlag = False,
+) -> None:
+    """All heads with parameters and FLOPs for a backbone's features (by default 768 channels, 768 px, 80 classes)."""
+    from detheads.heads import registry
+    from detheads.heads.cost import measure
+
+    spec = _features(backbone, size)
+    rows: list[dict[str, Any]] = []
+    for entry in registry.entries().values():
+        head = registry.build(entry.name, spec, classes)
+        cost = measure(head, spec)
+        rows.append(
+            {
+                "name": entry.name,
+                "parameters": cost.parameters,
+                "gflops": round(cost.flops / 1e9, 3),
+                "nms_free": entry.head.nms_free,
+                "summary": entry.summary,
+            }
+        )
+
+    def render(console: Console) -> None:
+        cells = [
+            (row["name"], f"{row['parameters']:,}", row["gflops"], "yes" if row["nms_free"] else "no", row["summary"])
+            for row in rows
+        ]
+        console.print(table(("head", "parameters", "GFLOPs", "NMS-free", ""), cells))
+        console.print(f"for {backbone} at {spec.width}x{spec.height}, {classes} classes, one image")
+
+    emit(rows, as_json, render)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A name of 'detheads heads list'.")],
+    option: HeadOptions = None,
+    backbone: BackboneOption = "eupe_vitb16",
+    size: SizeOption = None,
+    classes: ClassesOption = 80,
+    as_json: JsonFlag = False,
+) -> None:
+    """One head: its idea, its options, its parts with their parameters."""
+    import sys
+
+    from detheads.heads import registry
+    from detheads.heads.cost import measure, parameters_of
+
+    spec = _features(backbone, size)
+    entry = registry.entry(name)
+    options = parse_options(option or [])
+    head = registry.build(name, spec, classes, options)
+    cost = measure(head, spec)
+    parts = {part: parameters_of(module) for part, module in head.named_children()}
+    about = (sys.modules[entry.head.__module__].__doc__ or "").strip()
+    answer = {
+        "name": name,
+        "about": about,
+        "config": registry.config_dict(entry, options),
+        "parameters": cost.parameters,
+        "gflops": round(cost.flops / 1e9, 3),
+        "nms_free": entry.head.nms_free,
+        "candidates": cost.candidates,
+        "parts": parts,
+    }
+
+    def render(console: Console) -> None:
+        console.print(about + "\n")
+        console.print(table(("option", "value"), [(f"{key}", value) for key, value in answer["config"].items()]))
+        console.print(table(("part", "parameters"), [(part, f"{count:,}") for part, count in parts.items()]))
+        console.print(
+            f"{cost.parameters:,} parameters, {cost.flops / 1e9:.2f} GFLOPs and {cost.candidates:,} candidate boxes an "
+            f"image of {spec.width}x{spec.height} ({backbone}, {classes} classes)"
+        )
+
+    emit(answer, as_json, render)
+
+
+def _features(backbone: str, size: str | None) -> Any:
+    """The feature spec of a known backbone without building it."""
+    from detheads.heads.contract import FeatureLayer, FeatureSpec
+
+    spec: BackboneSpec | None = spec_of(backbone)
+    if spec is None:
+        raise UserError(f"{backbone} has to be built to know its features; name one of 'detheads cache backbones'.")
+    height, width = parse_size(size) or (spec.default_size, spec.default_size)
+    if height % spec.multiple or width % spec.multiple:
+        raise UserError(f"{backbone} needs input sides that are multiples of {spec.multiple}, not {height}x{width}.")
+    names = ["last"] if len(spec.strides) == 1 else [f"stride{stride}" for stride in spec.strides]
+    layers = zip(names, spec.channels, spec.strides, strict=True)
+    return FeatureSpec(tuple(FeatureLayer(*layer) for layer in layers), tuple(names), height, width)

@@ -1,0 +1,179 @@
+"""The whole job in one call: dataset, cache, head, evaluation, bundle with proof, picture."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from detheads import atomic
+from detheads.backbones.backbone import load_backbone
+from detheads.cache.builder import build_cache
+from detheads.cache.reader import FeatureCache
+from detheads.data import Dataset, list_splits, read_dataset
+from detheads.data.scenes import generate
+from detheads.deploy.detector import Detector
+from detheads.devices import pick_device
+from detheads.drawing import draw_boxes
+from detheads.errors import UserError
+from detheads.export.pipeline import Proof, export_run
+from detheads.geometry import load_image
+from detheads.training.config import TrainConfig
+from detheads.training.trainer import Trainer
+
+BACKBONE = "effnet_lite0"
+HEAD = "split_tower"
+HEAD_OPTIONS: Mapping[str, Any] = {"hidden": 64, "standard_blocks": 2, "depthwise_blocks": 1, "text_dim": 64}
+SCENES = {"train": 240, "val": 60}
+SCENE_SIZE = 320
+
+Progress = Callable[[str, int, int, str], None]
+"""Called with (step, done, total, remark); total 0 means unknown."""
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo made and measured; AP values are in 0..1."""
+
+    map: float
+    map50: float
+    live_map: float
+    onnx_map: float
+    map_drop: float
+    parameters: int
+    engine: str | None
+    engine_status: str
+    bundle: str
+    picture: str
+    report: str
+    steps: dict[str, float]
+    """Seconds by step."""
+    seconds: float
+
+
+def run_demo(
+    output: Path,
+    *,
+    data: Path | None = None,
+    size: int | None = None,
+    epochs: int | None = None,
+    on_progress: Progress = lambda step, done, total, remark: None,
+) -> DemoResult:
+    """Run the main job on generated scenes, or on the dataset folder ``data``, into ``output``.
+
+    Interrupted, it continues where it stopped. Features come from the embedded backbone, so nothing is downloaded.
+
+    Raises:
+        UserError: when the dataset has no training and validation split, or any step fails.
+    """
+    started = time.monotonic()
+    seconds: dict[str, float] = {}
+
+    def timed(step: str, begun: float) -> None:
+        seconds[step] = round(time.monotonic() - begun, 1)
+
+    begun = time.monotonic()
+    if data is None:
+        data = output / "scenes"
+        if not data.exists():
+            generate(data, **SCENES, size=SCENE_SIZE, on_image=_counter(on_progress, "scenes", sum(SCENES.values())))
+        size, epochs = size or SCENE_SIZE, epochs or 16
+    side = size or 512
+    train, val = _splits(data)
+    timed("dataset", begun)
+
+    begun = time.monotonic()
+    backbone = load_backbone(BACKBONE, (side, side)).to(pick_device())
+    caches = {}
+    for name, dataset in (("train", train), ("val", val)):
+        folder = output / f"cache-{name}"
+        build_cache(
+            dataset,
+            backbone,
+            folder,
+            flips=name == "train",
+            on_progress=lambda done, total, name=name: on_progress(f"caching {name}", done, total, ""),
+        )
+        caches[name] = FeatureCache(folder)
+    timed("cache", begun)
+
+    trainer = Trainer(
+        HEAD,
+        HEAD_OPTIONS,
+        caches["train"],
+        caches["val"],
+        output / "run",
+        TrainConfig(epochs=epochs or 12, eval_every=4),
+        device=pick_device(),
+    )
+    trained = trainer.fit(
+        lambda status: on_progress("training", status.step, status.total_steps, f"loss {status.loss:.2f}")
+    )
+    seconds["train"] = round(trained.seconds, 1)
+
+    begun = time.monotonic()
+    exported = export_run(
+        output / "run",
+        output / "demo.detheads",
+        proof=Proof(data, val.split),
+        force=True,
+        on_progress=lambda step, done, total: on_progress(step, done, total, ""),
+    )
+    timed("export and proof", begun)
+    if exported.bundle is None or exported.report is None:
+        raise UserError(f"the exported graph does not equal the original; see {exported.report_file}.")
+
+    picture = output / "detections.jpg"
+    _draw(exported.bundle, val, picture)
+    engine = exported.manifest.engines[0] if exported.manifest.engines else None
+    return DemoResult(
+        map=trained.metrics["AP"],
+        map50=trained.metrics["AP50"],
+        live_map=exported.report.live.AP,
+        onnx_map=exported.report.worst.statistics.AP,
+        map_drop=exported.report.worst.map_drop,
+        parameters=trained.parameters,
+        engine=str(exported.bundle / engine.file) if engine else None,
+        engine_status=engine.status if engine else "; ".join(exported.remarks),
+        bundle=str(exported.bundle),
+        picture=str(picture),
+        report=str(exported.report_file),
+        steps=seconds,
+        seconds=round(time.monotonic() - started, 1),
+    )
+
+
+def _splits(data: Path) -> tuple[Dataset, Dataset]:
+    """The training and the validation split of a dataset folder."""
+    names = list_splits(data)
+    train = next((name for name in names if name.startswith("train")), None)
+    val = next((name for name in names if name.startswith("val")), None) or next(
+        (name for name in names if name.startswith("test")), None
+    )
+    if train is None or val is None:
+        raise UserError(f"{data} has the splits {', '.join(names)}; the demo needs a training and a validation split.")
+    return read_dataset(data, train), read_dataset(data, val)
+
+
+def _draw(bundle: Path, dataset: Dataset, picture: Path) -> None:
+    """Detections of the deployed graph in the validation image with the most objects."""
+    index = max(range(len(dataset.images)), key=lambda i: len(dataset.objects[i].boxes))
+    image = load_image(dataset.images[index].path)
+    (found,) = Detector(bundle).detect([image])
+    names = dataset.class_names
+    confident = found.above(0.3)
+    labels = [names[label] for label in confident.labels]
+    drawn = draw_boxes(image, confident.boxes, labels, colors=confident.labels, scores=confident.scores)
+    with atomic.replacing(picture) as partial:
+        drawn.save(partial)
+
+
+def _counter(on_progress: Progress, step: str, total: int) -> Callable[..., None]:
+    done = 0
+
+    def advance(*_: object) -> None:
+        nonlocal done
+        done += 1
+        on_progress(step, done, total, "")
+
+    return advance
