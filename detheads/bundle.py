@@ -68,6 +68,8 @@ class ParityEntry(_Strict):
     batch: int = Field(ge=1)
     dense_boxes: float
     """Input pixels, over all ``N`` boxes before suppression."""
+    relative_boxes: float
+    """The same over ``max(1, |coordinate|)``."""
     dense_scores: float
     """0..1, over all ``N x K`` scores before suppression."""
 

@@ -185,4 +185,9 @@ def _check_parity(graph: DetectorGraph, path: Path) -> ParityEntry:
             f"the ONNX graph differs from PyTorch by {largest[0]:.3g} pixels and {largest[1]:.3g} in score on random "
             "images; nothing was exported."
         )
-    return ParityEntry(batch=PARITY_BATCH, dense_boxes=largest[0], dense_scores=largest[1])
+    return ParityEntry(
+        batch=PARITY_BATCH,
+        dense_boxes=largest[0],
+        relative_boxes=float(relative[0].max(initial=0.0)),
+        dense_scores=largest[1],
+    )
