@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from statistics import fmean
+from typing import Any, NoReturn, cast
 
 import torch
 from torch import Tensor
@@ -129,7 +130,7 @@ class Trainer:
         log = RunLog(self.run, self.step)
         started = last_saved = time.monotonic()
         seconds_before = self.seconds
-        window: dict[str, float] = defaultdict(float)
+        window: list[dict[str, float]] = []
         loss = math.nan
         for epoch in range(self.step // self.steps_per_epoch, self.config.epochs):
             order = epoch_order(self.config, len(self.train_cache), epoch, self.train_cache.has_flips)
@@ -137,12 +138,11 @@ class Trainer:
                 parts = self.optimise(batch.to(self.device))
                 loss = sum(parts.values())
                 self.seconds = seconds_before + time.monotonic() - started
-                window["loss"] += loss
-                for name, value in parts.items():
-                    window[f"loss_{name}"] += value
+                window.append({"loss": loss} | {f"loss_{name}": value for name, value in parts.items()})
                 if self.step % LOG_EVERY == 0:
-                    means = {name: value / LOG_EVERY for name, value in window.items()}
-                    log.write(self._position(epoch) | means)
+                    log.write(
+                        self._position(epoch) | {name: fmean(entry[name] for entry in window) for name in window[0]}
+                    )
                     window.clear()
                 on_step(Status(self.step, self.total_steps, epoch + 1, loss, self.best.get("AP")))
                 if time.monotonic() - last_saved > SAVE_SECONDS and self.step % self.steps_per_epoch:
@@ -166,20 +166,24 @@ class Trainer:
         losses = self.head.loss(output, batch.targets)
         total = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(total):
-            terms = ", ".join(f"{name} {float(value):g}" for name, value in losses.items())
-            raise UserError(
-                f"the loss is not finite at step {self.step} ({terms}); training stopped, the last good checkpoint "
-                f"is in {self.run}; try a lower --lr."
-            )
+            self._diverged("loss", ", ".join(f"{name} {float(value):g}" for name, value in losses.items()))
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(total).backward()
         self.scaler.unscale_(self.optimizer)
-        torch.nn.utils.clip_grad_norm_(self.head.parameters(), self.config.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.head.parameters(), self.config.clip_norm)
+        if not self.scaler.is_enabled() and not torch.isfinite(norm):  # the fp16 scaler skips such steps by itself
+            self._diverged("gradient", f"norm {float(norm):g}")
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.ema.update_parameters(self.head)
         self.step += 1
         return {name: float(value.detach()) for name, value in losses.items()}
+
+    def _diverged(self, what: str, values: str) -> NoReturn:
+        raise UserError(
+            f"the {what} is not finite at step {self.step} ({values}); training stopped, the last good checkpoint "
+            f"is in {self.run}; try a lower --lr."
+        )
 
     def _evaluate(self, epoch: int, log: RunLog) -> None:
         statistics = evaluate_cache(self.averaged_head, self.val_cache, batch_size=self.config.batch).to_dict()
