@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ HEAD_OPTIONS: Mapping[str, Any] = {"hidden": 64, "standard_blocks": 2, "depthwis
 SCENES = {"train": 240, "val": 60}
 SCENE_SIZE = 320
 
-Progress = Callable[[str, int, int, str], None]
-"""Called with (step, done, total, remark); total 0 means unknown."""
+Progress = Callable[[str, int, int], None]
+"""Called with (step, done, total); total 0 means unknown."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ def run_demo(
     *,
     data: Path | None = None,
     size: int | None = None,
-    epochs: int | None = None,
-    on_progress: Progress = lambda step, done, total, remark: None,
+    epochs: int = 12,
+    on_progress: Progress = lambda step, done, total: None,
 ) -> DemoResult:
     """Run the main job on generated scenes, or on the dataset folder ``data``, into ``output``.
 
@@ -77,7 +78,7 @@ def run_demo(
         data = output / "scenes"
         if not data.exists():
             generate(data, **SCENES, size=SCENE_SIZE, on_image=_counter(on_progress, "scenes", sum(SCENES.values())))
-        size, epochs = size or SCENE_SIZE, epochs or 16
+        size = size or SCENE_SIZE
     side = size or 512
     train, val = _splits(data)
     timed("dataset", begun)
@@ -87,13 +88,8 @@ def run_demo(
     caches = {}
     for name, dataset in (("train", train), ("val", val)):
         folder = output / f"cache-{name}"
-        build_cache(
-            dataset,
-            backbone,
-            folder,
-            flips=name == "train",
-            on_progress=lambda done, total, name=name: on_progress(f"caching {name}", done, total, ""),
-        )
+        report = partial(on_progress, f"caching {name}")
+        build_cache(dataset, backbone, folder, flips=name == "train", on_progress=report)
         caches[name] = FeatureCache(folder)
     timed("cache", begun)
 
@@ -103,12 +99,10 @@ def run_demo(
         caches["train"],
         caches["val"],
         output / "run",
-        TrainConfig(epochs=epochs or 12, eval_every=4),
+        TrainConfig(epochs=epochs, eval_every=4),
         device=pick_device(),
     )
-    trained = trainer.fit(
-        lambda status: on_progress("training", status.step, status.total_steps, f"loss {status.loss:.2f}")
-    )
+    trained = trainer.fit(lambda status: on_progress("training", status.step, status.total_steps))
     seconds["train"] = round(trained.seconds, 1)
 
     begun = time.monotonic()
@@ -117,7 +111,7 @@ def run_demo(
         output / "demo.detheads",
         proof=Proof(data, val.split),
         force=True,
-        on_progress=lambda step, done, total: on_progress(step, done, total, ""),
+        on_progress=on_progress,
     )
     timed("export and proof", begun)
     if exported.bundle is None or exported.report is None:
@@ -161,11 +155,11 @@ def _draw(bundle: Path, dataset: Dataset, picture: Path) -> None:
     image = load_image(dataset.images[index].path)
     (found,) = Detector(bundle).detect([image])
     names = dataset.class_names
-    confident = found.above(0.3)
+    confident = found.above(0.5)
     labels = [names[label] for label in confident.labels]
     drawn = draw_boxes(image, confident.boxes, labels, colors=confident.labels, scores=confident.scores)
-    with atomic.replacing(picture) as partial:
-        drawn.save(partial)
+    with atomic.replacing(picture) as unfinished:
+        drawn.save(unfinished)
 
 
 def _counter(on_progress: Progress, step: str, total: int) -> Callable[..., None]:
@@ -174,6 +168,6 @@ def _counter(on_progress: Progress, step: str, total: int) -> Callable[..., None
     def advance(*_: object) -> None:
         nonlocal done
         done += 1
-        on_progress(step, done, total, "")
+        on_progress(step, done, total)
 
     return advance

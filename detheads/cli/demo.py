@@ -19,7 +19,7 @@ def demo(
         "detheads-demo"
     ),
     size: Annotated[int | None, typer.Option(help="Input side in pixels: 320 for the scenes, else 512.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Training epochs: 16 for the scenes, else 12.")] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Training epochs.")] = 12,
     as_json: JsonFlag = False,
 ) -> None:
     """Dataset to verified bundle in one command: cache, train, evaluate, export, prove, draw. Offline."""
@@ -29,10 +29,10 @@ def demo(
     with progress() as bar:
         tasks: dict[str, TaskID] = {}
 
-        def on_progress(step: str, done: int, total: int, note: str) -> None:
+        def on_progress(step: str, done: int, total: int) -> None:
             if step not in tasks:
                 tasks[step] = bar.add_task(step, total=total or None)
-            bar.update(tasks[step], completed=done, total=total or None, description=f"{step} {note}".strip())
+            bar.update(tasks[step], completed=done, total=total or None)
 
         result: DemoResult = run_demo(output, data=data, size=size, epochs=epochs, on_progress=on_progress)
 
