@@ -1,5 +1,6 @@
 """A frozen encoder: normalised images in, named feature maps out."""
 
+import difflib
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +83,11 @@ def load_backbone(
         torch.manual_seed(RANDOM_SEED)
         try:
             model: Any = timm.create_model(timm_name, pretrained=False)
-        except (RuntimeError, ValueError) as error:
-            raise UserError(f"timm cannot build {timm_name!r} ({error}).") from None
+        except (RuntimeError, ValueError, OSError) as error:  # OSError: timm:hf-hub:NAME without a network
+            reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
+            close = difflib.get_close_matches(timm_name, timm.list_models(), n=3)
+            hint = f"; did you mean {', '.join('timm:' + model for model in close)}?" if close else "."
+            raise UserError(f"timm cannot build {timm_name!r} ({reason}){hint}") from None
     spec = spec or _spec_from_timm(name, model)
     height, width = size or (spec.default_size, spec.default_size)
     if height % spec.multiple or width % spec.multiple or min(height, width) < spec.multiple:
@@ -103,7 +107,7 @@ def load_backbone(
     for block in blocks:
         if len(main) > 1 or not 0 <= block < len(model.feature_info):
             raise UserError(f"{name} has no transformer block {block} to read.")
-        if block != indices["last"]:
+        if block not in indices.values():
             indices[f"block{block}"] = block
             layers.append(FeatureLayer(f"block{block}", layers[0].channels, layers[0].stride))
     order = sorted(indices, key=lambda layer: indices[layer])  # timm returns maps in this order

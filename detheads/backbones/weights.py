@@ -1,11 +1,11 @@
 """Find a backbone's weight file and load it strictly. Nothing here ever falls back to random weights."""
 
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -22,7 +22,7 @@ def find_weights(spec: BackboneSpec, weights: Path | None) -> Path:
     """
     if weights is not None:
         if not weights.is_file():
-            raise UserError(f"the weight file {weights} does not exist.")
+            raise UserError(f"there is no weight file {weights}; check --weights.")
         return weights
     path = _packaged() if spec.weights == "package" else _downloaded(spec)
     if spec.weights_sha256 is not None and (found := atomic.sha256_of(path)) != spec.weights_sha256:
@@ -37,14 +37,19 @@ def _packaged() -> Path:
 
 
 def _downloaded(spec: BackboneSpec) -> Path:
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, get_session, hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
     from timm.models import get_pretrained_cfg
 
     config = get_pretrained_cfg(spec.timm_name)
     if config is None or not config.hf_hub_id:
         raise UserError(f"timm knows no weights for {spec.timm_name}; give a file with --weights.")
     try:
-        return Path(hf_hub_download(config.hf_hub_id, "model.safetensors"))
+        try:
+            return Path(hf_hub_download(config.hf_hub_id, "model.safetensors", local_files_only=True))
+        except LocalEntryNotFoundError:
+            get_session().head(constants.ENDPOINT, timeout=10)  # without a network hf_hub_download retries for long
+            return Path(hf_hub_download(config.hf_hub_id, "model.safetensors"))
     except Exception as error:  # the hub client raises dozens of network, authorisation and cache errors
         raise UserError(
             f"the weights of {spec.name} could not be downloaded from huggingface.co/{config.hf_hub_id} "
@@ -62,12 +67,15 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise UserError(f"{path} is damaged or not a weight file ({str(error).splitlines()[0]}).") from None
-    except Exception as error:  # pickle.UnpicklingError has no narrower public base across torch versions
-        if "weights" not in str(error).lower():
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"{path} holds more than tensors, or is no PyTorch file, and was not loaded; convert it to safetensors."
+        ) from None
+    except Exception as error:  # torch raises IndexError, KeyError, RuntimeError, ... for damaged files
+        if isinstance(error, OSError) and error.filename is not None:
             raise
-        raise UserError(f"{path} holds more than tensors and was not loaded; convert it to safetensors.") from None
+        why = next(iter(str(error).splitlines()), "").partition(". ")[0] or type(error).__name__
+        raise UserError(f"{path} is damaged or not a weight file ({type(error).__name__}: {why}).") from None
     for key in ("state_dict", "model", "teacher"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
@@ -96,7 +104,10 @@ def load_strictly(model: nn.Module, state: dict[str, Tensor], path: Path, by_pos
         state = dict(zip(wanted, state.values(), strict=True))
     elif state.keys() != wanted.keys():
         rename = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-        state = rename(state, model) if rename is not None else state
+        try:
+            state = rename(state, model) if rename is not None else state
+        except Exception as error:  # the filters expect the tensors of their own architecture
+            raise UserError(f"{path} does not fit the model ({type(error).__name__}: {error}).") from None
     missing, unexpected = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
     if missing or unexpected:
         first = f"missing {missing[0]}" if missing else f"unexpected {unexpected[0]}"
