@@ -11,9 +11,12 @@ from detheads.heads.contract import FeatureSpec
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with 32 groups, or the largest smaller power of two that divides the channels."""
+    """GroupNorm with 32 groups, or the largest smaller power of two that leaves two channels or more in each.
+
+    A group of one channel would have a single value on a map of one cell, and nothing to normalise it against.
+    """
     groups = 32
-    while channels % groups:
+    while groups > 1 and (channels % groups or channels < 2 * groups):
         groups //= 2
     return nn.GroupNorm(groups, channels)
 

@@ -72,10 +72,21 @@ def build(name: str, spec: FeatureSpec, num_classes: int, config: Mapping[str, A
         config: options by name; those left out have their default.
 
     Raises:
-        UserError: unknown head, unknown option, or an option of the wrong type.
+        UserError: unknown head, unknown option, an option of the wrong type, or a size that leaves nothing to build.
     """
     found = entry(name)
-    return found.head(spec, num_classes, make_config(found, config or {}))
+    made = make_config(found, config or {})
+    given = ", ".join(f"{key}={value}" for key, value in (config or {}).items())
+    try:
+        head = found.head(spec, num_classes, made)
+    except (RuntimeError, ValueError, ZeroDivisionError) as error:
+        raise UserError(
+            f"head {name} cannot be built with {given or 'its defaults'} ({_first_line(error)})."
+        ) from error
+    empty = next((key for key, value in head.named_parameters() if not value.numel()), None)
+    if empty is not None:
+        raise UserError(f"head {name} cannot be built with {given}: nothing is left of its {empty}.")
+    return head
 
 
 def make_config(found: Entry, options: Mapping[str, Any]) -> Any:
@@ -86,7 +97,9 @@ def make_config(found: Entry, options: Mapping[str, Any]) -> Any:
     for key, value in options.items():
         if key not in known:
             raise UserError(f"head {found.name} has no option {key!r}; it has {', '.join(sorted(known))}.")
-        values[key] = _convert(found.name, key, value, types[key])
+        values[key] = converted = _convert(found.name, key, value, types[key])
+        if types[key] is int and converted < 0:
+            raise UserError(f"option {key} of head {found.name} must be 0 or more, not {converted}.")
     return found.config(**values)
 
 
@@ -98,6 +111,10 @@ def config_dict(found: Entry, options: Mapping[str, Any]) -> dict[str, Any]:
 def defaults(found: Entry) -> dict[str, Any]:
     """The options of a head with their default values."""
     return {field.name: None if field.default is MISSING else field.default for field in fields(found.config)}
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _convert(head: str, key: str, value: Any, wanted: Any) -> Any:

@@ -1,0 +1,35 @@
+"""Every registered head on the features of a transformer and of a hierarchical network."""
+
+from collections.abc import Callable
+
+import pytest
+
+from detheads.heads import registry
+from detheads.heads.contract import FeatureSpec, Head
+from tests.heads.worlds import SPECS, small_config, small_head
+
+
+@pytest.fixture(params=sorted(registry.entries()))
+def entry(request: pytest.FixtureRequest) -> registry.Entry:
+    return registry.entry(request.param)
+
+
+@pytest.fixture(params=sorted(SPECS))
+def spec(request: pytest.FixtureRequest) -> FeatureSpec:
+    return SPECS[request.param]
+
+
+@pytest.fixture
+def head(entry: registry.Entry, spec: FeatureSpec) -> Head:
+    """A narrow head of seeded random weights, in evaluation mode."""
+    return small_head(entry, spec)
+
+
+@pytest.fixture
+def build(entry: registry.Entry) -> Callable[..., Head]:
+    """Build the head with its narrow configuration and further options."""
+
+    def make(spec: FeatureSpec, classes: int, **options: object) -> Head:
+        return registry.build(entry.name, spec, classes, small_config(entry) | options)
+
+    return make

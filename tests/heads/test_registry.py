@@ -1,0 +1,123 @@
+"""Building heads by name, with checked options, and what they cost."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from detheads.errors import UserError
+from detheads.heads import registry
+from detheads.heads.contract import FeatureLayer, FeatureSpec, Head
+from detheads.heads.cost import measure, parameters_of
+from tests.heads.worlds import small_config, small_head
+
+BASE = FeatureSpec((FeatureLayer("last", 768, 16),), ("last",), 768, 768)
+NARROW = FeatureSpec((FeatureLayer("last", 32, 16),), ("last",), 96, 160)
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("fcos", 16_138_074), ("split_tower", 2_975_067)])
+def test_default_heads_have_the_published_number_of_parameters(name: str, parameters: int) -> None:
+    head = registry.build(name, BASE, 80)
+    assert parameters_of(head) == sum(parameter.numel() for parameter in head.parameters()) == parameters
+
+
+def test_every_head_has_a_summary_and_options_with_defaults(entry: registry.Entry) -> None:
+    assert entry.summary.endswith(".")
+    assert None not in registry.defaults(entry).values()
+    assert isinstance(entry.head.nms_free, bool)
+
+
+def test_configuration_survives_the_round_trip_through_text(entry: registry.Entry) -> None:
+    defaults = registry.config_dict(entry, {})
+    assert defaults == registry.defaults(entry)
+    as_text = {name: str(value) for name, value in defaults.items()}
+    assert registry.config_dict(entry, as_text) == defaults
+    small = registry.config_dict(entry, small_config(entry))
+    assert small != defaults
+    assert registry.config_dict(entry, small) == small
+
+
+def test_smaller_options_never_cost_more_and_some_cost_less(entry: registry.Entry) -> None:
+    full = parameters_of(registry.build(entry.name, BASE, 80))
+    halved = {
+        name: parameters_of(registry.build(entry.name, BASE, 80, {name: value // 2}))
+        for name, value in registry.defaults(entry).items()
+        if type(value) is int and value > 1
+    }
+    small = parameters_of(registry.build(entry.name, BASE, 80, small_config(entry)))
+    assert halved
+    assert all(count <= full for count in halved.values()), halved
+    assert min(halved.values()) < full
+    assert small < 0.6 * full
+
+
+def test_unknown_option_is_one_sentence_with_the_known_ones(entry: registry.Entry) -> None:
+    with pytest.raises(UserError, match=f"head {entry.name} has no option 'colour'; it has ") as raised:
+        registry.build(entry.name, NARROW, 3, {"colour": 1})
+    assert all(name in str(raised.value) for name in registry.defaults(entry))
+
+
+def test_value_of_the_wrong_type_is_one_sentence(entry: registry.Entry) -> None:
+    for name, default in registry.defaults(entry).items():
+        wrong: tuple[object, ...] = ("seven", "1.5", 1.5, True, None) if type(default) is int else (17, "sideways")
+        for value in wrong:
+            if isinstance(default, (float, bool)) and not isinstance(value, str):
+                continue
+            with pytest.raises(UserError, match=f"option {name} of head {entry.name} must be ") as raised:
+                registry.make_config(entry, {name: value})
+            assert "\n" not in str(raised.value)
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+@pytest.mark.parametrize("value", [0, -8])
+def test_sizes_of_zero_and_below_are_one_sentence(entry: registry.Entry, value: int) -> None:
+    """Of some options (numbers of blocks) zero is a fair value; a head built with it has to work."""
+    sizes = [name for name, default in registry.defaults(entry).items() if type(default) is int]
+    refused = 0
+    for name in sizes:
+        try:
+            head = registry.build(entry.name, NARROW, 3, small_config(entry) | {name: value})
+        except UserError as error:
+            assert "\n" not in str(error)
+            assert f"{name}={value}" in str(error) or f"option {name} " in str(error)
+            refused += 1
+        else:
+            assert value == 0, name
+            assert torch.isfinite(head({"last": torch.randn(2, 32, 6, 10)}).boxes).all()
+    assert refused == len(sizes) if value < 0 else refused >= 1
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("fcoss", "fcos"), ("split-tower", "split_tower"), ("FCOS ", "fcos")])
+def test_unknown_head_suggests_close_names(typed: str, meant: str) -> None:
+    with pytest.raises(UserError, match=f"unknown head '{typed}'; did you mean .*{meant}"):
+        registry.entry(typed)
+
+
+def test_unknown_head_that_is_like_none_lists_all() -> None:
+    with pytest.raises(UserError) as raised:
+        registry.entry("qqqq")
+    assert all(name in str(raised.value) for name in registry.entries())
+
+
+def test_cost_counts_what_the_head_really_has_and_does(entry: registry.Entry) -> None:
+    head = small_head(entry, NARROW)
+    output = head({"last": torch.randn(1, 32, 6, 10)})
+    expected = sum(parameter.numel() for parameter in head.parameters())
+    cost = measure(head, NARROW)
+    assert (cost.parameters, cost.candidates) == (expected, output.boxes.shape[1])
+    assert cost.flops > 2 * 60 * 32  # at the very least every value of the map is multiplied once
+
+
+def test_flops_grow_with_the_area_of_the_input(build: Callable[..., Head]) -> None:
+    small, large = (FeatureSpec(NARROW.layers, NARROW.main, side, side) for side in (128, 256))
+    ratio = measure(build(large, 3), large).flops / measure(build(small, 3), small).flops
+    assert 3.0 < ratio < 4.5
+
+
+def test_embeddings_are_refused_in_one_sentence_by_heads_without_text(entry: registry.Entry) -> None:
+    head = small_head(entry, NARROW, classes=3)
+    if "prototypes" in registry.defaults(entry):
+        head.set_class_embeddings(torch.eye(3, registry.config_dict(entry, small_config(entry))["text_dim"]))
+    else:
+        with pytest.raises(UserError, match="does not compare classes with text"):
+            head.set_class_embeddings(torch.eye(3))
