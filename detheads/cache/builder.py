@@ -4,13 +4,14 @@ Safe against a kill at any moment: a shard is written beside its final name and 
 recorded in a sidecar; only shards with a matching digest count as done, so the next run continues behind them.
 """
 
-import shutil
+import errno
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from safetensors.torch import save as serialise
 from torch import Tensor
 
@@ -27,14 +28,11 @@ from detheads.cache.manifest import (
     StorageType,
     image_entry,
 )
+from detheads.cache.plan import only_builder, prepare, require_space
 from detheads.cache.storage import FLIPPED_SUFFIX, encode
 from detheads.data.dataset import Dataset, ImageRecord
 from detheads.errors import UserError
 from detheads.geometry import Letterbox
-
-PLAN_NAME = "build.json"
-SHARD_BYTES = 64 * 2**20
-"""Aimed size of a shard: small enough to lose little when killed, large enough to keep file counts low."""
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
@@ -85,35 +83,54 @@ def build_cache(
         UserError: when the folder holds a cache of other settings or images, the disk is too small, or an image
             cannot be read (finished shards stay).
     """
+    if not dataset.images:
+        raise UserError(f"{dataset.name} {dataset.split} has no images to cache.")
     settings = settings_for(backbone, dtype, flips)
-    per_shard = max(1, min(256, SHARD_BYTES // settings.bytes_per_image))
-    annotations_sha256 = _prepare(folder, dataset, settings, per_shard)
-    starts = range(0, len(dataset.images), per_shard)
-    finished = {start: entry for start in starts if (entry := _finished_shard(folder, start // per_shard))}
-    resumed = sum(entry.count for entry in finished.values())
-    _require_space(folder, (len(dataset.images) - resumed) * settings.bytes_per_image)
+    with only_builder(folder):
+        try:
+            return _build(dataset, backbone, folder, settings, batch_size, on_progress)
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            raise UserError(
+                f"the disk of {folder} is full; free some space and run the same command again, "
+                "which goes on behind the finished shards."
+            ) from None
 
-    done = resumed
-    on_progress(done, len(dataset.images))
-    pending: Future[ShardEntry] | None = None
+
+def _build(
+    dataset: Dataset, backbone: Backbone, folder: Path, settings: Settings, batch_size: int, on_progress: Progress
+) -> BuildResult:
+    total = len(dataset.images)
+    per_shard = prepare(folder, dataset, settings)
+    starts = range(0, total, per_shard)
+    shards: dict[int, ShardEntry] = {}
+    for start in starts:
+        entry = _finished_shard(folder, start // per_shard, min(per_shard, total - start))
+        if entry is not None:
+            shards[start] = entry
+    done = resumed = sum(entry.count for entry in shards.values())
+    require_space(folder, (total - resumed) * settings.bytes_per_image)
+    on_progress(done, total)
+    pending: tuple[int, Future[ShardEntry]] | None = None
     with ThreadPoolExecutor(1) as writer:  # hashes and writes one shard while the next one is computed
         for start in starts:
-            if start in finished:
+            if start in shards:
                 continue
             records = list(dataset.images[start : start + per_shard])
 
             def advance(images: int) -> None:
                 nonlocal done
                 done += images
-                on_progress(done, len(dataset.images))
+                on_progress(done, total)
 
             tensors = _extract(records, backbone, settings, batch_size, advance)
             if pending is not None:
-                pending.result()
-            pending = writer.submit(_write_shard, folder, start // per_shard, tensors, len(records))
+                shards[pending[0]] = pending[1].result()
+            pending = start, writer.submit(_write_shard, folder, start // per_shard, tensors, len(records))
         if pending is not None:
-            pending.result()
-    return _finish(folder, dataset, settings, annotations_sha256, resumed)
+            shards[pending[0]] = pending[1].result()
+    return _finish(folder, dataset, settings, [shards[start] for start in starts], resumed)
 
 
 @torch.inference_mode()
@@ -156,57 +173,26 @@ def _write_shard(folder: Path, number: int, tensors: dict[str, Tensor], count: i
     return entry
 
 
-def _finished_shard(folder: Path, number: int) -> ShardEntry | None:
+def _finished_shard(folder: Path, number: int, count: int) -> ShardEntry | None:
     """The record of a shard that is whole; None when it has to be made."""
     path = folder / f"shard-{number:05d}.safetensors"
     sidecar = path.with_suffix(".json")
     if not path.is_file() or not sidecar.is_file():
         return None
-    entry = ShardEntry.model_validate(atomic.read_json(sidecar))
-    return entry if atomic.sha256_of(path) == entry.sha256 else None
+    try:
+        entry = ShardEntry.model_validate(atomic.read_json(sidecar))
+    except (UserError, ValidationError):
+        return None
+    whole = (entry.file, entry.count, entry.sha256) == (path.name, count, atomic.sha256_of(path))
+    return entry if whole else None
 
 
-def _prepare(folder: Path, dataset: Dataset, settings: Settings, per_shard: int) -> str:
-    """Write the plan and the annotations, or check that those of an earlier run are the same."""
-    if not dataset.images:
-        raise UserError(f"{dataset.name} {dataset.split} has no images to cache.")
-    annotations = folder / ANNOTATIONS_NAME
-    coco = dataset.coco_json()
-    wanted = settings.model_dump(mode="json")
-    if (folder / PLAN_NAME).is_file():
-        recorded = atomic.read_json(folder / PLAN_NAME)
-        for key, value in wanted.items():
-            if recorded["settings"].get(key) != value:
-                raise UserError(
-                    f"{folder} was begun with {key}={recorded['settings'].get(key)}, not {value}; "
-                    "choose another folder or delete that one."
-                )
-        if not annotations.is_file() or atomic.read_json(annotations) != coco:
-            raise UserError(f"{folder} was begun with other images or boxes; choose another folder or delete that one.")
-    else:
-        if folder.exists() and any(folder.iterdir()):
-            raise UserError(f"{folder} is not empty and holds no feature cache; choose another folder.")
-        atomic.write_json(annotations, coco, indent=None)
-        atomic.write_json(folder / PLAN_NAME, {"settings": wanted, "images_per_shard": per_shard})
-    return atomic.sha256_of(annotations)
-
-
-def _require_space(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise UserError(
-            f"the cache needs {needed / 1e9:.1f} GB, {folder} has {free / 1e9:.1f} GB free; "
-            "use --dtype int8, a smaller --size or another disk."
-        )
-
-
-def _finish(folder: Path, dataset: Dataset, settings: Settings, annotations_sha256: str, resumed: int) -> BuildResult:
-    sidecars = sorted(folder.glob("shard-*.json"))
+def _finish(folder: Path, dataset: Dataset, settings: Settings, shards: list[ShardEntry], resumed: int) -> BuildResult:
     manifest = CacheManifest(
         settings=settings,
         dataset=dataset.name,
         split=dataset.split,
-        annotations_sha256=annotations_sha256,
+        annotations_sha256=atomic.sha256_of(folder / ANNOTATIONS_NAME),
         images=tuple(
             image_entry(
                 image.id,
@@ -215,7 +201,7 @@ def _finish(folder: Path, dataset: Dataset, settings: Settings, annotations_sha2
             )
             for image in dataset.images
         ),
-        shards=tuple(ShardEntry.model_validate(atomic.read_json(sidecar)) for sidecar in sidecars),
+        shards=tuple(shards),
         detheads_version=__version__,
     )
     atomic.write_json(folder / MANIFEST_NAME, manifest.model_dump(mode="json"), indent=None)

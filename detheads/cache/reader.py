@@ -95,12 +95,9 @@ class FeatureCache:
         image, spec = self.manifest.images[index], self.feature_spec
         return Letterbox.fit(image.width, image.height, spec.width, spec.height)
 
-    def close(self) -> None:
-        for shard in self._shards.values():
-            shard.close()
-        self._shards.clear()
-
     def _locate(self, index: int) -> tuple[ShardReader, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"image {index} of a cache of {len(self)}")
         number = bisect_right(self._ends, index)
         if number not in self._shards:
             self._shards[number] = ShardReader(self.folder, self.manifest.shards[number])

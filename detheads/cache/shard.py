@@ -1,11 +1,10 @@
 """One shard file (safetensors), read a row at a time.
 
-Rows are read with ``pread`` rather than through a memory map: mapped pages count as the process's memory and
+Rows are read from the file rather than through a memory map: mapped pages count as the process's memory and
 grow with the dataset, and one read an image is as fast (``detheads bench train`` measures it).
 """
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,27 +27,31 @@ class _Slot:
 
 
 class ShardReader:
-    """Random access to the rows of one shard. The file's SHA-256 is checked when it is opened."""
+    """Random access to the rows of one shard. The file's SHA-256 is checked once.
+
+    The file is open only while a row is read: a large cache has more shards than a process may hold open.
+    """
 
     def __init__(self, folder: Path, entry: ShardEntry) -> None:
         self.path = atomic.inside(folder, entry.file)
         check_shard(folder, entry)
-        self._descriptor = os.open(self.path, os.O_RDONLY)
-        self._slots = _read_header(self.path, self._descriptor)
+        self._slots = _read_header(self.path)
+        if any(slot.shape[0] != entry.count for slot in self._slots.values()):
+            raise UserError(f"{self.path} does not hold the manifest's {entry.count} images; build the cache again.")
 
     def row(self, name: str, index: int) -> Tensor:
         """Row ``index`` of tensor ``name``, in its stored type, without the leading axis."""
         slot = self._slots[name]
         data = bytearray(slot.row_bytes)
-        if os.preadv(self._descriptor, [data], slot.start + index * slot.row_bytes) != slot.row_bytes:
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(slot.start + index * slot.row_bytes)
+            read = file.readinto(data)
+        if read != slot.row_bytes:
             raise UserError(f"{self.path} ended early while it was read; check it with 'detheads cache verify'.")
         return torch.frombuffer(data, dtype=slot.dtype).view(slot.shape[1:])
 
     def __contains__(self, name: str) -> bool:
         return name in self._slots
-
-    def close(self) -> None:
-        os.close(self._descriptor)
 
 
 def check_shard(folder: Path, entry: ShardEntry) -> None:
@@ -69,10 +72,11 @@ def check_shard(folder: Path, entry: ShardEntry) -> None:
         )
 
 
-def _read_header(path: Path, descriptor: int) -> dict[str, _Slot]:
+def _read_header(path: Path) -> dict[str, _Slot]:
     """Tensor name -> place in the file. Format: 8 bytes length, JSON, data (safetensors README, 'Format')."""
-    length = int.from_bytes(os.pread(descriptor, 8, 0), "little")
-    header = json.loads(os.pread(descriptor, length, 8))
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
     slots = {}
     for name, entry in header.items():
         if name == "__metadata__":

@@ -107,7 +107,7 @@ def verify(cache: CacheArgument, as_json: JsonFlag = False) -> None:
     from detheads.cache.shard import check_shard
 
     manifest = read_manifest(cache)
-    FeatureCache(cache).close()  # checks the annotations against the manifest
+    FeatureCache(cache)  # checks the annotations against the manifest
     damaged: list[str] = []
     with progress() as bar:
         for shard in bar.track(manifest.shards, description="checking"):
