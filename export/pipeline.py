@@ -12,6 +12,7 @@ from detheads.data import list_splits, read_dataset
 from detheads.data.dataset import Dataset
 from detheads.devices import pick_device
 from detheads.errors import UserError
+from detheads.evaluation.predict import default_thresholds
 from detheads.export.bundle_writer import add_engine, require_target, staged, store_proof, write_graph, write_report
 from detheads.export.live import LiveDetector
 from detheads.export.report import VerificationReport
@@ -134,7 +135,7 @@ def export_run(
     dataset = None if proof is None else _read(proof)
     on_progress("loading", 0, 0)
     trained = load_trained(run, which=which, weights=weights)
-    thresholds = thresholds or default_thresholds(trained)
+    thresholds = thresholds or default_thresholds(trained.head)
     remarks = _remarks(trained, "" if library is None else library.remark)
     report, report_file = None, None
     with staged(output, force) as stage:
@@ -187,11 +188,6 @@ def verify_bundle(
     report = _prove(bundle, manifest, trained, dataset, proof, on_progress)
     store_proof(bundle, manifest, report)
     return report
-
-
-def default_thresholds(trained: Trained) -> Thresholds:
-    """The usual constants; a head that needs no suppression gets none (no IoU exceeds 1)."""
-    return Thresholds(nms_iou=1.0) if trained.head.nms_free else Thresholds()
 
 
 def _prove(

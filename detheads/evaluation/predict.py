@@ -17,6 +17,11 @@ Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
 
 
+def default_thresholds(head: Head) -> Thresholds:
+    """The usual constants; a head that needs no suppression gets none (no IoU exceeds 1)."""
+    return Thresholds(nms_iou=1.0) if head.nms_free else Thresholds()
+
+
 @torch.inference_mode()
 def predict_cache(
     head: Head,
@@ -31,7 +36,7 @@ def predict_cache(
 
     The head is used as it is: float32, on its device, in evaluation mode.
     """
-    thresholds = thresholds or Thresholds()
+    thresholds = thresholds or default_thresholds(head)
     select = soft_nms if use_soft_nms else hard_nms
     device = next(head.parameters()).device
     category_ids = [category.id for category in cache.dataset.categories]
