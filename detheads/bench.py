@@ -16,6 +16,7 @@ from detheads.backbones.backbone import Backbone
 from detheads.cache.builder import build_cache
 from detheads.cache.reader import FeatureCache
 from detheads.data.dataset import Dataset
+from detheads.errors import UserError
 from detheads.training.batches import Batch, epoch_order, read_batches
 from detheads.training.config import TrainConfig
 from detheads.training.trainer import Trainer
@@ -87,7 +88,15 @@ def bench_cache(dataset: Dataset, backbone: Backbone, batch: int, on_progress: P
 
 
 def bench_train(cache: FeatureCache, head: str, options: dict[str, str], batch: int, steps: int) -> TrainBench:
-    """Alternate training steps whose features come from the cache with steps on one batch in memory."""
+    """Alternate training steps whose features come from the cache with steps on one batch in memory.
+
+    Raises:
+        UserError: when the cache holds less than one batch.
+    """
+    if len(cache) < batch:
+        raise UserError(
+            f"{cache.folder} holds {len(cache)} images, less than a batch of {batch}; use a smaller --batch."
+        )
     folder = Path(tempfile.mkdtemp())
     try:
         config = TrainConfig(epochs=1, batch=batch)

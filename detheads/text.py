@@ -1,7 +1,9 @@
 """Text embeddings of class names: read from a file, or computed with open_clip."""
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -81,6 +83,7 @@ def compute_class_embeddings(class_names: Sequence[str], model: str, weights: Pa
         UserError: unknown architecture, or a weight file that does not fit.
     """
     import open_clip
+    from safetensors import SafetensorError
 
     if model not in open_clip.list_models():
         raise UserError(f"open_clip has no architecture {model!r}; 'ViT-L-14' and 'ViT-B-32' are two it has.")
@@ -88,8 +91,19 @@ def compute_class_embeddings(class_names: Sequence[str], model: str, weights: Pa
         raise UserError(f"the CLIP weight file {weights} does not exist.")
     try:
         clip = open_clip.create_model(model, pretrained=str(weights), weights_only=True).eval()
-    except (RuntimeError, ValueError, OSError) as error:
-        raise UserError(f"{weights} does not fit open_clip's {model} ({str(error).splitlines()[0]}).") from None
+    # open_clip checks nothing itself: what a damaged or foreign file raises depends on where it fails.
+    except (
+        AssertionError,
+        EOFError,
+        KeyError,
+        OSError,
+        RuntimeError,
+        ValueError,
+        SafetensorError,
+        UnpicklingError,
+    ) as e:
+        reason = str(e).partition("\n")[0] or type(e).__name__
+        raise UserError(f"{weights} is damaged or does not fit open_clip's {model} ({reason}).") from None
     tokenize = open_clip.get_tokenizer(model)
     result = []
     with torch.inference_mode():
@@ -114,7 +128,7 @@ def _read(path: Path) -> tuple[list[str] | None, NDArray[np.floating]]:
             names, values = [str(name) for name in loaded["names"]], loaded["embeddings"]
     except FileNotFoundError:
         raise UserError(f"the embedding file {path} does not exist.") from None
-    except (ValueError, OSError, KeyError, EOFError) as error:
+    except (ValueError, TypeError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path} is not an embedding file ({error}); give .npy, or .npz with names and embeddings."
         ) from None

@@ -140,15 +140,27 @@ def require_matching_cache(checkpoint: Checkpoint, cache: FeatureCache) -> None:
         UserError: naming what differs.
     """
     settings = cache.manifest.settings
+    trained_spec, spec = checkpoint.feature_spec, cache.feature_spec
     pairs = {
         "backbone": (checkpoint.backbone_name, settings.backbone),
         "backbone weights": (checkpoint.backbone_weights_sha256, settings.weights_sha256),
-        "feature layers and input size": (checkpoint.feature_spec, cache.feature_spec),
-        "classes": (checkpoint.categories, cache.dataset.categories),
+        "input size": (f"{trained_spec.height}x{trained_spec.width}", f"{spec.height}x{spec.width}"),
+        "feature layers": (trained_spec.names, spec.names),
+        "features": (trained_spec, spec),
+        "number of classes": (len(checkpoint.categories), len(cache.dataset.categories)),
     }
     for what, (trained, found) in pairs.items():
         if trained != found:
-            raise UserError(f"{cache.folder} has other {what} ({found}) than the head was trained on ({trained}).")
+            raise UserError(
+                f"{cache.folder} differs in its {what} ({found}) from the cache the head was trained on ({trained}); "
+                "give a cache of the same backbone, size and classes."
+            )
+    for trained, found in zip(checkpoint.categories, cache.dataset.categories, strict=True):
+        if trained != found:
+            raise UserError(
+                f"{cache.folder} has the class {found.name!r} (id {found.id}) where the head was trained on "
+                f"{trained.name!r} (id {trained.id}); give a cache of the same classes."
+            )
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -159,4 +171,6 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             description = json.loads((file.metadata() or {})[_METADATA_KEY])
             return description, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is damaged or not a checkpoint of detheads ({error}).") from None
+        raise UserError(
+            f"{path} is damaged or not a checkpoint of detheads ({error}); delete it and train again."
+        ) from None

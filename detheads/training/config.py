@@ -8,6 +8,8 @@ from detheads.errors import UserError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
+MAX_SEED = 2**32
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -46,6 +48,10 @@ class TrainConfig:
         for name in ("lr", "clip_norm"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise UserError(f"{name} must be positive, not {getattr(self, name)}.")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise UserError(f"weight_decay must be 0 or more, not {self.weight_decay}.")
+        if not 0 <= self.seed < MAX_SEED:
+            raise UserError(f"seed must be a whole number from 0 to {MAX_SEED - 1}, not {self.seed}.")
         for name in ("flips", "ema_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} must be between 0 and 1, not {getattr(self, name)}.")
