@@ -164,7 +164,7 @@ def test_missing_weights_without_a_network_are_one_sentence(tmp_path: Path, how:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     assert finished.returncode == 1
     assert finished.stderr.startswith("error: the weights of eupe_vitt16 could not be downloaded from huggingface.co/")
