@@ -71,13 +71,20 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def inside(folder: Path, name: str) -> Path:
+def inside(folder: Path, name: str, *, links: bool = False) -> Path:
     """``folder / name``, refused when it would leave ``folder`` (``..``, absolute paths, links that point out).
+
+    Args:
+        links: allow links that point out, where the folder is the user's own (datasets are often folders of links).
 
     Raises:
         UserError: when ``name`` leaves the folder.
     """
     candidate = folder / name
-    if not name or not candidate.resolve().is_relative_to(folder.resolve()):
+    if not name or not _place(candidate, links).is_relative_to(_place(folder, links)):
         raise UserError(f"the path {name!r} leaves its folder {folder}; it was not opened.")
     return candidate
+
+
+def _place(path: Path, links: bool) -> Path:
+    return Path(os.path.abspath(path)) if links else path.resolve()  # noqa: PTH100 - resolve() would follow links

@@ -111,7 +111,7 @@ def _images(
     records = []
     for title, entry in _entries(document, "images", "image", ("id", "file_name"), json_path, problems):
         try:
-            path = inside(image_folder, str(entry["file_name"]))
+            path = inside(image_folder, str(entry["file_name"]), links=True)
             if "width" in entry and "height" in entry:
                 width, height = _whole(entry["width"]), _whole(entry["height"])
             else:

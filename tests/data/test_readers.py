@@ -217,3 +217,15 @@ def test_unicode_and_spaced_paths_work(tmp_path: Path) -> None:
     dataset = read_dataset(folder)
     assert dataset.name == "mein Datensatz 数据"
     assert dataset.images[0].path.is_file()
+
+
+def test_images_may_be_links_to_another_folder_but_names_may_not_climb_out(
+    coco_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = coco_folder()
+    original = (folder / "train" / "a.jpg").rename(tmp_path / "elsewhere.jpg")
+    (folder / "train" / "a.jpg").symlink_to(original)
+    assert read_dataset(folder).images[0].path.resolve() == original
+    climbing = coco_folder(lambda content: content["images"][0].update(file_name="../../elsewhere.jpg"))
+    with pytest.raises(UserError, match="leaves its folder"):
+        read_dataset(climbing)
