@@ -148,12 +148,14 @@ class Trainer:
                 if time.monotonic() - last_saved > SAVE_SECONDS and self.step % self.steps_per_epoch:
                     self._save_last()
                     last_saved = time.monotonic()
-            if (epoch + 1) % self.config.eval_every == 0 or epoch + 1 == self.config.epochs:
+            evaluated = (epoch + 1) % self.config.eval_every == 0 or epoch + 1 == self.config.epochs
+            if evaluated:
                 self._evaluate(epoch, log)
             self.seconds = seconds_before + time.monotonic() - started
             self._save_last()
             last_saved = time.monotonic()
-            plot_log(self.run)
+            if evaluated:
+                plot_log(self.run)
         return TrainResult(self.run, self.parameters, self.best, int(self.best["epoch"]), self.seconds)
 
     def optimise(self, batch: Any) -> dict[str, float]:
@@ -166,7 +168,7 @@ class Trainer:
         losses = self.head.loss(output, batch.targets)
         total = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(total):
-            self._diverged("loss", ", ".join(f"{name} {float(value):g}" for name, value in losses.items()))
+            self._diverged("loss", ", ".join(f"{name} {value.item():g}" for name, value in losses.items()))
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(total).backward()
         self.scaler.unscale_(self.optimizer)
@@ -181,8 +183,8 @@ class Trainer:
 
     def _diverged(self, what: str, values: str) -> NoReturn:
         raise UserError(
-            f"the {what} is not finite at step {self.step} ({values}); training stopped, the last good checkpoint "
-            f"is in {self.run}; try a lower --lr."
+            f"the {what} is not finite at step {self.step} ({values}); training stopped; checkpoints saved before "
+            f"are kept in {self.run}; try a lower --lr."
         )
 
     def _evaluate(self, epoch: int, log: RunLog) -> None:
@@ -221,7 +223,7 @@ class Trainer:
             for key, value in resolved.items():
                 if recorded.get(key) != value:
                     raise UserError(f"{self.run} holds a run with another {key}; choose another folder with -o.")
-        elif self.run.exists() and any(self.run.iterdir()):
+        elif self.run.exists() and any(not item.name.startswith(".") for item in self.run.iterdir()):
             raise UserError(f"{self.run} is not empty and holds no training run; choose another folder with -o.")
         else:
             atomic.write_json(path, resolved | {"detheads_version": __version__, "torch_version": torch.__version__})

@@ -1,0 +1,43 @@
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from detheads.training import trainer as trainer_module
+from detheads.training.config import TrainConfig
+from detheads.training.trainer import Trainer
+from tests.training.world import NARROW, World, make_world
+
+CONFIG = {"epochs": 3, "batch": 4, "eval_every": 2, "lr": 2e-3}
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums of floats depend on the number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def trainer(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Trainer]:
+    """A trainer on the small caches: ``trainer("fcos", run="a", epochs=2)``. It draws no plot, which takes longest."""
+    monkeypatch.setattr(trainer_module, "plot_log", lambda run: None)
+
+    def make(
+        head: str = "fcos", *, run: str = "run", cache: str = "train", val: str = "val", **options: Any
+    ) -> Trainer:
+        embeddings = options.pop("class_embeddings", None)
+        config = TrainConfig(**(CONFIG | options))
+        caches = world.cache(cache), world.cache(val)
+        return Trainer(head, NARROW.get(head, {}), *caches, tmp_path / run, config, class_embeddings=embeddings)
+
+    return make

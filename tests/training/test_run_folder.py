@@ -1,0 +1,171 @@
+"""Whose run a folder holds, whose features a cache holds: every mismatch is one sentence and exit code 1."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from detheads import atomic
+from detheads.errors import UserError
+from detheads.training.checkpoint import build_head, load_checkpoint, save_checkpoint
+from detheads.training.trainer import Trainer
+from tests.training.world import World
+
+Make = Callable[..., Trainer]
+
+
+@pytest.fixture
+def run(trainer: Make) -> Path:
+    return trainer(epochs=1, eval_every=1).fit().run
+
+
+@pytest.fixture
+def train(world: World, detheads: Callable[..., Any]) -> Callable[..., Any]:
+    """``detheads train fcos`` on two of the world's caches."""
+
+    def call(cache: str, val: str, run: Path, *options: object) -> Any:
+        narrow = ("-O", "width=16", "-O", "tower_blocks=1", "--epochs", 1, "--batch", 4, "--lr", 2e-3)
+        caches = ("--cache", world.caches / cache, "--val", world.caches / val)
+        return detheads("train", "fcos", *caches, "-o", run, *narrow, *options)
+
+    return call
+
+
+def _assert_one_sentence(finished: Any, *parts: str) -> None:
+    assert finished.code == 1
+    assert finished.out == ""
+    (line,) = [line for line in finished.err.splitlines() if line.startswith("error: ")]
+    assert finished.err.splitlines()[-1] == line
+    assert all(part in line for part in parts), line
+
+
+@pytest.mark.parametrize(
+    ("cache", "val", "parts"),
+    [
+        ("train", "square", ("differ in width (128 and 96)",)),
+        ("train", "other", ("differ in backbone (effnet_lite0 and timm:test_vit)",)),
+        ("train", "fewer", ("different classes (10 and 3 of them)",)),
+        ("absent", "val", ("absent holds no feature cache; make one with 'detheads cache build'",)),
+    ],
+)
+def test_caches_that_do_not_belong_together_are_refused(
+    cache: str, val: str, parts: tuple[str, ...], train: Callable[..., Any], tmp_path: Path
+) -> None:
+    _assert_one_sentence(train(cache, val, tmp_path / "run"), *parts)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_another_configuration_is_refused_and_left_alone(run: Path, train: Callable[..., Any]) -> None:
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    for options in (("--lr", 0.5), ("-O", "width=32"), ("--seed", 7), ("--epochs", 9)):
+        _assert_one_sentence(train("train", "val", run, *options), str(run), "choose another folder with -o")
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_a_folder_of_another_cache_is_refused(run: Path, train: Callable[..., Any]) -> None:
+    finished = train("plain", "val", run, "--epochs", 1, "--eval-every", 1)
+    _assert_one_sentence(finished, "holds a run with another cache_sha256")
+
+
+def test_a_foreign_folder_is_refused_and_left_alone(train: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("precious")
+    _assert_one_sentence(train("train", "val", tmp_path / "mine"), "is not empty and holds no training run")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+
+
+def test_what_a_kill_left_behind_does_not_make_a_folder_foreign(trainer: Make) -> None:
+    job = trainer(epochs=1, eval_every=1)
+    job.run.mkdir()
+    (job.run / ".config.4711.partial.json").write_text("{")
+    assert job.fit().best_epoch == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "sentence"),
+    [
+        ("--epochs", 0, "epochs must be at least 1"),
+        ("--batch", -1, "batch must be at least 1"),
+        ("--lr", "nan", "lr must be positive"),
+        ("--weight-decay", -1, "weight_decay must be 0 or more"),
+        ("--weight-decay", "nan", "weight_decay must be 0 or more"),
+        ("--ema-decay", 1.5, "ema_decay must be between 0 and 1"),
+        ("--seed", -1, "seed must be a whole number from 0"),
+        ("--seed", 2**70, "seed must be a whole number from 0"),
+        ("-O", "width", "a head option reads NAME=VALUE, not 'width'"),
+        ("-O", "width=wide", "option width of head fcos must be of type int, not 'wide'"),
+        ("--device", "abacus", "the device 'abacus' cannot be used here"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(
+    option: str, value: object, sentence: str, train: Callable[..., Any], tmp_path: Path
+) -> None:
+    _assert_one_sentence(train("train", "val", tmp_path / "run", option, value), sentence)
+    assert not (tmp_path / "run").exists()
+
+
+def test_checkpoints_are_safetensors_with_a_json_description(run: Path) -> None:
+    for which in ("best", "last"):
+        with safe_open(run / f"{which}.safetensors", framework="pt") as file:
+            assert set(file.metadata()) == {"detheads"}
+            assert list(file.keys())
+    assert not [path for path in run.iterdir() if path.read_bytes()[:2] in (b"PK", b"\x80\x02")]
+
+
+def test_a_checkpoint_gives_back_the_head_that_was_saved(trainer: Make, world: World) -> None:
+    job = trainer(epochs=1, eval_every=1)
+    result = job.fit()
+    for which in ("best", "last"):
+        checkpoint = load_checkpoint(result.run, which)  # type: ignore[arg-type]
+        head = build_head(checkpoint)
+        assert not head.training
+        expected = job.averaged_head.state_dict()
+        assert all(torch.equal(value, expected[name]) for name, value in head.state_dict().items())
+        assert checkpoint.metrics["AP"] == result.metrics["AP"]
+        assert [category.id for category in checkpoint.categories] == [3 + 7 * (1 + i) for i in range(10)]
+        assert checkpoint.feature_spec == world.cache("train").feature_spec
+        assert checkpoint.checkpoint_sha256 == atomic.sha256_of(result.run / f"{which}.safetensors")
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "noise", "foreign"])
+@pytest.mark.parametrize("which", ["best", "last"])
+def test_a_damaged_checkpoint_is_one_sentence(
+    which: str, damage: str, run: Path, world: World, detheads: Callable[..., Any], train: Callable[..., Any]
+) -> None:
+    path = run / f"{which}.safetensors"
+    content = path.read_bytes()
+    if damage == "foreign":
+        save_file({"a": torch.zeros(2)}, path)
+    else:
+        path.write_bytes({"empty": b"", "cut": content[: len(content) // 2], "noise": b"\x91" * 500}[damage])
+    finished = detheads("eval", run, "--cache", world.caches / "val", "--which", which)
+    _assert_one_sentence(finished, str(path), "is damaged or not a checkpoint", "delete it and train again")
+    if which == "last":
+        _assert_one_sentence(train("train", "val", run, "--eval-every", 1), str(path), "is damaged")
+
+
+def test_weights_that_do_not_fit_the_recorded_head_are_one_sentence(run: Path) -> None:
+    checkpoint = load_checkpoint(run)
+    checkpoint.tensors.pop("level_scales")
+    save_checkpoint(run / "best.safetensors", checkpoint)
+    with pytest.raises(UserError, match=r"do not fit head fcos: .*level_scales"):
+        build_head(load_checkpoint(run))
+
+
+def test_a_run_without_checkpoints_says_how_to_get_one(
+    world: World, tmp_path: Path, detheads: Callable[..., Any]
+) -> None:
+    finished = detheads("eval", tmp_path / "nowhere", "--cache", world.caches / "val")
+    _assert_one_sentence(finished, "best.safetensors does not exist; train a head")
+
+
+def test_the_last_weights_of_a_run_hold_the_optimiser_too(run: Path) -> None:
+    names = load_file(run / "last.safetensors").keys()
+    assert {name.partition(".")[0] for name in names} == {"live", "ema", "ema_count", "optimizer"}
+    parameters = sum(1 for _ in build_head(load_checkpoint(run, "last")).parameters())
+    for prefix, suffix in (("live.", ""), ("ema.", ""), ("optimizer.", ".exp_avg"), ("optimizer.", ".exp_avg_sq")):
+        assert sum(name.startswith(prefix) and name.endswith(suffix) for name in names) == parameters, (prefix, suffix)
