@@ -45,6 +45,17 @@ class DepthwiseResidual(nn.Module):
         return F.relu(x + self.pointwise(self.depthwise(x)))  # [B, C, H, W]
 
 
+class ChannelDropout(nn.Module):
+    """Drop whole channels of the backbone's features while training: a small dataset is soon learned by heart."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.drop = nn.Dropout2d(probability)
+
+    def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: self.drop(values) for name, values in features.items()}
+
+
 def joined_channels(spec: FeatureSpec) -> int:
     """Channels of :func:`join_main`'s result."""
     stride = join_stride(spec)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from detheads.cofiber import upsample_to
-from detheads.heads.blocks import conv_norm, conv_norm_relu, group_norm
+from detheads.heads.blocks import ChannelDropout, conv_norm, conv_norm_relu, group_norm
 from detheads.heads.contract import FeatureSpec, HeadOutput
 from detheads.heads.dense import PRIOR_BIAS, Assigner, PointHead, init_prediction
 from detheads.heads.registry import register
@@ -31,11 +31,13 @@ class Config:
         width: channels of pyramid and towers.
         tower_blocks: convolutions in each of the two towers.
         assigner: ``fcos`` (by regression range, center sampling) or ``atss``.
+        dropout: share of the backbone's channels dropped in each training step.
     """
 
     width: int = 256
     tower_blocks: int = 4
     assigner: Assigner = "fcos"
+    dropout: float = 0.0
 
 
 @register(Config)
@@ -48,6 +50,7 @@ class FCOS(PointHead):
         base = layers[0].stride / 2 if plain else layers[0].stride
         super().__init__(spec.height, spec.width, [base * 2**level for level in range(5)], config.assigner)
         width = config.width
+        self.dropout = ChannelDropout(config.dropout)
         self.pyramid = SimplePyramid(spec, width) if plain else TopDownPyramid(spec, width)
         self.class_tower = nn.Sequential(*(conv_norm_relu(width, width, 3) for _ in range(config.tower_blocks)))
         self.box_tower = nn.Sequential(*(conv_norm_relu(width, width, 3) for _ in range(config.tower_blocks)))
@@ -56,7 +59,7 @@ class FCOS(PointHead):
         self.centerness = init_prediction(nn.Conv2d(width, 1, 3, padding=1))
 
     def forward(self, features: Mapping[str, Tensor]) -> HeadOutput:
-        levels = self.pyramid(features)  # 5 x [B, width, H, W]
+        levels = self.pyramid(self.dropout(features))  # 5 x [B, width, H, W]
         for_boxes = [self.box_tower(level) for level in levels]
         return self.decode(
             [self.classes(self.class_tower(level)) for level in levels],

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import math
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -98,7 +99,7 @@ def make_config(found: Entry, options: Mapping[str, Any]) -> Any:
         if key not in known:
             raise UserError(f"head {found.name} has no option {key!r}; it has {', '.join(sorted(known))}.")
         values[key] = converted = _convert(found.name, key, value, types[key])
-        if types[key] is int and converted < 0:
+        if types[key] in (int, float) and not 0 <= converted < math.inf:
             raise UserError(f"option {key} of head {found.name} must be 0 or more, not {converted}.")
     return found.config(**values)
 

@@ -21,7 +21,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detheads.cofiber import decompose, upsample_to
-from detheads.heads.blocks import DepthwiseResidual, conv_norm, conv_norm_relu, join_main, join_stride, joined_channels
+from detheads.heads.blocks import (
+    ChannelDropout,
+    DepthwiseResidual,
+    conv_norm,
+    conv_norm_relu,
+    join_main,
+    join_stride,
+    joined_channels,
+)
 from detheads.heads.contract import FeatureSpec, HeadOutput
 from detheads.heads.dense import PRIOR_BIAS, Assigner, PointHead, init_prediction
 from detheads.heads.registry import register
@@ -40,6 +48,7 @@ class Config:
         prototypes: ``text`` compares with given class embeddings, ``learned`` learns them.
         text_dim: dimension of the embedding space.
         assigner: ``atss`` or ``fcos``.
+        dropout: share of the backbone's channels dropped in each training step.
     """
 
     hidden: int = 160
@@ -48,6 +57,7 @@ class Config:
     prototypes: Literal["text", "learned"] = "text"
     text_dim: int = 768
     assigner: Assigner = "atss"
+    dropout: float = 0.0
 
 
 @register(Config)
@@ -60,6 +70,7 @@ class SplitTower(PointHead):
             spec.height, spec.width, [stride / 2 * 2**level for level in range(BANDS + 1)], config.assigner
         )
         self.spec, hidden, channels = spec, config.hidden, joined_channels(spec)
+        self.dropout = ChannelDropout(config.dropout)
         self.stem = nn.Sequential(conv_norm(channels, channels, 3, groups=channels), nn.Conv2d(channels, hidden, 1))
         self.laterals = nn.ModuleList(nn.Conv2d(hidden, hidden, 1) for _ in range(BANDS - 1))
         self.finer = nn.ConvTranspose2d(hidden, hidden, 2, stride=2)
@@ -73,7 +84,7 @@ class SplitTower(PointHead):
         self.centerness = init_prediction(nn.Conv2d(hidden, 1, 3, padding=1))
 
     def forward(self, features: Mapping[str, Tensor]) -> HeadOutput:
-        levels = self.levels(features)  # 5 x [B, hidden, H, W]
+        levels = self.levels(self.dropout(features))  # 5 x [B, hidden, H, W]
         for_boxes = [self.box_tower(level) for level in levels]
         return self.decode(
             [self.classifier(self.class_tower(level)) for level in levels],

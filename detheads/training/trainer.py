@@ -163,6 +163,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate(self.step, self.total_steps)
         self.head.train()
+        torch.manual_seed(self.config.seed * 1_000_003 + self.step)  # dropout of a resumed run repeats exactly
         with self.autocast[0]():
             output = self.head(batch.features)
         losses = self.head.loss(output, batch.targets)
