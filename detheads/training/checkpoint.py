@@ -155,11 +155,11 @@ def require_matching_cache(checkpoint: Checkpoint, cache: FeatureCache) -> None:
                 f"{cache.folder} differs in its {what} ({found}) from the cache the head was trained on ({trained}); "
                 "give a cache of the same backbone, size and classes."
             )
-    for trained, found in zip(checkpoint.categories, cache.dataset.categories, strict=True):
-        if trained != found:
+    for learned, given in zip(checkpoint.categories, cache.dataset.categories, strict=True):
+        if learned != given:
             raise UserError(
-                f"{cache.folder} has the class {found.name!r} (id {found.id}) where the head was trained on "
-                f"{trained.name!r} (id {trained.id}); give a cache of the same classes."
+                f"{cache.folder} has the class {given.name!r} (id {given.id}) where the head was trained on "
+                f"{learned.name!r} (id {learned.id}); give a cache of the same classes."
             )
 
 
