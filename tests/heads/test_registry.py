@@ -68,6 +68,14 @@ def test_value_of_the_wrong_type_is_one_sentence(entry: registry.Entry) -> None:
             assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("value", [-0.5, "nan", "inf"])
+def test_shares_that_are_no_number_from_zero_are_one_sentence(entry: registry.Entry, value: object) -> None:
+    for name, default in registry.defaults(entry).items():
+        if type(default) is float:
+            with pytest.raises(UserError, match=f"option {name} of head {entry.name} must be 0 or more, not "):
+                registry.make_config(entry, {name: value})
+
+
 @pytest.mark.filterwarnings("ignore:Initializing zero-element")
 @pytest.mark.parametrize("value", [0, -8])
 def test_sizes_of_zero_and_below_are_one_sentence(entry: registry.Entry, value: int) -> None:

@@ -35,9 +35,10 @@ def trainer(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
     def make(
         head: str = "fcos", *, run: str = "run", cache: str = "train", val: str = "val", **options: Any
     ) -> Trainer:
-        embeddings = options.pop("class_embeddings", None)
+        embeddings, more = options.pop("class_embeddings", None), options.pop("head_options", {})
         config = TrainConfig(**(CONFIG | options))
         caches = world.cache(cache), world.cache(val)
-        return Trainer(head, NARROW.get(head, {}), *caches, tmp_path / run, config, class_embeddings=embeddings)
+        narrow = NARROW.get(head, {}) | more
+        return Trainer(head, narrow, *caches, tmp_path / run, config, class_embeddings=embeddings)
 
     return make

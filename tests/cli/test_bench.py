@@ -1,0 +1,73 @@
+"""The benchmarks run on tiny inputs and report ratios to a baseline of the same run."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detheads.backbones.backbone import load_backbone
+from detheads.cache.builder import build_cache
+from detheads.data import read_dataset
+from detheads.data.scenes import generate
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bench") / "scenes"
+    generate(folder, 5, 1, size=96)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cache(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bench") / "cache"
+    build_cache(read_dataset(scenes, "train"), load_backbone("timm:test_vit", (96, 96), random_weights=True), folder)
+    return folder
+
+
+def _positive(answer: dict[str, Any], *names: str) -> bool:
+    return all(math.isfinite(answer[name]) and answer[name] > 0 for name in names)
+
+
+def test_bench_cache_relates_caching_to_the_bare_forward(scenes: Path, detheads: Callable[..., Any]) -> None:
+    line = ("--split", "train", "--backbone", "timm:test_vit", "--random-weights", "--size", 96, "--batch", 2)
+    finished = detheads("bench", "cache", scenes, *line, "--images", 3, "--json")
+    assert finished.code == 0, finished.err
+    answer = json.loads(finished.out)
+    assert (answer["images"], answer["batch"]) == (3, 2)
+    assert _positive(answer, "caching", "bare_forward", "peak_memory_mb")
+    assert answer["ratio"] == pytest.approx(answer["caching"] / answer["bare_forward"])
+    assert ", ratio " in detheads("bench", "cache", scenes, *line).out
+
+
+@pytest.mark.parametrize("batch", [2, 5])
+def test_bench_train_relates_steps_from_the_cache_to_steps_from_memory(
+    batch: int, cache: Path, detheads: Callable[..., Any]
+) -> None:
+    line = ("--head", "fcos", "-O", "width=16", "-O", "tower_blocks=1", "--batch", batch, "--steps", 3)
+    finished = detheads("bench", "train", cache, *line, "--json")
+    assert finished.code == 0, finished.err
+    answer = json.loads(finished.out)
+    assert (answer["steps"], answer["batch"]) == (3, batch)
+    assert _positive(answer, "from_cache", "from_memory", "peak_memory_mb")
+    assert answer["ratio"] == pytest.approx(answer["from_cache"] / answer["from_memory"])
+
+
+def test_bench_train_leaves_nothing_behind(
+    cache: Path, tmp_path: Path, detheads: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    before = {path: path.stat().st_mtime_ns for path in cache.iterdir()}
+    line = ("--head", "fcos", "-O", "width=16", "-O", "tower_blocks=1", "--batch", 2, "--steps", 3, "--json")
+    assert detheads("bench", "train", cache, *line).code == 0
+    assert not list(tmp_path.iterdir())
+    assert {path: path.stat().st_mtime_ns for path in cache.iterdir()} == before
+
+
+def test_a_cache_smaller_than_a_batch_is_one_sentence(cache: Path, detheads: Callable[..., Any]) -> None:
+    finished = detheads("bench", "train", cache, "--batch", 6)
+    assert finished.code == 1
+    assert finished.err == f"error: {cache} holds 5 images, less than a batch of 6; use a smaller --batch.\n"

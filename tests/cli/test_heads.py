@@ -1,0 +1,97 @@
+"""``detheads heads`` and ``detheads doctor``."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from detheads import __version__
+from detheads.heads import registry
+
+HEADS = sorted(registry.entries())
+
+
+def test_the_list_is_one_json_list_with_every_head(detheads: Callable[..., Any]) -> None:
+    finished = detheads("heads", "list", "--json")
+    assert (finished.code, finished.err) == (0, "")
+    rows = json.loads(finished.out)
+    assert [row["name"] for row in rows] == HEADS
+    for row in rows:
+        assert set(row) >= {"name", "parameters", "nms_free", "gflops", "summary"}
+        assert isinstance(row["nms_free"], bool)
+        assert row["parameters"] > 0
+        assert row["gflops"] > 0
+    published = {row["name"]: row["parameters"] for row in rows}
+    assert (published["fcos"], published["split_tower"]) == (16_138_074, 2_975_067)
+
+
+def test_the_list_for_another_backbone_size_and_number_of_classes(detheads: Callable[..., Any]) -> None:
+    def parameters(*options: object) -> dict[str, float]:
+        rows = json.loads(detheads("heads", "list", "--backbone", "effnet_lite0", *options, "--json").out)
+        return {row["name"]: row["parameters"] + row["gflops"] for row in rows}
+
+    few, many = parameters("--size", "256", "--classes", 1), parameters("--size", "256x512", "--classes", 300)
+    assert all(many[name] > few[name] for name in HEADS)
+
+
+def test_the_list_for_the_human_is_a_table(detheads: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    printed = detheads("heads", "list").out
+    assert all(name in printed for name in HEADS)
+    assert "2,975,067" in printed
+    assert "for eupe_vitb16 at 768x768, 80 classes" in printed
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_show_tells_idea_options_and_cost_of_one_head(name: str, detheads: Callable[..., Any]) -> None:
+    answer = json.loads(detheads("heads", "show", name, "--json").out)
+    assert answer["name"] == name
+    assert answer["config"] == registry.defaults(registry.entry(name))
+    assert len(answer["about"]) > 100
+    assert 0 < sum(answer["parts"].values()) <= answer["parameters"]
+    assert answer["candidates"] >= 1
+    printed = detheads("heads", "show", name).out
+    assert f"{answer['parameters']:,} parameters" in printed
+
+
+def test_show_applies_options(detheads: Callable[..., Any]) -> None:
+    narrow = json.loads(detheads("heads", "show", "fcos", "-O", "width=32", "-O", "tower_blocks=0", "--json").out)
+    assert (narrow["config"]["width"], narrow["config"]["tower_blocks"]) == (32, 0)
+    assert narrow["parameters"] < 16_138_074
+    assert narrow["parts"]["class_tower"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("show", "fcoz"), "unknown head 'fcoz'; did you mean fcos"),
+        (("show", "fcos", "-O", "widht=3"), "head fcos has no option 'widht'; it has assigner, tower_blocks, width."),
+        (("show", "fcos", "-O", "assigner=simota"), "must be one of atss, fcos, not simota"),
+        (("show", "fcos", "-O", "width=0"), "head fcos cannot be built with width=0"),
+        (("list", "--backbone", "eupe_vitb17"), "did you mean eupe_vitb16"),
+        (("list", "--backbone", "timm:resnet18"), "has to be built to know its features"),
+        (("list", "--size", "100"), "needs input sides that are multiples of 16, not 100x100"),
+        (("list", "--size", "big"), "--size takes pixels such as 512"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+def test_mistakes_are_one_sentence(arguments: tuple[object, ...], sentence: str, detheads: Callable[..., Any]) -> None:
+    finished = detheads("heads", *arguments)
+    assert (finished.code, finished.out) == (1, "")
+    assert finished.err.startswith("error: ")
+    assert finished.err.count("\n") == 1
+    assert sentence in finished.err
+
+
+def test_doctor_lists_versions_and_devices(detheads: Callable[..., Any]) -> None:
+    import torch
+
+    answer = json.loads(detheads("doctor", "--json").out)
+    assert answer["detheads"] == __version__
+    assert answer["packages"]["torch"] == torch.__version__.partition("+")[0] or answer["packages"]["torch"]
+    assert "CPUExecutionProvider" in answer["onnxruntime_providers"]
+    assert len(answer["gpus"]) == torch.cuda.device_count()
+    printed = detheads("doctor").out
+    assert f"detheads {__version__}" in printed
+    assert "onnxruntime" in printed

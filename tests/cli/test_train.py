@@ -1,0 +1,50 @@
+"""``detheads train`` and ``detheads eval`` as a user types them, in processes of their own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from detheads.evaluation.coco import NAMES
+from tests.training.world import World, make_world
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+def _process(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from detheads.cli.main import main; main()", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_train_and_eval_print_one_json_object_and_progress_elsewhere(world: World, tmp_path: Path) -> None:
+    """Real standard output, so that anything a library writes past Python's would be seen."""
+    run = tmp_path / "a run with spaces, größer"
+    line = ("-O", "width=16", "-O", "tower_blocks=1", "--epochs", 2, "--batch", 4, "--threads", 1, "--json")
+    caches = ("--cache", world.caches / "train", "--val", world.caches / "val")
+    trained = _process("train", "fcos", *caches, "-o", run, *line)
+    assert trained.returncode == 0, trained.stderr
+    answer = json.loads(trained.stdout)
+    assert set(answer) == {"run", "head", "parameters", "best_epoch", "seconds", *NAMES}
+    assert (answer["run"], answer["head"]) == (str(run), "fcos")
+    assert "10 images, 6 steps on" in trained.stderr
+    assert (run / "plot.png").stat().st_size > 5000
+
+    evaluated = _process("eval", run, "--cache", world.caches / "val", "--json")
+    assert evaluated.returncode == 0, evaluated.stderr
+    statistics = json.loads(evaluated.stdout)
+    assert {name: statistics[name] for name in NAMES} == {name: answer[name] for name in NAMES}
+    assert "detecting" in evaluated.stderr
+
+
+def test_a_cache_without_flips_is_remarked_upon(world: World, tmp_path: Path) -> None:
+    line = ("-O", "width=16", "-O", "tower_blocks=1", "--epochs", 1, "--threads", 1)
+    caches = ("--cache", world.caches / "plain", "--val", world.caches / "val")
+    trained = _process("train", "fcos", *caches, "-o", tmp_path / "run", *line)
+    assert trained.returncode == 0, trained.stderr
+    assert "build it with --flips" in trained.stderr
+    assert f"{tmp_path / 'run'}: AP " in trained.stdout
