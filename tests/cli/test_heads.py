@@ -66,7 +66,10 @@ def test_show_applies_options(detheads: Callable[..., Any]) -> None:
     ("arguments", "sentence"),
     [
         (("show", "fcoz"), "unknown head 'fcoz'; did you mean fcos"),
-        (("show", "fcos", "-O", "widht=3"), "head fcos has no option 'widht'; it has assigner, dropout, tower_blocks, width."),
+        (
+            ("show", "fcos", "-O", "widht=3"),
+            "head fcos has no option 'widht'; it has assigner, dropout, tower_blocks, width.",
+        ),
         (("show", "fcos", "-O", "assigner=simota"), "must be one of atss, fcos, not simota"),
         (("show", "fcos", "-O", "width=0"), "head fcos cannot be built with width=0"),
         (("list", "--backbone", "eupe_vitb17"), "did you mean eupe_vitb16"),
