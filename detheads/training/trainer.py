@@ -1,5 +1,6 @@
 """The training loop: a head, a cache, AdamW with warm-up and cosine, EMA, exact resume."""
 
+import hashlib
 import math
 import time
 from collections import defaultdict
@@ -88,8 +89,10 @@ class Trainer:
         entry = registry.entry(head_name)
         options = registry.config_dict(entry, _with_prototypes(entry, head_config, class_embeddings))
         self.head: Head = registry.build(head_name, train.feature_spec, len(train.dataset.categories), options)
+        self.embeddings_sha256: str | None = None
         if class_embeddings is not None:
             self.head.set_class_embeddings(class_embeddings)
+            self.embeddings_sha256 = hashlib.sha256(class_embeddings.numpy().tobytes()).hexdigest()
         self.head.to(self.device)
         self.ema: AveragedModel = averaged(self.head, config.ema_decay)
         self.optimizer = torch.optim.AdamW(_parameter_groups(self.head, config.weight_decay), lr=config.lr)
@@ -216,6 +219,7 @@ class Trainer:
             "cache_sha256": self.identity.cache_sha256,
             "val_cache_sha256": self.val_cache.sha256,
             "classes": [category.name for category in self.identity.categories],
+            "class_embeddings_sha256": self.embeddings_sha256,
             "backbone": self.identity.backbone_name,
         }
         path = self.run / CONFIG_NAME

@@ -36,6 +36,11 @@ def test_given_embeddings_stay_what_they_are_through_training(
     stored = dict(build_head(checkpoint).named_buffers())["classifier.embeddings"]
     torch.testing.assert_close(stored, embeddings)
 
+    save_class_embeddings(tmp_path / "other.npz", names, embeddings.flip(0))
+    again = detheads("train", head, *caches, *options, "--text", tmp_path / "other.npz", "-o", tmp_path / "run")
+    assert again.code == 1
+    assert again.err.splitlines()[-1].startswith(f"error: {tmp_path / 'run'} holds a run with another class_embeddings")
+
 
 @pytest.mark.parametrize("head", TEXT_HEADS)
 def test_prototypes_are_learned_when_none_are_given(head: str, trainer: Callable[..., Trainer]) -> None:
