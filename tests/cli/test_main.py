@@ -141,9 +141,9 @@ def failing(monkeypatch: pytest.MonkeyPatch, detheads: Callable[..., Any]) -> Ca
 ENDINGS: dict[str, tuple[BaseException, int, str]] = {
     "user error": (UserError("a.json is empty; fill it."), 1, "error: a.json is empty; fill it.\n"),
     "no permission": (
-        PermissionError(errno.EACCES, "Permission denied", "/root/a b"),
+        PermissionError(errno.EACCES, "Permission denied", "/data/a b"),
         1,
-        "error: /root/a b: Permission denied.\n",
+        "error: /data/a b: Permission denied.\n",
     ),
     "full disk": (OSError(errno.ENOSPC, "No space left on device"), 1, "error: writing: No space left on device.\n"),
     "missing package": (
