@@ -1,4 +1,4 @@
-"""``detheads data``: look at, check, convert, draw and generate datasets."""
+"""``detheads data``: look at, check, convert, augment, draw and generate datasets."""
 
 from enum import Enum
 from pathlib import Path
@@ -12,7 +12,7 @@ from detheads.cli.output import JsonFlag, emit, progress, table
 if TYPE_CHECKING:
     from detheads.data import Dataset
 
-app = typer.Typer(help="Look at, check, convert, draw and generate datasets.", no_args_is_help=True)
+app = typer.Typer(help="Look at, check, convert, augment, draw and generate datasets.", no_args_is_help=True)
 
 DatasetFolder = Annotated[Path, typer.Argument(metavar="DATASET", help="A COCO-style, Roboflow or YOLO folder.")]
 SplitName = Annotated[str | None, typer.Option("--split", help="The split; the training split without it.")]
@@ -122,6 +122,32 @@ def convert(
     lines = [f"{output}: {conversion.images} images, {conversion.boxes} boxes as {to.value}."]
     lines += [f"boxes {reason}: {count}" for reason, count in left_out.items()]
     emit(result, as_json, lambda console: console.print("\n".join(lines), markup=False))
+
+
+@app.command()
+def augment(
+    dataset: DatasetFolder,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write; new or empty.")],
+    split: SplitName = None,
+    copies: Annotated[int, typer.Option("--copies", help="Altered copies of each image.")] = 3,
+    seed: Annotated[int, typer.Option("--seed", help="Another seed gives other copies.")] = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write a training split and altered copies of it: colours, zoom out, crops, mirror images."""
+    from detheads.data.augment import augment_dataset
+
+    original = _read(dataset, split)
+    with progress() as bar:
+        task = bar.add_task("altering images", total=len(original.images))
+        augmented = augment_dataset(original, output, copies, seed=seed, on_image=lambda: bar.advance(task))
+    result = {
+        "output": str(output),
+        "split": augmented.split,
+        "images": len(augmented.images),
+        "boxes": sum(len(objects.boxes) for objects in augmented.objects),
+    }
+    line = f"{output}: {result['images']} images, {result['boxes']} boxes, split {augmented.split}."
+    emit(result, as_json, lambda console: console.print(line, markup=False))
 
 
 @app.command()
