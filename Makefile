@@ -16,12 +16,12 @@ $(VENV)/.installed: pyproject.toml
 demo: setup
 	$(BIN)/detheads demo
 
-# mypy resolves packages by folder, so it reads the tree as it is installed: export/ and deploy/ inside detheads/.
+# mypy resolves packages by folder, so it reads the tree as it is installed: the other rooms inside detheads/.
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	rm -rf build/typed && mkdir -p build/typed && cp -rs $(CURDIR)/detheads build/typed/
-	cp -rs $(CURDIR)/export $(CURDIR)/deploy build/typed/detheads/
+	cp -rs $(CURDIR)/analytical $(CURDIR)/export $(CURDIR)/deploy build/typed/detheads/
 	cd build/typed && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml detheads
 
 test: lint
