@@ -1,0 +1,294 @@
+"""Real scikit-learn estimators fitted from streamed moments, and their files.
+
+scikit-learn is given a few compressed rows whose mean and covariance (or Gram matrix and cross products) are exactly
+the streamed ones, so it solves the same equations as on all the rows and its estimators come out with all their
+methods and attributes.
+
+Regularisation: a matrix that cannot be inverted within the precision of its moments gets
+``JITTER * trace / d`` added to its diagonal, and a warning says so.
+"""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as serialise
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import Ridge
+from torch import Tensor
+
+from detheads.analytical.moments import ClassMoments, RidgeMoments
+from detheads.atomic import write_bytes
+from detheads.errors import UserError
+
+JITTER = 1e-6
+"""Share of the mean diagonal element that a singular matrix gets added to its diagonal."""
+
+Estimator: TypeAlias = LinearDiscriminantAnalysis | Ridge
+
+_FORMAT = "detheads.estimators"
+_KINDS: dict[str, type[Estimator]] = {"LinearDiscriminantAnalysis": LinearDiscriminantAnalysis, "Ridge": Ridge}
+
+
+@dataclass(frozen=True)
+class RidgePoint:
+    """One step of a lambda sweep.
+
+    Attributes:
+        alpha: the penalty, as asked for.
+        estimator: the fitted scikit-learn estimator.
+        r2: ``[m]`` float64, share of each target's scatter that is explained on the training rows.
+        degrees_of_freedom: trace of the hat matrix, intercept not counted (Hastie et al., The Elements of Statistical
+            Learning, 2nd edition, equation 3.50).
+    """
+
+    alpha: float
+    estimator: Ridge
+    r2: Tensor
+    degrees_of_freedom: float
+
+
+def lda_from_moments(
+    moments: ClassMoments, *, shrinkage: float | None = None, priors: Tensor | None = None
+) -> LinearDiscriminantAnalysis:
+    """Fit linear discriminant analysis, ``solver="lsqr"``, from class moments.
+
+    With moments of one covariance a class, each class becomes ``2d`` rows, its mean plus and minus ``sqrt(d)`` times
+    the columns of a square root of its covariance. With a pooled covariance the likeliest class carries all of it,
+    divided by its prior, and every other class is its mean twice: the average over the classes that scikit-learn takes
+    is then the pooled covariance.
+
+    Args:
+        moments: of at least two classes.
+        shrinkage: scikit-learn's, between 0 and 1; ``None`` for none.
+        priors: ``[classes]``; by default each class's share of the weight, which calibrates the probabilities.
+
+    Raises:
+        ValueError: when a class has no rows, there are fewer than two classes, priors or shrinkage are out of range.
+
+    Warns:
+        UserWarning: when the covariance is singular and was regularised.
+    """
+    if moments.classes < 2:
+        raise ValueError("linear discriminant analysis needs at least two classes.")
+    means, covariance = moments.mean().cpu(), moments.covariance().cpu()
+    shares = _checked_priors(moments.weight if priors is None else priors, moments.classes).cpu()
+    pooled = moments.scatter == "pooled"
+    within = covariance[0] if pooled else (shares[:, None, None] * covariance).sum(0)
+    dimensions = moments.dimensions
+    diagonal = within.diagonal().mean()
+    shrunk = within if shrinkage is None else (1 - shrinkage) * within + shrinkage * diagonal * _identity(dimensions)
+    if _vanishes(torch.linalg.eigvalsh(shrunk), moments.resolution):
+        jitter = JITTER * diagonal if diagonal > 0 else torch.ones(())
+        warnings.warn(
+            f"the covariance within the classes is singular (constant or dependent channels, or too few rows); "
+            f"{float(jitter):.3g} was added to its diagonal.",
+            stacklevel=2,
+        )
+        covariance = covariance + jitter * _identity(dimensions)
+    if pooled:
+        carrier = int(shares.argmax())
+        rows = [mean.expand(2, -1) for mean in means]
+        rows[carrier] = _rows_with(means[carrier], covariance[0] / shares[carrier])
+    else:
+        rows = [_rows_with(mean, own) for mean, own in zip(means, covariance, strict=True)]
+    labels = np.repeat(np.arange(moments.classes), [len(block) for block in rows])
+    estimator = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage, priors=shares.numpy())
+    return estimator.fit(torch.cat(rows).numpy(), labels)
+
+
+def ridge_from_moments(moments: RidgeMoments, alpha: float | Sequence[float]) -> Ridge:
+    """Fit ridge regression with an unpenalised intercept: the least ``||y - Xw||^2 + alpha ||w||^2``, rows weighted.
+
+    The rows given to scikit-learn are the input mean plus and minus the triangular factor of the centred Gram matrix
+    over the root of two, with the targets that have the same cross products.
+
+    Args:
+        moments: of the ridge problem.
+        alpha: the penalty, or one for each output; not negative.
+
+    Raises:
+        ValueError: when there are no rows, or a penalty is negative.
+
+    Warns:
+        UserWarning: when the Gram matrix with the penalty is singular and the penalty was raised.
+    """
+    return _RidgeProblem(moments).fit(np.array(alpha, dtype=np.float64))
+
+
+def ridge_path(moments: RidgeMoments, alphas: Sequence[float]) -> list[RidgePoint]:
+    """Fit one ridge regression for each penalty: the rows are compressed once, each penalty costs one solve.
+
+    Raises:
+        ValueError: when there are no rows, or a penalty is negative.
+
+    Warns:
+        UserWarning: when the Gram matrix with a penalty is singular and the penalty was raised.
+    """
+    problem = _RidgeProblem(moments)
+    scatter = moments.target_scatter.cpu()
+    positive = problem.eigenvalues.clamp(min=0)
+    points = []
+    for alpha in alphas:
+        estimator = problem.fit(np.array(alpha, dtype=np.float64))
+        weights = torch.from_numpy(estimator.coef_).T
+        residual = scatter + (weights * (problem.gram @ weights - 2 * problem.cross)).sum(0)
+        explained = 1 - residual / torch.where(scatter > 0, scatter, 1)
+        freedom = (positive / (positive + estimator.alpha)).sum()
+        points.append(RidgePoint(float(alpha), estimator, explained, float(freedom)))
+    return points
+
+
+def save_estimators(path: Path, estimators: Mapping[str, Estimator]) -> None:
+    """Write fitted estimators to one safetensors file, atomically and without pickle.
+
+    Raises:
+        TypeError: when a parameter or attribute of an estimator is neither an array nor a JSON value.
+        ValueError: when a name holds a slash or an estimator is of another kind.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    described: dict[str, dict[str, Any]] = {}
+    for name, estimator in estimators.items():
+        kind = type(estimator).__name__
+        if "/" in name or _KINDS.get(kind) is not type(estimator):
+            raise ValueError(f"{name!r} ({kind}) cannot be saved: names hold no slash, kinds are {', '.join(_KINDS)}.")
+        parameters = estimator.get_params()
+        fitted = {key: value for key, value in vars(estimator).items() if key not in parameters}
+        described[name] = {"kind": kind}
+        for part, values in (("parameters", parameters), ("fitted", fitted)):
+            described[name][part] = {}
+            for key, value in values.items():
+                if isinstance(value, np.ndarray):
+                    tensors[f"{name}/{part}/{key}"] = np.ascontiguousarray(value)
+                else:
+                    described[name][part][key] = value.item() if isinstance(value, np.generic) else value
+    description = json.dumps(described, allow_nan=False)
+    digest = _digest(description, tensors)
+    write_bytes(path, serialise(tensors, {"format": _FORMAT, "estimators": description, "sha256": digest}))
+
+
+def load_estimators(path: Path) -> dict[str, Estimator]:
+    """Read what :func:`save_estimators` wrote. The estimators predict exactly as those that were saved.
+
+    Raises:
+        UserError: when the file is missing, damaged or something else.
+    """
+    try:
+        with safe_open(path, "numpy") as stream:
+            metadata = stream.metadata() or {}
+        tensors = load_tensors(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist.") from None
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged or no file of estimators ({error}); fit it again.") from None
+    if metadata.get("format") != _FORMAT:
+        raise UserError(f"{path} is no file of estimators; give one that 'detheads analytical fit' wrote.")
+    description = metadata.get("estimators", "")
+    if metadata.get("sha256") != _digest(description, tensors):
+        raise UserError(f"{path} is damaged (its checksum differs); fit it again or fetch another copy.")
+    estimators = {}
+    for name, entry in json.loads(description).items():
+        for part in ("parameters", "fitted"):
+            prefix = f"{name}/{part}/"
+            arrays = {key.removeprefix(prefix): array for key, array in tensors.items() if key.startswith(prefix)}
+            entry[part].update(arrays)
+        estimator = _KINDS[entry["kind"]](**entry["parameters"])
+        vars(estimator).update(entry["fitted"])
+        estimators[name] = estimator
+    return estimators
+
+
+def _digest(description: str, tensors: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of all that a file of estimators says."""
+    digest = hashlib.sha256(description.encode())
+    for name, array in sorted(tensors.items()):
+        digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _checked_priors(priors: Tensor, classes: int) -> Tensor:
+    priors = priors.double()
+    if priors.shape != (classes,) or not (priors >= 0).all() or not (0 < priors.sum() < torch.inf):
+        raise ValueError(f"priors are {classes} numbers of at least 0 that do not all vanish, not {priors.tolist()}.")
+    return priors / priors.sum()
+
+
+def _identity(dimensions: int) -> Tensor:
+    return torch.eye(dimensions, dtype=torch.float64)
+
+
+def _vanishes(eigenvalues: Tensor, resolution: float) -> bool:
+    """Whether the least of ascending eigenvalues is rounding beside the largest."""
+    return bool(eigenvalues[0] <= resolution * eigenvalues[-1])
+
+
+def _rows_with(mean: Tensor, covariance: Tensor) -> Tensor:
+    """``2d`` rows with exactly this mean and biased covariance."""
+    return _pairs(mean, len(mean) ** 0.5 * _square_root(covariance).T)
+
+
+def _pairs(mean: Tensor, offsets: Tensor) -> Tensor:
+    """Rows on both sides of a mean, so that it is theirs."""
+    return torch.cat([mean + offsets, mean - offsets])
+
+
+def _square_root(matrix: Tensor) -> Tensor:
+    """``F`` with ``F @ F.T == matrix``: Cholesky's, or by eigenvalues where there is none.
+
+    Rounding leaves eigenvalues of a singular matrix a little below zero; those count as zero.
+    """
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    if not failed:
+        return factor
+    values, vectors = torch.linalg.eigh(matrix)
+    return vectors * values.clamp(min=0).sqrt()
+
+
+class _RidgeProblem:
+    """``2d`` rows and targets with the means, centred Gram matrix and cross products of ridge moments."""
+
+    def __init__(self, moments: RidgeMoments) -> None:
+        self.gram, self.cross = moments.gram.cpu(), moments.cross.cpu()
+        self.eigenvalues = torch.linalg.eigvalsh(self.gram)
+        self.resolution = moments.resolution
+        half_rows, half_targets = self._halves()
+        self.rows = _pairs(moments.input_mean.cpu(), half_rows).numpy()
+        self.targets = _pairs(moments.target_mean.cpu(), half_targets).numpy()
+
+    def _halves(self) -> tuple[Tensor, Tensor]:
+        """``R`` and ``T`` with ``2 R'R`` the Gram matrix and ``2 R'T`` the cross products."""
+        factor, failed = torch.linalg.cholesky_ex(self.gram / 2)
+        if not failed:
+            return factor.T, torch.linalg.solve_triangular(factor, self.cross / 2, upper=False)
+        values, vectors = torch.linalg.eigh(self.gram / 2)
+        kept = values > self.resolution * values[-1]  # what is left out is rounding, which division would blow up
+        values, vectors = values[kept], vectors[:, kept]
+        roots = values.sqrt()[:, None]
+        rows, targets = roots * vectors.T, vectors.T @ self.cross / 2 / roots
+        # Rows of zeros keep the number of rows above that of columns, so that scikit-learn solves the primal problem.
+        missing = len(self.gram) - len(values)
+        return torch.nn.functional.pad(rows, (0, 0, 0, missing)), torch.nn.functional.pad(targets, (0, 0, 0, missing))
+
+    def fit(self, alpha: np.ndarray) -> Ridge:
+        """Solve for one penalty, or one for each output."""
+        if not np.isfinite(alpha).all() or (alpha < 0).any():
+            raise ValueError(f"a ridge penalty is a finite number of at least 0, not {alpha.tolist()}.")
+        if _vanishes(self.eigenvalues + alpha.min(), self.resolution):
+            mean = float(self.eigenvalues.mean())
+            jitter = JITTER * mean if mean > 0 else 1.0
+            warnings.warn(
+                "the Gram matrix is singular (constant or dependent channels, or too few rows) for so small a penalty; "
+                f"{jitter:.3g} was added to the penalty.",
+                stacklevel=3,
+            )
+            alpha = alpha + jitter
+        return Ridge(alpha=alpha if alpha.ndim else float(alpha)).fit(self.rows, self.targets)
