@@ -4,8 +4,10 @@ scikit-learn is given a few compressed rows whose mean and covariance (or Gram m
 the streamed ones, so it solves the same equations as on all the rows and its estimators come out with all their
 methods and attributes.
 
-Regularisation: a matrix that cannot be inverted within the precision of its moments gets
-``JITTER * trace / d`` added to its diagonal, and a warning says so.
+Regularisation: when the least eigenvalue of a matrix is rounding beside the largest, linear discriminant analysis
+raises eigenvalues below ``FLOOR`` times the mean eigenvalue to that value. Ridge regression leaves the directions that
+are rounding out (their coefficients are zero) and raises a smaller penalty to ``LEAST_PENALTY`` times the largest
+eigenvalue, which gives the least-norm solution. Where that changes the answer a warning says so.
 """
 
 import hashlib
@@ -29,12 +31,16 @@ from detheads.analytical.moments import ClassMoments, RidgeMoments
 from detheads.atomic import write_bytes
 from detheads.errors import UserError
 
-JITTER = 1e-6
-"""Share of the mean diagonal element that a singular matrix gets added to its diagonal."""
+FLOOR = 1e-6
+"""Share of the mean eigenvalue to which smaller eigenvalues of a singular covariance are raised."""
+
+LEAST_PENALTY = 1e-12
+"""Share of the largest eigenvalue that is the least penalty of a singular ridge problem."""
 
 Estimator: TypeAlias = LinearDiscriminantAnalysis | Ridge
 
 _FORMAT = "detheads.estimators"
+_ROWS, _COLUMNS = "rows", "columns"
 _KINDS: dict[str, type[Estimator]] = {"LinearDiscriminantAnalysis": LinearDiscriminantAnalysis, "Ridge": Ridge}
 
 
@@ -83,17 +89,17 @@ def lda_from_moments(
     shares = _checked_priors(moments.weight if priors is None else priors, moments.classes).cpu()
     pooled = moments.scatter == "pooled"
     within = covariance[0] if pooled else (shares[:, None, None] * covariance).sum(0)
-    dimensions = moments.dimensions
     diagonal = within.diagonal().mean()
-    shrunk = within if shrinkage is None else (1 - shrinkage) * within + shrinkage * diagonal * _identity(dimensions)
+    shrunk = within if shrinkage is None else (1 - shrinkage) * within + shrinkage * diagonal * torch.eye(len(within))
     if _vanishes(torch.linalg.eigvalsh(shrunk), moments.resolution):
-        jitter = JITTER * diagonal if diagonal > 0 else torch.ones(())
+        floor = FLOOR * diagonal if diagonal > 0 else torch.ones_like(diagonal)
         warnings.warn(
-            f"the covariance within the classes is singular (constant or dependent channels, or too few rows); "
-            f"{float(jitter):.3g} was added to its diagonal.",
+            "the covariance within the classes is singular (constant or dependent channels, or too few rows); "
+            f"its eigenvalues were raised to at least {float(floor):.3g}.",
             stacklevel=2,
         )
-        covariance = covariance + jitter * _identity(dimensions)
+        values, vectors = torch.linalg.eigh(within)
+        covariance = covariance + vectors * (floor - values).clamp(min=0) @ vectors.T
     if pooled:
         carrier = int(shares.argmax())
         rows = [mean.expand(2, -1) for mean in means]
@@ -119,7 +125,7 @@ def ridge_from_moments(moments: RidgeMoments, alpha: float | Sequence[float]) ->
         ValueError: when there are no rows, or a penalty is negative.
 
     Warns:
-        UserWarning: when the Gram matrix with the penalty is singular and the penalty was raised.
+        UserWarning: when the Gram matrix is singular and the penalty too small, which was raised.
     """
     return _RidgeProblem(moments).fit(np.array(alpha, dtype=np.float64))
 
@@ -131,7 +137,7 @@ def ridge_path(moments: RidgeMoments, alphas: Sequence[float]) -> list[RidgePoin
         ValueError: when there are no rows, or a penalty is negative.
 
     Warns:
-        UserWarning: when the Gram matrix with a penalty is singular and the penalty was raised.
+        UserWarning: when the Gram matrix is singular and a penalty too small, which was raised.
     """
     problem = _RidgeProblem(moments)
     scatter = moments.target_scatter.cpu()
@@ -139,7 +145,7 @@ def ridge_path(moments: RidgeMoments, alphas: Sequence[float]) -> list[RidgePoin
     points = []
     for alpha in alphas:
         estimator = problem.fit(np.array(alpha, dtype=np.float64))
-        weights = torch.from_numpy(estimator.coef_).T
+        weights = torch.from_numpy(estimator.coef_).reshape(moments.outputs, -1).T
         residual = scatter + (weights * (problem.gram @ weights - 2 * problem.cross)).sum(0)
         explained = 1 - residual / torch.where(scatter > 0, scatter, 1)
         freedom = (positive / (positive + estimator.alpha)).sum()
@@ -167,12 +173,15 @@ def save_estimators(path: Path, estimators: Mapping[str, Estimator]) -> None:
             described[name][part] = {}
             for key, value in values.items():
                 if isinstance(value, np.ndarray):
-                    tensors[f"{name}/{part}/{key}"] = np.ascontiguousarray(value)
+                    # Equal bits of a prediction need the order in memory, too, which decides how BLAS adds up.
+                    by_columns = value.flags.f_contiguous and not value.flags.c_contiguous
+                    place = f"{name}/{part}/{_COLUMNS if by_columns else _ROWS}/{key}"
+                    tensors[place] = np.ascontiguousarray(value.T if by_columns else value)
                 else:
                     described[name][part][key] = value.item() if isinstance(value, np.generic) else value
     description = json.dumps(described, allow_nan=False)
-    digest = _digest(description, tensors)
-    write_bytes(path, serialise(tensors, {"format": _FORMAT, "estimators": description, "sha256": digest}))
+    # One key, because safetensors writes several in any order and equal estimators should make equal files.
+    write_bytes(path, serialise(tensors, {_FORMAT: f"{_digest(description, tensors)} {description}"}))
 
 
 def load_estimators(path: Path) -> dict[str, Estimator]:
@@ -189,17 +198,17 @@ def load_estimators(path: Path) -> dict[str, Estimator]:
         raise UserError(f"{path} does not exist.") from None
     except SafetensorError as error:
         raise UserError(f"{path} is damaged or no file of estimators ({error}); fit it again.") from None
-    if metadata.get("format") != _FORMAT:
+    if _FORMAT not in metadata:
         raise UserError(f"{path} is no file of estimators; give one that 'detheads analytical fit' wrote.")
-    description = metadata.get("estimators", "")
-    if metadata.get("sha256") != _digest(description, tensors):
+    digest, _, description = metadata[_FORMAT].partition(" ")
+    if digest != _digest(description, tensors):
         raise UserError(f"{path} is damaged (its checksum differs); fit it again or fetch another copy.")
     estimators = {}
-    for name, entry in json.loads(description).items():
-        for part in ("parameters", "fitted"):
-            prefix = f"{name}/{part}/"
-            arrays = {key.removeprefix(prefix): array for key, array in tensors.items() if key.startswith(prefix)}
-            entry[part].update(arrays)
+    described = json.loads(description)
+    for place, array in tensors.items():
+        name, part, order, key = place.split("/")
+        described[name][part][key] = array.T if order == _COLUMNS else array
+    for name, entry in described.items():
         estimator = _KINDS[entry["kind"]](**entry["parameters"])
         vars(estimator).update(entry["fitted"])
         estimators[name] = estimator
@@ -220,10 +229,6 @@ def _checked_priors(priors: Tensor, classes: int) -> Tensor:
     if priors.shape != (classes,) or not (priors >= 0).all() or not (0 < priors.sum() < torch.inf):
         raise ValueError(f"priors are {classes} numbers of at least 0 that do not all vanish, not {priors.tolist()}.")
     return priors / priors.sum()
-
-
-def _identity(dimensions: int) -> Tensor:
-    return torch.eye(dimensions, dtype=torch.float64)
 
 
 def _vanishes(eigenvalues: Tensor, resolution: float) -> bool:
@@ -259,36 +264,35 @@ class _RidgeProblem:
     def __init__(self, moments: RidgeMoments) -> None:
         self.gram, self.cross = moments.gram.cpu(), moments.cross.cpu()
         self.eigenvalues = torch.linalg.eigvalsh(self.gram)
-        self.resolution = moments.resolution
-        half_rows, half_targets = self._halves()
+        self.singular = _vanishes(self.eigenvalues, moments.resolution)
+        half_rows, half_targets = self._reduced(moments.resolution) if self.singular else self._triangular()
         self.rows = _pairs(moments.input_mean.cpu(), half_rows).numpy()
         self.targets = _pairs(moments.target_mean.cpu(), half_targets).numpy()
 
-    def _halves(self) -> tuple[Tensor, Tensor]:
-        """``R`` and ``T`` with ``2 R'R`` the Gram matrix and ``2 R'T`` the cross products."""
-        factor, failed = torch.linalg.cholesky_ex(self.gram / 2)
-        if not failed:
-            return factor.T, torch.linalg.solve_triangular(factor, self.cross / 2, upper=False)
+    def _triangular(self) -> tuple[Tensor, Tensor]:
+        """``R`` and ``T`` with ``2 R'R`` the Gram matrix and ``2 R'T`` the cross products; ``R`` triangular."""
+        factor = torch.linalg.cholesky(self.gram / 2)
+        return factor.T, torch.linalg.solve_triangular(factor, self.cross / 2, upper=False)
+
+    def _reduced(self, resolution: float) -> tuple[Tensor, Tensor]:
+        """The same by eigenvalues, without the directions that are rounding: division would blow those up."""
         values, vectors = torch.linalg.eigh(self.gram / 2)
-        kept = values > self.resolution * values[-1]  # what is left out is rounding, which division would blow up
-        values, vectors = values[kept], vectors[:, kept]
-        roots = values.sqrt()[:, None]
-        rows, targets = roots * vectors.T, vectors.T @ self.cross / 2 / roots
-        # Rows of zeros keep the number of rows above that of columns, so that scikit-learn solves the primal problem.
-        missing = len(self.gram) - len(values)
-        return torch.nn.functional.pad(rows, (0, 0, 0, missing)), torch.nn.functional.pad(targets, (0, 0, 0, missing))
+        kept = values > resolution * values[-1]
+        roots = torch.where(kept, values, 0).sqrt()[:, None]
+        inverse = torch.where(kept[:, None], 1 / roots, 0)
+        return roots * vectors.T, inverse * (vectors.T @ self.cross / 2)
 
     def fit(self, alpha: np.ndarray) -> Ridge:
         """Solve for one penalty, or one for each output."""
         if not np.isfinite(alpha).all() or (alpha < 0).any():
             raise ValueError(f"a ridge penalty is a finite number of at least 0, not {alpha.tolist()}.")
-        if _vanishes(self.eigenvalues + alpha.min(), self.resolution):
-            mean = float(self.eigenvalues.mean())
-            jitter = JITTER * mean if mean > 0 else 1.0
+        largest = float(self.eigenvalues[-1])
+        least = LEAST_PENALTY * largest if largest > 0 else 1.0
+        if self.singular and (alpha < least).any():
             warnings.warn(
-                "the Gram matrix is singular (constant or dependent channels, or too few rows) for so small a penalty; "
-                f"{jitter:.3g} was added to the penalty.",
+                "the Gram matrix is singular (constant or dependent channels, or too few rows); "
+                f"the penalty was raised to {least:.3g}.",
                 stacklevel=3,
             )
-            alpha = alpha + jitter
+            alpha = np.maximum(alpha, least)
         return Ridge(alpha=alpha if alpha.ndim else float(alpha)).fit(self.rows, self.targets)

@@ -24,7 +24,7 @@ LARGEST_VALUE = 1e17
 """Values beyond this would overflow a float32 sum of squares over a block."""
 
 SINGLE_RESOLUTION = 1e-7
-DOUBLE_RESOLUTION = 1e-13
+DOUBLE_RESOLUTION = 1e-12
 
 
 class ClassMoments:
@@ -160,14 +160,16 @@ class ClassMoments:
         if self.scatter == "per_class":
             self._require_rows()
             offset = self._first / self.weight[:, None]
-            covariance = self._second / self.weight[:, None, None] - offset.unsqueeze(2) * offset.unsqueeze(1)
+            raw = self._second / self.weight[:, None, None]
+            covariance = raw - offset.unsqueeze(2) * offset.unsqueeze(1)
         else:
             total = self.weight.sum()
             if not total > 0:
                 raise ValueError("no class has any rows, so there is no covariance.")
             scaled = self._first / self.weight.clamp(min=torch.finfo(torch.float64).tiny).sqrt()[:, None]
-            covariance = (self._second - scaled.T @ scaled) / total
-        return (covariance + covariance.mT) / 2
+            raw = self._second / total
+            covariance = raw - scaled.T @ scaled / total
+        return _cleaned(covariance, raw, self.resolution)
 
     def _require_rows(self) -> None:
         empty = (self.weight <= 0).nonzero()[:, 0].tolist()
@@ -313,7 +315,7 @@ class RidgeMoments:
     def gram(self) -> Tensor:
         """Centred Gram matrix of the inputs (a sum over rows, not an average), ``[d, d]`` float64."""
         gram = self._second - self._first.outer(self._first) / self._positive_weight
-        return (gram + gram.T) / 2
+        return _cleaned(gram, self._second, self.resolution)
 
     @property
     def cross(self) -> Tensor:
@@ -412,6 +414,13 @@ def _checked_rows(rows: Tensor, dimensions: int, weights: Tensor | None) -> Tens
     if not weights.isfinite().all() or (weights < 0).any():
         raise ValueError("weights must be finite and not negative.")
     return weights
+
+
+def _cleaned(centred: Tensor, raw: Tensor, resolution: float) -> Tensor:
+    """Second moments ``[..., d, d]`` made symmetric; zeros for channels whose variance is rounding of the raw ones."""
+    constant = centred.diagonal(dim1=-2, dim2=-1) <= resolution * raw.diagonal(dim1=-2, dim2=-1)
+    symmetric = (centred + centred.mT) / 2
+    return symmetric.masked_fill(constant.unsqueeze(-1) | constant.unsqueeze(-2), 0)
 
 
 def _described(tensor: Tensor) -> str:
