@@ -1,1 +1,1 @@
-"""The closed-form detector: statistics in one pass over a feature cache, solves with scikit-learn, no gradient descent."""
+"""The closed-form detector: statistics in one pass over a feature cache, solved by scikit-learn without gradients."""

@@ -12,6 +12,7 @@ the low-pass part. It stands where a detector usually learns a feature pyramid.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,17 +29,25 @@ def decompose(features: Tensor, bands: int) -> list[Tensor]:
     Raises:
         ValueError: when ``bands`` is below 1.
     """
-    if bands < 1:
-        raise ValueError(f"a decomposition has at least one band, not {bands}")
-    result, residual = [], features
-    for _ in range(bands - 1):
-        odd = residual.shape[-2] % 2 == 1 or residual.shape[-1] % 2 == 1
+    residuals = low_passes(features, bands)
+    return [finer - upsample_to(low, finer) for finer, low in pairwise(residuals)] + residuals[-1:]
+
+
+def low_passes(features: Tensor, count: int) -> list[Tensor]:
+    """The residuals of the decomposition, ``features`` first; each is the average of 2x2 cells of the one before.
+
+    Raises:
+        ValueError: when ``count`` is below 1.
+    """
+    if count < 1:
+        raise ValueError(f"a decomposition has at least one band, not {count}")
+    residuals = [features]
+    for _ in range(count - 1):
+        height, width = residuals[-1].shape[-2:]
+        odd = height % 2 == 1 or width % 2 == 1
         # ceil_mode only where it matters: engines differ in how they pool a padded border.
-        low = F.avg_pool2d(residual, 2, ceil_mode=odd, count_include_pad=False)
-        result.append(residual - upsample_to(low, residual))
-        residual = low
-    result.append(residual)
-    return result
+        residuals.append(F.avg_pool2d(residuals[-1], 2, ceil_mode=odd, count_include_pad=False))
+    return residuals
 
 
 def reconstruct(bands: Sequence[Tensor]) -> Tensor:

@@ -60,7 +60,7 @@ def select_detections(
     """
     classes = scores.shape[2]
     count = min(candidates, scores.shape[1] * classes)
-    ranked_scores, ranked = _highest(scores.flatten(1), count)  # [B, C] each
+    ranked_scores, ranked = highest(scores.flatten(1), count)  # [B, C] each
     labels = ranked % classes  # [B, C]
     box_of = (ranked // classes).unsqueeze(2).expand(-1, -1, 4)  # [B, C, 4]
     ranked_boxes = boxes.gather(1, box_of)  # [B, C, 4]
@@ -99,7 +99,7 @@ def select_detections(
     return F.pad(kept_boxes, (0, 0, 0, unused)), F.pad(kept_scores, (0, unused)), F.pad(kept_labels, (0, unused))
 
 
-def _highest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def highest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The ``count`` highest of ``scores`` ``[B, S]`` and their indices, descending, the lower index first of equals.
 
     ONNX defines TopK with that order, torch.topk with none. Engines bound the size of a sort by that of a TopK, so

@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from copy import copy
 from itertools import accumulate
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from detheads.cache.manifest import ANNOTATIONS_NAME, MANIFEST_NAME, read_manife
 from detheads.cache.shard import ShardReader
 from detheads.cache.storage import FLIPPED_SUFFIX, SCALE_SUFFIX, decode
 from detheads.data.coco import read_coco_json
-from detheads.data.dataset import Dataset
+from detheads.data.dataset import Category, Dataset
 from detheads.errors import UserError
 from detheads.geometry import Letterbox, flip_boxes
 from detheads.heads.contract import FeatureLayer, FeatureSpec, Targets
@@ -53,6 +54,12 @@ class FeatureCache:
     def sha256(self) -> str:
         """Digest of the manifest, which holds the digests of everything else."""
         return atomic.sha256_of(self.folder / MANIFEST_NAME)
+
+    def restricted(self, categories: Sequence[Category]) -> "FeatureCache":
+        """The same features with the objects of some of the dataset's categories only."""
+        view = copy(self)
+        view.dataset = self.dataset.restricted(categories)
+        return view
 
     def features(
         self, indices: Sequence[int], flipped: Sequence[bool] | None = None, layers: Sequence[str] | None = None

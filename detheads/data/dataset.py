@@ -1,7 +1,8 @@
 """The one dataset type that every reader produces and everything else consumes."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,17 @@ class Dataset:
     @property
     def class_names(self) -> list[str]:
         return [category.name for category in self.categories]
+
+    def restricted(self, categories: Sequence[Category]) -> "Dataset":
+        """The same images with the objects of some of its categories only; labels count those."""
+        labels = np.full(len(self.categories), -1, np.int64)
+        for label, category in enumerate(categories):
+            labels[self.categories.index(category)] = label
+        objects = []
+        for known in self.objects:
+            kept = labels[known.labels] >= 0
+            objects.append(Objects(known.boxes[kept], labels[known.labels[kept]], known.crowd[kept], known.area[kept]))
+        return replace(self, categories=tuple(categories), objects=tuple(objects))
 
     def coco_json(self) -> dict[str, Any]:
         """The dataset as a COCO annotation object, with its own image and category ids."""

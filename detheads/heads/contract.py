@@ -81,6 +81,9 @@ class Head(nn.Module, ABC):
     nms_free: ClassVar[bool] = False
     """True when the head's boxes need no non-maximum suppression."""
 
+    trainable: ClassVar[bool] = True
+    """False for a head that is solved, not trained: it has no loss."""
+
     @abstractmethod
     def forward(self, features: Mapping[str, Tensor]) -> HeadOutput:
         """Map feature layers by name (``[B, C, H/s, W/s]`` each) to dense predictions."""

@@ -37,13 +37,8 @@ class PointHead(Head):
         self.assigner = assigner
         self.level_scales = nn.Parameter(torch.ones(len(strides)))
         self._level_strides = tuple(strides)
-        points, per_level = [], []
-        for stride in strides:
-            rows, columns = _cells(height, stride), _cells(width, stride)
-            y, x = torch.meshgrid(torch.arange(rows) + 0.5, torch.arange(columns) + 0.5, indexing="ij")
-            points.append(torch.stack((x, y), dim=2).view(-1, 2) * stride)  # [rows * columns, 2]
-            per_level.append(rows * columns)
-        self.points_per_level = per_level
+        points = [grid_points(height, width, stride) for stride in strides]
+        self.points_per_level = per_level = [len(level) for level in points]
         self.register_buffer("points", torch.cat(points), persistent=False)  # [N, 2]
         self.register_buffer(
             "strides", torch.repeat_interleave(torch.tensor(strides), torch.tensor(per_level)), persistent=False
@@ -91,6 +86,14 @@ class PointHead(Head):
             return Assignment(assign_atss(self.points, self.points_per_level, self.strides, boxes))
         ranges = fcos_ranges(self._level_strides)
         return Assignment(assign_fcos(self.points, self.points_per_level, self.strides, boxes, level_ranges=ranges))
+
+
+def grid_points(height: int, width: int, stride: float) -> Tensor:
+    """Centres of the cells of one level, row by row: ``[rows * columns, 2]`` (x, y), input pixels."""
+    y, x = torch.meshgrid(
+        torch.arange(_cells(height, stride)) + 0.5, torch.arange(_cells(width, stride)) + 0.5, indexing="ij"
+    )
+    return torch.stack((x, y), dim=2).view(-1, 2) * stride
 
 
 def fcos_ranges(strides: Sequence[float]) -> list[tuple[float, float]]:

@@ -1,4 +1,4 @@
-"""Heads by name. A head is one file in this folder whose class is decorated with ``@register``."""
+"""Heads by name. A head is one file, here or named in ``ELSEWHERE``, whose class is decorated with ``@register``."""
 
 import difflib
 import importlib
@@ -11,6 +11,9 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import detheads.heads
 from detheads.errors import UserError
 from detheads.heads.contract import FeatureSpec, Head
+
+ELSEWHERE = ("detheads.analytical.closed_form",)
+"""Modules outside this folder that hold a head."""
 
 HeadClass = TypeVar("HeadClass", bound=type[Head])
 
@@ -50,6 +53,8 @@ def entries() -> dict[str, Entry]:
     """All heads of the package by name, in alphabetical order."""
     for module in pkgutil.iter_modules(detheads.heads.__path__):
         importlib.import_module(f"detheads.heads.{module.name}")
+    for name in ELSEWHERE:
+        importlib.import_module(name)
     return dict(sorted(_ENTRIES.items()))
 
 

@@ -1,0 +1,173 @@
+"""The whole fit: plan, one pass of statistics, solves, rounds, a checkpoint like that of a trained head."""
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from detheads import __version__, atomic
+from detheads.analytical.closed_form import Config
+from detheads.analytical.estimators import save_estimators
+from detheads.analytical.plan import Progress, make_plan
+from detheads.analytical.rounds import solve_round
+from detheads.analytical.solve import Strengths, solve_first_stage
+from detheads.analytical.statistics import Statistics, collect, load_statistics
+from detheads.cache.reader import FeatureCache
+from detheads.errors import UserError
+from detheads.evaluation.predict import evaluate_cache
+from detheads.heads.cost import parameters_of
+from detheads.training.checkpoint import checkpoint_path, save_checkpoint
+
+STATISTICS_NAME = "statistics.safetensors"
+ESTIMATORS_NAME = "estimators.safetensors"
+FIT_NAME = "fit.json"
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A fitted detector.
+
+    Attributes:
+        metrics: COCO statistics on the validation cache; empty without one.
+        seconds: wall time of ``statistics`` (survey and pass), ``solve``, ``rounds`` and ``evaluation``.
+        remarks: what was regularised or taken together, and why.
+    """
+
+    model: Path
+    parameters: int
+    images: int
+    rows: int
+    metrics: dict[str, Any]
+    seconds: dict[str, float]
+    remarks: list[str]
+
+
+def collect_part(
+    cache: FeatureCache, config: Config, path: Path, part: tuple[int, int], on_progress: Progress
+) -> Statistics:
+    """The statistics of part ``i`` of ``n`` (1-based) of a cache, for a fit that merges them.
+
+    Raises:
+        UserError: when there is no such part.
+    """
+    index, count = part
+    if not 1 <= index <= count <= len(cache):
+        raise UserError(f"--part {index}/{count} does not exist for {len(cache)} images; give I/N with I from 1 to N.")
+    first, end = (len(cache) * at // count for at in (index - 1, index))
+    return collect(cache, make_plan(cache, config, on_progress), path, first, end, on_progress)
+
+
+def fit(
+    cache: FeatureCache,
+    config: Config,
+    output: Path,
+    *,
+    strengths: Strengths | None = None,
+    val: FeatureCache | None = None,
+    parts: Sequence[Path] = (),
+    on_progress: Progress = lambda step, done, total: None,
+) -> FitResult:
+    """Fit a detector on a cache; run again, it goes on where it was stopped.
+
+    Args:
+        cache: the training cache, restricted to the classes to find.
+        output: folder of the model: ``best.safetensors`` (what ``eval`` and ``export`` read), the statistics, the
+            scikit-learn estimators, and ``fit.json``.
+        val: cache to evaluate on.
+        parts: statistics collected elsewhere, to merge instead of a pass over ``cache``.
+
+    Raises:
+        UserError: when there is nothing to fit, the parts do not belong together or cover the cache, or the folder
+            holds something else.
+    """
+    strengths = strengths or Strengths()
+    seconds: dict[str, float] = {}
+    described = {
+        "options": asdict(config),
+        "strengths": asdict(strengths),
+        "classes": cache.dataset.class_names,
+        "backbone": cache.manifest.settings.backbone,
+        "cache_sha256": cache.sha256,
+        "parts": [atomic.sha256_of(path) for path in parts if path.is_file()],
+        "detheads_version": __version__,
+    }
+    _claim(output, described)
+    started = time.perf_counter()
+    statistics = _merged(parts, config, output) if parts else _collected(cache, config, output, on_progress)
+    seconds["statistics"] = time.perf_counter() - started
+
+    started = time.perf_counter()
+    head = statistics.plan.build_head()
+    solution = solve_first_stage(statistics, strengths, head)
+    seconds["solve"] = time.perf_counter() - started
+
+    started = time.perf_counter()
+    digest = atomic.sha256_of(output / STATISTICS_NAME)
+    for index in range(config.rounds):
+        token = _token(digest, config, strengths, index)
+        path = output / f"round{index}.safetensors"
+        solve_round(cache, head, index, strengths.region_alpha, path, token, solution, on_progress)
+    seconds["rounds"] = time.perf_counter() - started
+
+    started = time.perf_counter()
+    metrics: dict[str, Any] = {}
+    if val is not None:
+        metrics = evaluate_cache(
+            head, val, on_progress=lambda done, total: on_progress("evaluation", done, total)
+        ).to_dict()
+    seconds["evaluation"] = time.perf_counter() - started
+
+    save_estimators(output / ESTIMATORS_NAME, solution.estimators)
+    checkpoint = replace(statistics.plan.identity, metrics=metrics, tensors=head.state_dict())
+    save_checkpoint(checkpoint_path(output, "best"), checkpoint)
+    parameters = parameters_of(head.requires_grad_(True))
+    result = FitResult(
+        output,
+        parameters,
+        statistics.images,
+        statistics.rows,
+        metrics,
+        {name: round(value, 2) for name, value in seconds.items()},
+        solution.remarks,
+    )
+    measured = {key: value for key, value in asdict(result).items() if key != "model"}
+    atomic.write_json(output / FIT_NAME, described | measured)
+    return result
+
+
+def _collected(cache: FeatureCache, config: Config, output: Path, on_progress: Progress) -> Statistics:
+    plan = make_plan(cache, config, on_progress)
+    return collect(cache, plan, output / STATISTICS_NAME, 0, len(cache), on_progress)
+
+
+def _merged(parts: Sequence[Path], config: Config, output: Path) -> Statistics:
+    statistics = load_statistics(parts[0])
+    options = statistics.plan.identity.head_config
+    if options != asdict(config):
+        raise UserError(f"{parts[0]} was collected with the options {options}, not {asdict(config)}; give the same.")
+    for path in parts[1:]:
+        statistics.merge(load_statistics(path))
+    statistics.save(output / STATISTICS_NAME)
+    return statistics
+
+
+def _claim(output: Path, described: dict[str, Any]) -> None:
+    """Record what the folder is for, or check that it is for the same."""
+    path = output / FIT_NAME
+    if path.is_file():
+        recorded = atomic.read_json(path)
+        for key, value in described.items():
+            if recorded.get(key) != value:
+                raise UserError(f"{output} holds a fit with another {key}; choose another folder with -o.")
+    elif output.exists() and any(not item.name.startswith(".") for item in output.iterdir()):
+        raise UserError(f"{output} is not empty and holds no fit; choose another folder with -o.")
+    else:
+        atomic.write_json(path, described)
+
+
+def _token(*parts: object) -> str:
+    """Digest of what a round depends on."""
+    return hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).hexdigest()

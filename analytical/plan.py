@@ -1,0 +1,144 @@
+"""What is fixed before the pass: classes, anchors, the centring of rows and the principal components.
+
+All of it comes from the annotations and a survey of at most ``SURVEY_IMAGES`` images, so that parts of one cache, taken
+by different processes, agree on it to the bit.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detheads.analytical.anchors import fit_anchors
+from detheads.analytical.closed_form import ClosedForm, Config
+from detheads.analytical.moments import ClassMoments
+from detheads.cache.reader import FeatureCache
+from detheads.errors import UserError
+from detheads.heads import registry
+from detheads.heads.blocks import join_main
+from detheads.training.checkpoint import Checkpoint
+
+SURVEY_IMAGES = 128
+"""Images that tell the approximate mean and the principal components."""
+
+BATCH = 8
+"""Images read at once."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with a step's name, images done and images in all."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The frame of a fit.
+
+    Attributes:
+        identity: what the fit is for (as a checkpoint without weights).
+        tensors: ``anchors [A, 2]``, ``center [d]``, ``components [d, p]``, ``pilot [dimensions]``.
+    """
+
+    identity: Checkpoint
+    tensors: dict[str, Tensor]
+
+    def description(self) -> dict[str, Any]:
+        """JSON values of everything but the tensors; equal for parts that may be merged."""
+        found = asdict(self.identity)
+        for key in ("tensors", "metrics", "progress", "checkpoint_sha256", "cache_sha256", "dataset_sha256"):
+            found.pop(key)
+        return json.loads(json.dumps(found))
+
+    def build_head(self) -> ClosedForm:
+        """The head with anchors and components, everything else unsolved."""
+        identity = self.identity
+        head = registry.build(identity.head_name, identity.feature_spec, len(identity.categories), identity.head_config)
+        assert isinstance(head, ClosedForm)
+        for name in ("anchors", "center", "components"):
+            getattr(head, name).copy_(self.tensors[name])
+        return head.eval().requires_grad_(False)
+
+
+def select_classes(cache: FeatureCache, names: Sequence[str]) -> FeatureCache:
+    """The cache with the named classes only; all of them when no name is given.
+
+    Raises:
+        UserError: when the dataset has no such class.
+    """
+    known = cache.dataset.class_names
+    for name in names:
+        if name not in known:
+            raise UserError(f"{cache.folder} has no class {name!r}; it has {', '.join(known)}.")
+    if not names:
+        return cache
+    return cache.restricted([category for category in cache.dataset.categories if category.name in names])
+
+
+@torch.inference_mode()
+def make_plan(cache: FeatureCache, config: Config, on_progress: Progress) -> Plan:
+    """Anchors from all boxes of ``cache``, mean and components from a survey of its features.
+
+    Raises:
+        UserError: when the cache holds no object, or a component count that the features do not have.
+    """
+    boxes = torch.cat([cache.targets(index).boxes for index in range(len(cache))])
+    if not len(boxes):
+        names = ", ".join(cache.dataset.class_names)
+        raise UserError(f"{cache.folder} holds no object of {names}; there is nothing to fit.")
+    settings = cache.manifest.settings
+    identity = Checkpoint(
+        head_name="closed_form",
+        head_config=asdict(config),
+        feature_spec=cache.feature_spec,
+        categories=cache.dataset.categories,
+        backbone_name=settings.backbone,
+        backbone_timm_name=settings.timm_name,
+        backbone_licence=settings.licence,
+        backbone_weights_sha256=settings.weights_sha256,
+        cache_sha256=cache.sha256,
+        dataset_sha256=cache.manifest.annotations_sha256,
+    )
+    tensors = {"anchors": fit_anchors(boxes), "center": torch.zeros(0), "components": torch.zeros(0)}
+    head = registry.build("closed_form", cache.feature_spec, len(cache.dataset.categories), asdict(config))
+    assert isinstance(head, ClosedForm)
+    if config.components > len(head.center):
+        raise UserError(f"the features have {len(head.center)} channels, too few for {config.components} components.")
+    tensors |= {"center": head.center, "components": head.components}
+    count = min(SURVEY_IMAGES, len(cache))
+    chosen = [index * len(cache) // count for index in range(count)]
+    if config.compressed:
+        tensors |= _principal_components(cache, chosen, config.components, on_progress)
+    plan = Plan(identity, tensors)
+    tensors["pilot"] = _mean_row(plan.build_head(), cache, chosen, on_progress)
+    return plan
+
+
+def _principal_components(
+    cache: FeatureCache, chosen: Sequence[int], count: int, on_progress: Progress
+) -> dict[str, Tensor]:
+    """Leading components of the standardised channels, scaled to unit variance."""
+    moments: ClassMoments | None = None
+    for start in range(0, len(chosen), BATCH):
+        joined = join_main(cache.features(chosen[start : start + BATCH]), cache.feature_spec)
+        rows = joined.permute(0, 2, 3, 1).flatten(0, 2)
+        moments = moments or ClassMoments(1, rows.mean(dim=0))
+        moments.add(rows, torch.zeros(len(rows), dtype=torch.int64))
+        on_progress("survey", min(start + BATCH, len(chosen)), len(chosen))
+    assert moments is not None
+    covariance = moments.covariance()[0]
+    deviation = covariance.diagonal().sqrt().clamp(min=1e-12)
+    values, vectors = torch.linalg.eigh(covariance / deviation.outer(deviation))  # ascending
+    leading = vectors[:, -count:].flip(1) / values[-count:].flip(0).clamp(min=1e-12).sqrt()
+    return {"center": moments.mean()[0].float(), "components": (leading / deviation[:, None]).float()}
+
+
+def _mean_row(head: ClosedForm, cache: FeatureCache, chosen: Sequence[int], on_progress: Progress) -> Tensor:
+    """The mean of what the first stage sees, ``[dimensions]``."""
+    total, rows = torch.zeros(head.dimensions, dtype=torch.float64), 0
+    for start in range(0, len(chosen), BATCH):
+        for level in head.level_rows(cache.features(chosen[start : start + BATCH])):
+            total += level.sum(dim=(0, 1)).double()
+            rows += level.shape[0] * level.shape[1]
+        on_progress("survey", min(start + BATCH, len(chosen)), len(chosen))
+    return (total / rows).float()

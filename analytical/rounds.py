@@ -1,0 +1,168 @@
+"""A refinement round: from the boxes that the solved detector leaves, how good each is and where it should move.
+
+Each round is one more pass over the cache and two ridge problems: the IoU with an object of each class, over all
+boxes; and the offsets to the matched object, over the boxes that have one, weighted by IoU.
+"""
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialise
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from detheads import atomic
+from detheads.analytical.anchors import encode, sides_of
+from detheads.analytical.closed_form import ClosedForm
+from detheads.analytical.estimators import ridge_from_moments
+from detheads.analytical.moments import RidgeMoments
+from detheads.analytical.plan import BATCH, Progress
+from detheads.analytical.solve import Solution, put_ridge
+from detheads.analytical.statistics import SAVE_SECONDS
+from detheads.cache.reader import FeatureCache
+from detheads.errors import UserError
+from detheads.heads.blocks import join_main
+from detheads.heads.contract import Targets
+
+MATCHED = 0.4
+"""From this IoU on a box is taken for an object's, and tells how boxes should move towards it."""
+
+RANDOM_SEED = 0
+RANDOM_SPREAD = 1.5
+"""Of the random features: their argument has about this standard deviation."""
+
+
+@dataclass
+class RoundMoments:
+    """The two ridge problems of a round, the random features drawn for it, and how many images they hold."""
+
+    scores: RidgeMoments
+    offsets: RidgeMoments
+    random_weight: Tensor
+    random_bias: Tensor
+    images: int = 0
+
+    def save(self, path: Path, token: str) -> None:
+        """Write the state atomically; ``token`` says what it belongs to."""
+        tensors = {"random_weight": self.random_weight, "random_bias": self.random_bias}
+        for prefix, moments in (("scores.", self.scores), ("offsets.", self.offsets)):
+            tensors |= {prefix + name: value.clone() for name, value in moments.tensors().items()}
+        atomic.write_bytes(path, serialise(tensors, {"token": token, "images": str(self.images)}))
+
+
+@torch.inference_mode()
+def solve_round(
+    cache: FeatureCache,
+    head: ClosedForm,
+    index: int,
+    alpha: float,
+    path: Path,
+    token: str,
+    solution: Solution,
+    on_progress: Progress,
+) -> None:
+    """Solve round ``index`` of a head whose earlier stages are solved, and put it into the head.
+
+    Args:
+        alpha: penalty of both ridge regressions.
+        path: where the state is kept; a killed pass goes on from there when ``token`` is the same.
+        token: digest of everything that the pass depends on.
+
+    Raises:
+        UserError: when no box overlaps an object well enough to learn from.
+    """
+    moments = _resumed(path, token)
+    if moments is not None:
+        _put_random_features(head, index, moments)
+    saved = time.monotonic()
+    for position in range(moments.images if moments else 0, len(cache), BATCH):
+        images = range(position, min(position + BATCH, len(cache)))
+        boxes, inputs = _seen(head, cache, images, index)
+        if moments is None:
+            moments = _fresh(head, inputs)
+            _put_random_features(head, index, moments)
+        _add(moments, head.rounds[index].expand(inputs), boxes, [cache.targets(image) for image in images])
+        moments.images = images[-1] + 1
+        on_progress(f"round {index + 1}", moments.images, len(cache))
+        if time.monotonic() - saved > SAVE_SECONDS:
+            moments.save(path, token)
+            saved = time.monotonic()
+    assert moments is not None
+    moments.save(path, token)
+    if not moments.offsets.weight:
+        raise UserError(
+            f"no box overlaps an object with an IoU of {MATCHED} or more, so round {index + 1} has nothing to learn "
+            "from; fit with --rounds 0, or give more images."
+        )
+    for name, problem in (("score", moments.scores), ("offset", moments.offsets)):
+        title = f"round{index}_{name}"
+        ridge = solution.noting(title, lambda problem=problem: ridge_from_moments(problem, alpha))
+        solution.estimators[title] = ridge
+        put_ridge(ridge, getattr(head.rounds[index], f"{name}_weight"), getattr(head.rounds[index], f"{name}_bias"))
+
+
+def _seen(head: ClosedForm, cache: FeatureCache, images: range, index: int) -> tuple[Tensor, Tensor]:
+    """Boxes ``[B, P, 4]`` that enter the round, and what it sees of them ``[B, P, inputs]``."""
+    features = cache.features(images)
+    boxes, scores = head.refined(features, *head.proposals(features), index)
+    base = head.compress(join_main(features, head.spec))
+    return boxes, head.region_inputs(base, boxes, scores)
+
+
+def _fresh(head: ClosedForm, inputs: Tensor) -> RoundMoments:
+    """No image yet; random features that suit the spread of the first inputs."""
+    rows = inputs.flatten(0, 1)
+    hidden, size = head.config.hidden, rows.shape[1]
+    generator = torch.Generator().manual_seed(RANDOM_SEED)
+    mean, deviation = rows.mean(dim=0), rows.std(dim=0).clamp(min=1e-6)
+    weight = torch.randn(size, hidden, generator=generator) * RANDOM_SPREAD / (deviation[:, None] * math.sqrt(size))
+    bias = 0.5 * torch.randn(hidden, generator=generator) - mean @ weight
+    pilot = torch.cat((mean, (rows @ weight + bias).relu().mean(dim=0)))
+    return RoundMoments(RidgeMoments(pilot, head.num_classes), RidgeMoments(pilot, 4), weight, bias)
+
+
+def _put_random_features(head: ClosedForm, index: int, moments: RoundMoments) -> None:
+    head.rounds[index].random_weight.copy_(moments.random_weight)
+    head.rounds[index].random_bias.copy_(moments.random_bias)
+
+
+def _add(moments: RoundMoments, rows: Tensor, boxes: Tensor, targets: list[Targets]) -> None:
+    """Take the boxes of some images in: ``rows [B, P, inputs]``, ``boxes [B, P, 4]``."""
+    goals = torch.zeros(*boxes.shape[:2], moments.scores.outputs)
+    for image, target in enumerate(targets):
+        if not len(target.boxes):
+            continue
+        overlap = box_iou(boxes[image], target.boxes)  # [P, M]
+        for label in target.labels.unique().tolist():
+            goals[image, :, label] = overlap[:, target.labels == label].amax(dim=1)
+        best, match = overlap.max(dim=1)
+        matched = best >= MATCHED
+        own = boxes[image, matched]
+        offsets = encode(target.boxes[match[matched]], (own[:, :2] + own[:, 2:]) / 2, sides_of(own))
+        moments.offsets.add(rows[image, matched], offsets, best[matched])
+    moments.scores.add(rows.flatten(0, 1), goals.flatten(0, 1))
+
+
+def _resumed(path: Path, token: str) -> RoundMoments | None:
+    """The state of an earlier pass of the same token; None where there is none, or a damaged one."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata["token"] != token:
+                return None
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        parts = [
+            RidgeMoments.from_tensors(
+                {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+            )
+            for prefix in ("scores.", "offsets.")
+        ]
+        return RoundMoments(*parts, tensors["random_weight"], tensors["random_bias"], int(metadata["images"]))
+    except (SafetensorError, KeyError, ValueError):
+        return None

@@ -1,0 +1,193 @@
+"""From statistics to the first stage of the detector: discriminants and ridge regressions, solved by scikit-learn."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import Ridge
+from torch import Tensor
+
+from detheads.analytical.anchors import ANCHORS
+from detheads.analytical.closed_form import ClosedForm, Discriminant, Mixture
+from detheads.analytical.estimators import Estimator, RidgePoint, lda_from_moments, ridge_from_moments, ridge_path
+from detheads.analytical.moments import ClassMoments, RidgeMoments
+from detheads.analytical.statistics import Statistics
+from detheads.errors import UserError
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """How strongly the solves are regularised.
+
+    Attributes:
+        shrinkage: share of the identity in each covariance (scikit-learn's ``shrinkage``), 0 to 1.
+        alpha: ridge penalty of anchors and boxes.
+        region_alpha: ridge penalty of the rounds.
+    """
+
+    shrinkage: float = 0.01
+    alpha: float = 100.0
+    region_alpha: float = 300.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.shrinkage <= 1:
+            raise UserError(f"--shrinkage must be between 0 and 1, not {self.shrinkage}.")
+        for name in ("alpha", "region_alpha"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise UserError(f"--{name.replace('_', '-')} must be 0 or more, not {getattr(self, name)}.")
+
+
+@dataclass
+class Solution:
+    """What the solves gave: the fitted scikit-learn estimators by name, and what the user should know of them."""
+
+    estimators: dict[str, Estimator] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+    def noting(self, name: str, solve: Callable[[], Result]) -> Result:
+        """Call ``solve``; its warnings become remarks that name the problem they belong to."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            result = solve()
+        for text in dict.fromkeys(str(warning.message) for warning in caught):
+            self.remarks.append(f"{name}: {text}")
+        return result
+
+
+def solve_first_stage(statistics: Statistics, strengths: Strengths, head: ClosedForm) -> Solution:
+    """Solve the discriminants, anchor classifiers and box regressions, and put them into ``head``.
+
+    A level without objects, or an anchor with fewer objects than ``PLACE`` more than none, is solved from the objects
+    of all levels or anchors, with a remark.
+
+    Raises:
+        UserError: when no cell stands for an object of some class.
+    """
+    solution = Solution()
+    names = [category.name for category in statistics.plan.identity.categories]
+    counts = torch.stack([level.weight for level in statistics.classes]).sum(dim=0)[1:]
+    missing = [name for name, count in zip(names, counts.tolist(), strict=True) if not count]
+    if missing:
+        raise UserError(
+            f"no cell stands for an object of {', '.join(missing)}; name other classes with --class, or add images."
+        )
+    if isinstance(head.classifier, Discriminant):
+        _solve_discriminants(statistics, strengths, head.classifier, solution)
+    elif isinstance(head.classifier, Mixture):
+        _solve_mixture(statistics, strengths, head.classifier)
+    everywhere = _sum(statistics.anchors)
+    for level, moments in enumerate(statistics.anchors):
+        own = _enough(moments, everywhere, f"level {level}", solution)
+        ridge = solution.noting(f"anchor level {level}", lambda own=own: ridge_from_moments(own, strengths.alpha))
+        solution.estimators[f"anchor_level{level}"] = ridge
+        put_ridge(ridge, head.anchor_weight[level], head.anchor_bias[level])
+    everywhere = _sum(statistics.boxes)
+    weights = head.box_weight.view(-1, ANCHORS, 4)
+    for anchor, moments in enumerate(statistics.boxes):
+        own = _enough(moments, everywhere, f"anchor {anchor}", solution)
+        ridge = solution.noting(f"box anchor {anchor}", lambda own=own: ridge_from_moments(own, strengths.alpha))
+        solution.estimators[f"box_anchor{anchor}"] = ridge
+        put_ridge(ridge, weights[:, anchor], head.box_bias.view(ANCHORS, 4)[anchor])
+    return solution
+
+
+def sweep_anchors(statistics: Statistics, alphas: Sequence[float]) -> dict[str, list[RidgePoint]]:
+    """Ridge regressions of each level's anchor classifier for many penalties, without another pass."""
+    return {
+        f"anchor_level{level}": ridge_path(moments, alphas)
+        for level, moments in enumerate(statistics.anchors)
+        if moments.weight > 1
+    }
+
+
+def _solve_discriminants(
+    statistics: Statistics, strengths: Strengths, classifier: Discriminant, solution: Solution
+) -> None:
+    groups = sorted(set(classifier.groups))
+    everything = _sum(statistics.classes)
+    for group in groups:
+        moments = everything if len(groups) == 1 else statistics.classes[group]
+        name = "discriminant" if len(groups) == 1 else f"discriminant_level{group}"
+        if not (moments.weight > 0).all():
+            solution.remarks.append(f"{name}: a class has no cell on this level; all levels were taken together.")
+            moments = everything
+        lda = solution.noting(name, lambda moments=moments: lda_from_moments(moments, shrinkage=strengths.shrinkage))
+        solution.estimators[name] = lda
+        weight, bias = log_odds(lda)
+        classifier.weight[group].copy_(weight)
+        classifier.bias[group].copy_(bias)
+
+
+def log_odds(lda: LinearDiscriminantAnalysis) -> tuple[Tensor, Tensor]:
+    """Weights ``[d, K]`` and biases ``[K]`` of the log-odds of each class against the first (background)."""
+    coefficients, intercept = np.atleast_2d(lda.coef_), np.atleast_1d(lda.intercept_)
+    if len(coefficients) > 1:  # scikit-learn keeps one function a class, and their difference for two classes
+        coefficients, intercept = coefficients[1:] - coefficients[:1], intercept[1:] - intercept[:1]
+    return torch.from_numpy(coefficients.T.copy()).float(), torch.from_numpy(intercept.copy()).float()
+
+
+def _solve_mixture(statistics: Statistics, strengths: Strengths, classifier: Mixture) -> None:
+    """A Gaussian a class and level; one without rows takes no part (its share is zero)."""
+    total = sum(float(level.weight.sum()) for level in statistics.classes)
+    if statistics.classes[0].scatter == "pooled":
+        raise UserError("a Gaussian mixture needs a covariance for each class, which so many classes do not have.")
+    for level, moments in enumerate(statistics.classes):
+        present = moments.weight > 0
+        kept = _only(moments, present)
+        means, covariances = kept.mean(), kept.covariance()
+        rows = iter(zip(means, covariances, strict=True))
+        for group, there in enumerate(present.tolist()):
+            if not there:
+                classifier.log_share[group, level] = -1e9
+                continue
+            mean, covariance = next(rows)
+            size = len(mean)
+            spread = covariance.diagonal().mean().clamp(min=1e-12)
+            # One Gaussian has few rows to its name: the floor keeps its inverse covariance finite.
+            strength = max(strengths.shrinkage, min(1.0, size / float(moments.weight[group])) / 2)
+            shrunk = (1 - strength) * covariance + strength * spread * torch.eye(size, dtype=torch.float64)
+            inverse_root = torch.linalg.inv(torch.linalg.cholesky(shrunk)).T  # W with W W^T the inverse
+            classifier.whitening[group, level].copy_(inverse_root)
+            classifier.mean[group, level].copy_(mean)
+            share = torch.log(moments.weight[group] / total) + inverse_root.diagonal().log().sum()
+            classifier.log_share[group, level] = float(share)
+
+
+def _only(moments: ClassMoments, present: Tensor) -> ClassMoments:
+    tensors = moments.tensors()
+    for name in ("weight", "first", "second"):
+        tensors[name] = tensors[name][present]
+    return ClassMoments.from_tensors(tensors)
+
+
+Moments = TypeVar("Moments", ClassMoments, RidgeMoments)
+
+
+def _sum(moments: Sequence[Moments]) -> Moments:
+    total = deepcopy(moments[0])
+    for each in moments[1:]:
+        total.merge(each)
+    return total
+
+
+def _enough(own: RidgeMoments, everywhere: RidgeMoments, what: str, solution: Solution) -> RidgeMoments:
+    """The moments to solve: a problem's own, or all together where it has fewer rows than anchors."""
+    if own.weight >= ANCHORS:
+        return own
+    solution.remarks.append(
+        f"{what} has {own.weight:.0f} cells with an object, fewer than the {ANCHORS} anchors; it was solved from all."
+    )
+    return everywhere
+
+
+def put_ridge(ridge: Ridge, weight: Tensor, bias: Tensor) -> None:
+    """Copy a fitted ridge regression into ``weight [inputs, outputs]`` and ``bias [outputs]``."""
+    weight.copy_(torch.from_numpy(np.atleast_2d(ridge.coef_).T.copy()))
+    bias.copy_(torch.from_numpy(np.atleast_1d(ridge.intercept_).copy()))

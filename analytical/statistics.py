@@ -1,0 +1,225 @@
+"""The pass over a feature cache: sums for the discriminants and for every ridge regression of the first stage.
+
+The state has a fixed size whatever the number of images, is saved every ``SAVE_SECONDS`` (a killed pass goes on from
+there), and adds up: parts of a cache, taken by several processes or machines, merge into the statistics of the whole.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialise
+from torch import Tensor
+
+from detheads import atomic
+from detheads.analytical.anchors import ANCHORS, encode, nearest_anchor
+from detheads.analytical.assignment import assign_cells
+from detheads.analytical.closed_form import PLACE, ClosedForm
+from detheads.analytical.moments import ClassMoments, RidgeMoments
+from detheads.analytical.plan import BATCH, Plan, Progress
+from detheads.cache.reader import FeatureCache
+from detheads.data.dataset import Category
+from detheads.errors import UserError
+from detheads.heads.contract import FeatureLayer, FeatureSpec, Targets
+from detheads.training.checkpoint import Checkpoint
+
+SAVE_SECONDS = 60.0
+
+PER_CLASS_LIMIT = 8
+"""Up to this many classes each has its own scatter (and a Gaussian mixture can be made); beyond, they share one."""
+
+_FORMAT = "detheads.statistics"
+
+
+@dataclass
+class Statistics:
+    """Sums over images, and which images.
+
+    Attributes:
+        plan: what the rows mean.
+        classes: for each level, moments of background (class 0) and the classes.
+        anchors: for each level, the ridge problem "which anchor", over the cells that stand for an object.
+        boxes: for each anchor, the ridge problem "where is the box".
+        parts: ``(cache_sha256, first, end)`` of the images summed.
+    """
+
+    plan: Plan
+    classes: list[ClassMoments]
+    anchors: list[RidgeMoments]
+    boxes: list[RidgeMoments]
+    parts: list[tuple[str, int, int]] = field(default_factory=list)
+
+    @classmethod
+    def empty(cls, plan: Plan) -> "Statistics":
+        """No image yet."""
+        classes, levels = 1 + len(plan.identity.categories), int(plan.identity.head_config["levels"])
+        pilot = plan.tensors["pilot"]
+        inputs = torch.cat((pilot, torch.zeros(PLACE)))
+        scatter = "per_class" if classes <= 1 + PER_CLASS_LIMIT else "pooled"
+        return cls(
+            plan,
+            [ClassMoments(classes, pilot, scatter) for _ in range(levels)],  # type: ignore[arg-type]
+            [RidgeMoments(inputs, ANCHORS) for _ in range(levels)],
+            [RidgeMoments(inputs, 4) for _ in range(ANCHORS)],
+        )
+
+    @property
+    def images(self) -> int:
+        """Number of images summed."""
+        return sum(end - first for _, first, end in self.parts)
+
+    @property
+    def rows(self) -> int:
+        """Number of cells summed."""
+        return round(sum(float(level.weight.sum()) for level in self.classes))
+
+    def add(self, head: ClosedForm, levels: list[Tensor], targets: list[Targets]) -> None:
+        """Take the cells of some images in: ``head.level_rows`` of them and their objects."""
+        anchors, place = self.plan.tensors["anchors"], head.places()
+        objects = [assign_cells(head.points, head.strides, target.boxes) for target in targets]
+        start = 0
+        for level, rows in enumerate(levels):
+            cells = slice(start, start + rows.shape[1])
+            start += rows.shape[1]
+            labels, inputs, boxes, centers = [], [], [], []
+            for image, target in enumerate(targets):
+                owner = objects[image][cells]
+                taken = owner >= 0
+                owner = owner[taken]
+                label = torch.zeros(len(taken), dtype=torch.int64)
+                label[taken] = target.labels[owner] + 1
+                labels.append(label)
+                inputs.append(torch.cat((rows[image, taken], place[cells][taken]), dim=1))
+                boxes.append(target.boxes[owner])
+                centers.append(head.points[cells][taken])
+            self.classes[level].add(rows.flatten(0, 1), torch.cat(labels))
+            found = torch.cat(boxes)
+            if len(found):
+                self._add_objects(level, torch.cat(inputs), found, torch.cat(centers), anchors)
+
+    def _add_objects(self, level: int, inputs: Tensor, boxes: Tensor, centers: Tensor, anchors: Tensor) -> None:
+        nearest = nearest_anchor(boxes, anchors)
+        self.anchors[level].add(inputs, torch.nn.functional.one_hot(nearest, ANCHORS).to(inputs.dtype))
+        offsets = encode(boxes, centers, anchors[nearest])
+        for anchor in nearest.unique().tolist():
+            own = nearest == anchor
+            self.boxes[anchor].add(inputs[own], offsets[own])
+
+    def merge(self, other: "Statistics") -> None:
+        """Add the statistics of other images.
+
+        Raises:
+            UserError: when they were made for another backbone, size, classes or options, or share images.
+        """
+        mine, its = self.plan.description(), other.plan.description()
+        for key, value in mine.items():
+            if its[key] != value:
+                raise UserError(f"statistics of different {key} cannot be merged: {value} and {its[key]}.")
+        for key in ("anchors", "center", "components"):
+            if not torch.equal(self.plan.tensors[key], other.plan.tensors[key]):
+                raise UserError(
+                    f"statistics of different {key} cannot be merged; take parts of one cache with --part I/N."
+                )
+        for sha256, first, end in other.parts:
+            if any(sha256 == known and first < stop and start < end for known, start, stop in self.parts):
+                raise UserError(f"both statistics hold images {first} to {end} of one cache; give each part once.")
+        for own, given in zip(
+            (*self.classes, *self.anchors, *self.boxes), (*other.classes, *other.anchors, *other.boxes), strict=True
+        ):
+            own.merge(given)  # type: ignore[arg-type]
+        self.parts = sorted([*self.parts, *other.parts])
+
+    def save(self, path: Path) -> None:
+        """Write the state atomically to one safetensors file."""
+        tensors = {f"plan.{name}": value for name, value in self.plan.tensors.items()}
+        for kind, moments in self._moments().items():
+            for index, each in enumerate(moments):
+                tensors |= {f"{kind}.{index}.{name}": value for name, value in each.tensors().items()}
+        described = {"plan": asdict(replace(self.plan.identity, tensors={})), "parts": self.parts}
+        # Some tensors share a pilot, which the file format refuses.
+        tensors = {name: value.contiguous().clone() for name, value in tensors.items()}
+        atomic.write_bytes(path, serialise(tensors, {_FORMAT: json.dumps(described, ensure_ascii=False)}))
+
+    def _moments(self) -> Mapping[str, list[Any]]:
+        return {"classes": self.classes, "anchors": self.anchors, "boxes": self.boxes}
+
+
+def load_statistics(path: Path) -> Statistics:
+    """Read what :meth:`Statistics.save` wrote.
+
+    Raises:
+        UserError: when the file is missing, damaged or something else.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; make it with 'detheads analytical collect'.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            described = json.loads((file.metadata() or {})[_FORMAT])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        identity = described["plan"]
+        spec = identity.pop("feature_spec")
+        identity["feature_spec"] = FeatureSpec(
+            tuple(FeatureLayer(**layer) for layer in spec["layers"]), tuple(spec["main"]), spec["height"], spec["width"]
+        )
+        identity["categories"] = tuple(Category(**category) for category in identity["categories"])
+        plan = Plan(
+            Checkpoint(**identity),
+            {name.removeprefix("plan."): value for name, value in tensors.items() if name.startswith("plan.")},
+        )
+        statistics = Statistics.empty(plan)
+        for kind, moments in statistics._moments().items():
+            for index, each in enumerate(moments):
+                prefix = f"{kind}.{index}."
+                moments[index] = type(each).from_tensors(
+                    {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+                )
+        statistics.parts = [(str(sha256), int(first), int(end)) for sha256, first, end in described["parts"]]
+        return statistics
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} is damaged or holds no statistics of this version ({error}); delete it and collect them again."
+        ) from None
+
+
+@torch.inference_mode()
+def collect(cache: FeatureCache, plan: Plan, path: Path, first: int, end: int, on_progress: Progress) -> Statistics:
+    """Sum images ``first`` to ``end`` of a cache; the state is kept in ``path`` and taken up again from there.
+
+    Raises:
+        UserError: when ``path`` holds statistics of another plan or other images.
+    """
+    sha256 = cache.sha256
+    statistics = _resumed(path, plan, sha256, first, end) or Statistics.empty(plan)
+    start = statistics.parts[0][2] if statistics.parts else first
+    head = plan.build_head()
+    saved = time.monotonic()
+    for position in range(start, end, BATCH):
+        stop = min(position + BATCH, end)
+        indices = range(position, stop)
+        levels = head.level_rows(cache.features(indices))
+        statistics.add(head, levels, [cache.targets(index) for index in indices])
+        statistics.parts = [(sha256, first, stop)]
+        on_progress("statistics", stop - first, end - first)
+        if time.monotonic() - saved > SAVE_SECONDS:
+            statistics.save(path)
+            saved = time.monotonic()
+    statistics.save(path)
+    return statistics
+
+
+def _resumed(path: Path, plan: Plan, sha256: str, first: int, end: int) -> Statistics | None:
+    if not path.is_file():
+        return None
+    found = load_statistics(path)
+    same_plan = found.plan.description() == plan.description() and all(
+        torch.equal(found.plan.tensors[key], value) for key, value in plan.tensors.items()
+    )
+    same_images = len(found.parts) == 1 and found.parts[0][:2] == (sha256, first) and found.parts[0][2] <= end
+    if not (same_plan and same_images):
+        raise UserError(f"{path} holds statistics of other images or options; delete it or choose another folder.")
+    return found
