@@ -85,7 +85,7 @@ def lda_from_moments(
     """
     if moments.classes < 2:
         raise ValueError("linear discriminant analysis needs at least two classes.")
-    means, covariance = moments.mean().cpu(), moments.covariance().cpu()
+    means, covariance = moments.mean(), moments.covariance()
     shares = _checked_priors(moments.weight if priors is None else priors, moments.classes).cpu()
     pooled = moments.scatter == "pooled"
     within = covariance[0] if pooled else (shares[:, None, None] * covariance).sum(0)
@@ -140,7 +140,7 @@ def ridge_path(moments: RidgeMoments, alphas: Sequence[float]) -> list[RidgePoin
         UserWarning: when the Gram matrix is singular and a penalty too small, which was raised.
     """
     problem = _RidgeProblem(moments)
-    scatter = moments.target_scatter.cpu()
+    scatter = moments.target_scatter
     positive = problem.eigenvalues.clamp(min=0)
     points = []
     for alpha in alphas:
@@ -262,12 +262,12 @@ class _RidgeProblem:
     """``2d`` rows and targets with the means, centred Gram matrix and cross products of ridge moments."""
 
     def __init__(self, moments: RidgeMoments) -> None:
-        self.gram, self.cross = moments.gram.cpu(), moments.cross.cpu()
+        self.gram, self.cross = moments.gram, moments.cross
         self.eigenvalues = torch.linalg.eigvalsh(self.gram)
         self.singular = _vanishes(self.eigenvalues, moments.resolution)
         half_rows, half_targets = self._reduced(moments.resolution) if self.singular else self._triangular()
-        self.rows = _pairs(moments.input_mean.cpu(), half_rows).numpy()
-        self.targets = _pairs(moments.target_mean.cpu(), half_targets).numpy()
+        self.rows = _pairs(moments.input_mean, half_rows).numpy()
+        self.targets = _pairs(moments.target_mean, half_targets).numpy()
 
     def _triangular(self) -> tuple[Tensor, Tensor]:
         """``R`` and ``T`` with ``2 R'R`` the Gram matrix and ``2 R'T`` the cross products; ``R`` triangular."""

@@ -71,3 +71,49 @@ def train(
             f"ratio {result.ratio:.3f}, peak memory {result.peak_memory_mb:.0f} MB ({result.steps} steps each)"
         ),
     )
+
+
+@app.command()
+def analytical(
+    rows: Annotated[int, typer.Option(min=1000, help="Rows of the streamed pass.")] = 200_000,
+    dimensions: Annotated[int, typer.Option(min=1, help="Channels of a row.")] = 768,
+    fit_rows: Annotated[int, typer.Option(min=1000, help="Rows of the fit against scikit-learn.")] = 40_000,
+    repeats: Annotated[int, typer.Option(min=1, help="Fits of each kind.")] = 3,
+    memory: Annotated[bool, typer.Option("--memory", help="Measure peak memory, too (takes minutes).")] = False,
+    memory_rows: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1000, help="Measure the memory of a fit to so many rows; repeatable (--memory: 200000, 5 million)."
+        ),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Rows a second of the closed form's pass over those of the bare matrix product; its fit against scikit-learn's."""
+    from detheads.analytical.bench import AnalyticalBench, bench_analytical
+
+    sizes = memory_rows or ([200_000, 5_000_000] if memory else [])
+
+    def render(result: AnalyticalBench) -> str:
+        streaming, fit = result.streaming, result.fit
+        lines = [
+            f"pass {streaming.streamed:,.0f} rows/s, bare product {streaming.product:,.0f} rows/s, "
+            f"ratio {streaming.ratio:.3f} ({streaming.rows:,} rows of {result.dimensions}, {result.threads} threads)",
+            f"fit {fit.streamed:.2f} s, scikit-learn {fit.svd:.2f} s (svd, its default) and {fit.lsqr:.2f} s (lsqr), "
+            f"{fit.svd_ratio:.1f} and {fit.lsqr_ratio:.1f} times as long ({fit.rows:,} rows)",
+            *(f"peak memory {m.peak_memory_mb:.0f} MB at {m.rows:,} rows ({m.seconds:.0f} s)" for m in result.memory),
+            f"estimate, not measured: the pass over {streaming.estimated_rows:,} rows takes "
+            f"{streaming.estimated_minutes:.1f} minutes",
+        ]
+        return "\n".join(lines)
+
+    with progress() as bar:
+        task = bar.add_task("measuring", total=len(sizes) + 2)
+        result = bench_analytical(
+            rows,
+            dimensions,
+            fit_rows,
+            repeats,
+            sizes,
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    emit(asdict(result), as_json, lambda console: console.print(render(result)))
