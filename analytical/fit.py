@@ -11,7 +11,7 @@ from typing import Any
 from detheads import __version__, atomic
 from detheads.analytical.closed_form import Config
 from detheads.analytical.estimators import save_estimators
-from detheads.analytical.plan import Progress, make_plan
+from detheads.analytical.plan import Plan, Progress, make_plan
 from detheads.analytical.rounds import solve_round
 from detheads.analytical.solve import Strengths, solve_first_stage
 from detheads.analytical.statistics import Statistics, collect, load_statistics
@@ -96,11 +96,15 @@ def fit(
     }
     _claim(output, described)
     started = time.perf_counter()
-    statistics = _merged(parts, config, output) if parts else _collected(cache, config, output, on_progress)
+    plan = make_plan(cache, config, on_progress)
+    if parts:
+        statistics = _merged(parts, plan, output)
+    else:
+        statistics = collect(cache, plan, output / STATISTICS_NAME, 0, len(cache), on_progress)
     seconds["statistics"] = time.perf_counter() - started
 
     started = time.perf_counter()
-    head = statistics.plan.build_head()
+    head = plan.build_head()
     solution = solve_first_stage(statistics, strengths, head)
     seconds["solve"] = time.perf_counter() - started
 
@@ -121,7 +125,7 @@ def fit(
     seconds["evaluation"] = time.perf_counter() - started
 
     save_estimators(output / ESTIMATORS_NAME, solution.estimators)
-    checkpoint = replace(statistics.plan.identity, metrics=metrics, tensors=head.state_dict())
+    checkpoint = replace(plan.identity, metrics=metrics, tensors=head.state_dict())
     save_checkpoint(checkpoint_path(output, "best"), checkpoint)
     parameters = parameters_of(head.requires_grad_(True))
     result = FitResult(
@@ -138,18 +142,13 @@ def fit(
     return result
 
 
-def _collected(cache: FeatureCache, config: Config, output: Path, on_progress: Progress) -> Statistics:
-    plan = make_plan(cache, config, on_progress)
-    return collect(cache, plan, output / STATISTICS_NAME, 0, len(cache), on_progress)
-
-
-def _merged(parts: Sequence[Path], config: Config, output: Path) -> Statistics:
-    statistics = load_statistics(parts[0])
-    options = statistics.plan.identity.head_config
-    if options != asdict(config):
-        raise UserError(f"{parts[0]} was collected with the options {options}, not {asdict(config)}; give the same.")
-    for path in parts[1:]:
-        statistics.merge(load_statistics(path))
+def _merged(parts: Sequence[Path], plan: Plan, output: Path) -> Statistics:
+    """The sum of statistics collected before, under the plan of this fit."""
+    statistics = Statistics.empty(plan)
+    for path in parts:
+        part = load_statistics(path)
+        plan.require_same_rows(part.plan, str(path))
+        statistics.merge(part)
     statistics.save(output / STATISTICS_NAME)
     return statistics
 

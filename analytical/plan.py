@@ -1,10 +1,9 @@
 """What is fixed before the pass: classes, anchors, the centring of rows and the principal components.
 
-All of it comes from the annotations and a survey of at most ``SURVEY_IMAGES`` images, so that parts of one cache, taken
-by different processes, agree on it to the bit.
+All of it comes from the annotations and a survey of at most ``SURVEY_IMAGES`` images, so that the parts of one cache
+that different processes take agree on it.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -36,19 +35,46 @@ class Plan:
     """The frame of a fit.
 
     Attributes:
-        identity: what the fit is for (as a checkpoint without weights).
+        identity: what the fit is for, as a checkpoint without weights.
         tensors: ``anchors [A, 2]``, ``center [d]``, ``components [d, p]``, ``pilot [dimensions]``.
     """
 
     identity: Checkpoint
     tensors: dict[str, Tensor]
 
-    def description(self) -> dict[str, Any]:
-        """JSON values of everything but the tensors; equal for parts that may be merged."""
-        found = asdict(self.identity)
-        for key in ("tensors", "metrics", "progress", "checkpoint_sha256", "cache_sha256", "dataset_sha256"):
-            found.pop(key)
-        return json.loads(json.dumps(found))
+    def require_same_rows(self, other: "Plan", what: str) -> None:
+        """Refuse another plan under which the sums would mean something else.
+
+        Raises:
+            UserError: naming what differs.
+        """
+        mine, its = self._meaning(), other._meaning()
+        for key, value in mine.items():
+            if its[key] != value:
+                raise UserError(f"{what} was collected with another {key}: {its[key]}, not {value}; collect it again.")
+        needed = ("anchors", "components") if self.identity.head_config["view"] == "context" else ("anchors",)
+        for key in needed:
+            # Processes with other thread counts round otherwise in the last bits.
+            if not torch.allclose(self.tensors[key], other.tensors[key], rtol=1e-4, atol=1e-5):
+                raise UserError(
+                    f"{what} was collected with other {key}, which come from a cache's images and boxes; "
+                    "take parts of one cache with --part I/N."
+                )
+
+    def _meaning(self) -> dict[str, Any]:
+        """What decides the meaning of the sums, besides tensors."""
+        identity = self.identity
+        options = {key: identity.head_config[key] for key in ("levels", "view")}
+        spec = identity.feature_spec
+        return {
+            "backbone": identity.backbone_name,
+            "backbone weights": identity.backbone_weights_sha256,
+            "input size": f"{spec.height}x{spec.width}",
+            "features": spec,
+            "classes": [category.name for category in identity.categories],
+            "categories": identity.categories,
+            **options,
+        }
 
     def build_head(self) -> ClosedForm:
         """The head with anchors and components, everything else unsolved."""
@@ -130,6 +156,7 @@ def _principal_components(
     deviation = covariance.diagonal().sqrt().clamp(min=1e-12)
     values, vectors = torch.linalg.eigh(covariance / deviation.outer(deviation))  # ascending
     leading = vectors[:, -count:].flip(1) / values[-count:].flip(0).clamp(min=1e-12).sqrt()
+    leading = leading * leading.gather(0, leading.abs().argmax(dim=0, keepdim=True)).sign()  # a sign of their own
     return {"center": moments.mean()[0].float(), "components": (leading / deviation[:, None]).float()}
 
 

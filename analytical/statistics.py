@@ -116,15 +116,7 @@ class Statistics:
         Raises:
             UserError: when they were made for another backbone, size, classes or options, or share images.
         """
-        mine, its = self.plan.description(), other.plan.description()
-        for key, value in mine.items():
-            if its[key] != value:
-                raise UserError(f"statistics of different {key} cannot be merged: {value} and {its[key]}.")
-        for key in ("anchors", "center", "components"):
-            if not torch.equal(self.plan.tensors[key], other.plan.tensors[key]):
-                raise UserError(
-                    f"statistics of different {key} cannot be merged; take parts of one cache with --part I/N."
-                )
+        self.plan.require_same_rows(other.plan, "the part to merge")
         for sha256, first, end in other.parts:
             if any(sha256 == known and first < stop and start < end for known, start, stop in self.parts):
                 raise UserError(f"both statistics hold images {first} to {end} of one cache; give each part once.")
@@ -216,10 +208,7 @@ def _resumed(path: Path, plan: Plan, sha256: str, first: int, end: int) -> Stati
     if not path.is_file():
         return None
     found = load_statistics(path)
-    same_plan = found.plan.description() == plan.description() and all(
-        torch.equal(found.plan.tensors[key], value) for key, value in plan.tensors.items()
-    )
-    same_images = len(found.parts) == 1 and found.parts[0][:2] == (sha256, first) and found.parts[0][2] <= end
-    if not (same_plan and same_images):
-        raise UserError(f"{path} holds statistics of other images or options; delete it or choose another folder.")
+    plan.require_same_rows(found.plan, str(path))
+    if len(found.parts) != 1 or found.parts[0][:2] != (sha256, first) or found.parts[0][2] > end:
+        raise UserError(f"{path} holds statistics of other images; delete it or choose another place with -o.")
     return found

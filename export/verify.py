@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from detheads.bundle import BundleManifest, onnx_file
-from detheads.data.dataset import Dataset, ImageRecord
+from detheads.data.dataset import Category, Dataset, ImageRecord
 from detheads.deploy import Detections, Detector
 from detheads.deploy.session import open_graph
 from detheads.errors import UserError
@@ -60,7 +60,9 @@ class _Lane:
         images = [image for _, image, _, _ in self.waiting]
         images += [images[-1]] * (self.size - len(images))
         category_ids = [entry.id for entry in detector.manifest.classes]
-        for (record, _, live, single), found in zip(self.waiting, detector.detect(images), strict=False):
+        singles = [single for _, _, _, single in self.waiting]
+        results = singles if self.size == 1 else detector.detect(images)
+        for (record, _, live, single), found in zip(self.waiting, results, strict=False):
             self.live.add(live, found)
             self.single.add(single, found)
             self.entries += to_coco_results(record.id, found.boxes, found.scores, found.labels, category_ids)
@@ -96,7 +98,7 @@ def compare(
         UserError: when the bundle is not what its manifest says, the dataset's classes are not the bundle's, the
             dataset has no boxes, or an image is missing, unreadable or of another size than annotated.
     """
-    _require_comparable(manifest, dataset)
+    dataset = _comparable(manifest, dataset)
     detector = Detector(bundle, threads=threads)
     dense = open_graph(with_dense_outputs(onnx_file(bundle, manifest)), threads=threads)
     tensors = TensorDifference()
@@ -153,8 +155,11 @@ def compare(
     )
 
 
-def _require_comparable(manifest: BundleManifest, dataset: Dataset) -> None:
+def _comparable(manifest: BundleManifest, dataset: Dataset) -> Dataset:
+    """The dataset with the bundle's classes only, where it holds further ones."""
     wanted = [(entry.id, entry.name) for entry in manifest.classes]
+    if set(wanted) < {(category.id, category.name) for category in dataset.categories}:
+        dataset = dataset.restricted([Category(*entry) for entry in wanted])
     found = [(category.id, category.name) for category in dataset.categories]
     if wanted != found:
         raise UserError(
@@ -165,6 +170,7 @@ def _require_comparable(manifest: BundleManifest, dataset: Dataset) -> None:
         raise UserError(
             f"{dataset.name} {dataset.split} has no boxes, so no mAP can be measured; choose another split."
         )
+    return dataset
 
 
 def _some(classes: list[tuple[int, str]]) -> str:

@@ -1,16 +1,13 @@
 """``detheads export`` and ``detheads verify``: bundles and their proof."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import TaskID
 
 from detheads.cli.options import WeightsOption
-from detheads.cli.output import JsonFlag, emit, progress, remark
+from detheads.cli.output import JsonFlag, emit, remark, steps
 from detheads.errors import UserError
 
 if TYPE_CHECKING:
@@ -182,21 +179,3 @@ def parse_batch_sizes(text: str) -> tuple[int, ...]:
     if not sizes or not all(1 <= size <= 1024 for size in sizes):
         raise UserError(f"--batch-sizes takes numbers from 1 to 1024 such as 1,2,5, not {text!r}.")
     return sizes
-
-
-@contextmanager
-def steps() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress display with one line for each named step; a step of unknown length pulses until the next begins."""
-    with progress() as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def advance(step: str, done: int, total: int) -> None:
-            if step not in tasks:
-                for task in tasks.values():
-                    bar.update(task, total=bar.tasks[task].total or 1, completed=bar.tasks[task].total or 1)
-                tasks[step] = bar.add_task(step, total=total or None)
-            bar.update(tasks[step], completed=done, total=total or None)
-
-        yield advance
-        for task in tasks.values():
-            bar.update(task, total=bar.tasks[task].total or 1, completed=bar.tasks[task].total or 1)

@@ -1,8 +1,8 @@
 """What commands print: results on standard output, progress and remarks on standard error."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +11,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -52,3 +53,21 @@ def progress() -> AbstractContextManager[Progress]:
         console=Console(stderr=True),
         transient=False,
     )
+
+
+@contextmanager
+def steps() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress display with one line for each named step; a step of unknown length pulses until the next begins."""
+    with progress() as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def advance(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                for task in tasks.values():
+                    bar.update(task, total=bar.tasks[task].total or 1, completed=bar.tasks[task].total or 1)
+                tasks[step] = bar.add_task(step, total=total or None)
+            bar.update(tasks[step], completed=done, total=total or None)
+
+        yield advance
+        for task in tasks.values():
+            bar.update(task, total=bar.tasks[task].total or 1, completed=bar.tasks[task].total or 1)

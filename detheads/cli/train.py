@@ -123,10 +123,10 @@ def evaluate(
     from detheads.devices import pick_device
     from detheads.evaluation.coco import evaluate as coco_evaluate
     from detheads.evaluation.predict import predict_cache
-    from detheads.training.checkpoint import build_head, load_checkpoint, require_matching_cache
+    from detheads.training.checkpoint import build_head, load_checkpoint, matching_cache
 
-    checkpoint, features = load_checkpoint(run, which), FeatureCache(cache)
-    require_matching_cache(checkpoint, features)
+    checkpoint = load_checkpoint(run, which)
+    features = matching_cache(checkpoint, FeatureCache(cache))
     head = build_head(checkpoint).to(pick_device(device))
     with progress() as bar:
         task = bar.add_task("detecting", total=len(features))

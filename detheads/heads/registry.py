@@ -58,6 +58,11 @@ def entries() -> dict[str, Entry]:
     return dict(sorted(_ENTRIES.items()))
 
 
+def trainable() -> dict[str, Entry]:
+    """The heads that gradients train; the others are solved in closed form."""
+    return {name: found for name, found in entries().items() if found.head.trainable}
+
+
 def entry(name: str) -> Entry:
     """The head of that name.
 

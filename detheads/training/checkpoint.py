@@ -133,12 +133,14 @@ def build_head(checkpoint: Checkpoint) -> Head:
     return head.eval()
 
 
-def require_matching_cache(checkpoint: Checkpoint, cache: FeatureCache) -> None:
-    """Refuse a cache whose features or classes are not those the head was trained on.
+def matching_cache(checkpoint: Checkpoint, cache: FeatureCache) -> FeatureCache:
+    """The cache as the head sees it: only the head's classes, where it holds further ones.
 
     Raises:
-        UserError: naming what differs.
+        UserError: naming what differs, when features or classes are not those the head was trained on.
     """
+    if set(checkpoint.categories) < set(cache.dataset.categories):
+        cache = cache.restricted(checkpoint.categories)
     settings = cache.manifest.settings
     trained_spec, spec = checkpoint.feature_spec, cache.feature_spec
     pairs = {
@@ -161,6 +163,7 @@ def require_matching_cache(checkpoint: Checkpoint, cache: FeatureCache) -> None:
                 f"{cache.folder} has the class {given.name!r} (id {given.id}) where the head was trained on "
                 f"{learned.name!r} (id {learned.id}); give a cache of the same classes."
             )
+    return cache
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -87,6 +87,8 @@ class Trainer:
         self.device = device or torch.device("cpu")
         torch.manual_seed(config.seed)
         entry = registry.entry(head_name)
+        if not entry.head.trainable:
+            raise UserError(f"{head_name} is solved, not trained; fit it with 'detheads analytical fit'.")
         options = registry.config_dict(entry, _with_prototypes(entry, head_config, class_embeddings))
         self.head: Head = registry.build(head_name, train.feature_spec, len(train.dataset.categories), options)
         self.embeddings_sha256: str | None = None

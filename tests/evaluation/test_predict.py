@@ -15,7 +15,7 @@ from detheads.errors import UserError
 from detheads.evaluation.coco import NAMES
 from detheads.evaluation.predict import evaluate_cache, predict_cache
 from detheads.heads.contract import Head, HeadOutput, Targets
-from detheads.training.checkpoint import build_head, load_checkpoint, require_matching_cache
+from detheads.training.checkpoint import build_head, load_checkpoint, matching_cache
 from detheads.training.config import TrainConfig
 from detheads.training.trainer import Trainer
 from tests.training.world import HEIGHT, NARROW, WIDTH, World, make_world
@@ -201,4 +201,4 @@ def test_other_class_names_are_one_sentence(run: Path, world: World) -> None:
     renamed = type(first)(first.id, "heptagon")
     object.__setattr__(checkpoint, "categories", (renamed, *others))
     with pytest.raises(UserError, match=f"has the class '{first.name}' .* trained on 'heptagon'"):
-        require_matching_cache(checkpoint, cache)
+        matching_cache(checkpoint, cache)

@@ -1,4 +1,4 @@
-"""Every registered head on the features of a transformer and of a hierarchical network."""
+"""Every trainable head on the features of a transformer and of a hierarchical network."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from detheads.heads.contract import FeatureSpec, Head
 from tests.heads.worlds import SPECS, small_config, small_head
 
 
-@pytest.fixture(params=sorted(registry.entries()))
+@pytest.fixture(params=sorted(registry.trainable()))
 def entry(request: pytest.FixtureRequest) -> registry.Entry:
     return registry.entry(request.param)
 

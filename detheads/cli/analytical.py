@@ -1,0 +1,238 @@
+"""``detheads analytical``: the detector that is solved, not trained."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from detheads.cli.output import JsonFlag, emit, remark, steps, table
+from detheads.cli.train import STATISTICS, HeadOptions, parse_options
+from detheads.errors import UserError
+
+if TYPE_CHECKING:
+    from detheads.analytical.closed_form import Config
+    from detheads.cache.reader import FeatureCache
+
+app = typer.Typer(help="Fit a detector in closed form: statistics, solves, no gradient descent.", no_args_is_help=True)
+
+CacheOption = Annotated[Path, typer.Option("--cache", help="Feature cache to fit on.")]
+ClassOption = Annotated[
+    list[str] | None, typer.Option("--class", help="Class to find; repeatable; all of the dataset without it.")
+]
+PresetOption = Annotated[str, typer.Option("--preset", help="reference (the source's detector) or refined.")]
+ShrinkageOption = Annotated[float, typer.Option(help="Share of the identity in each covariance, 0 to 1.")]
+AlphaOption = Annotated[float, typer.Option(help="Ridge penalty of anchors and boxes.")]
+RegionAlphaOption = Annotated[float, typer.Option(help="Ridge penalty of the rounds.")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
+KEY_STATISTICS = ("AP", "AP50", "AP75", "AR100")
+
+
+@app.command()
+def fit(
+    cache: CacheOption,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the model; a stopped fit goes on.")],
+    val: Annotated[Path | None, typer.Option(help="Feature cache to evaluate on.")] = None,
+    classes: ClassOption = None,
+    preset: PresetOption = "refined",
+    option: HeadOptions = None,
+    shrinkage: ShrinkageOption = 0.01,
+    alpha: AlphaOption = 100.0,
+    region_alpha: RegionAlphaOption = 300.0,
+    statistics: Annotated[
+        list[Path] | None, typer.Option(help="Statistics of 'analytical collect' to merge; repeatable.")
+    ] = None,
+    threads: ThreadsOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Fit a detector on a cache. The model folder works with 'eval' and 'export' like a trained run."""
+    from detheads.analytical.fit import fit as fit_model
+    from detheads.analytical.solve import Strengths
+
+    config, (train, evaluated) = _config(preset, option), _open(classes, threads, cache, val)
+    strengths = Strengths(shrinkage=shrinkage, alpha=alpha, region_alpha=region_alpha)
+    with steps() as on_progress:
+        result = fit_model(
+            train, config, output, strengths=strengths, val=evaluated, parts=statistics or (), on_progress=on_progress
+        )
+    for line in result.remarks:
+        remark(f"note: {line}")
+    answer = {
+        "model": str(output),
+        "parameters": result.parameters,
+        "images": result.images,
+        "rows": result.rows,
+        "seconds": result.seconds,
+        "remarks": result.remarks,
+        **{name: result.metrics[name] for name in STATISTICS if result.metrics},
+    }
+    spent = ", ".join(f"{step} {value:.1f} s" for step, value in result.seconds.items())
+    reached = ", ".join(f"{name} {result.metrics[name]:.4f}" for name in KEY_STATISTICS if result.metrics)
+    line = f"{output}: {result.parameters:,} parameters from {result.images} images ({result.rows:,} rows); {spent}"
+    emit(answer, as_json, lambda console: console.print(line + (f"; {reached}" if reached else "")))
+
+
+@app.command()
+def collect(
+    cache: CacheOption,
+    output: Annotated[Path, typer.Option("-o", "--output", help="File to write; a stopped pass goes on.")],
+    part: Annotated[str, typer.Option(help="Part I/N of the cache, such as 2/4.")] = "1/1",
+    classes: ClassOption = None,
+    preset: PresetOption = "refined",
+    option: HeadOptions = None,
+    threads: ThreadsOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """The statistics of one part of a cache, for a fit that merges them; processes and machines share a pass."""
+    from detheads.analytical.fit import collect_part
+
+    config, (train, _) = _config(preset, option), _open(classes, threads, cache, None)
+    with steps() as on_progress:
+        statistics = collect_part(train, config, output, _part(part), on_progress)
+    answer = {
+        "statistics": str(output),
+        "part": part,
+        "images": statistics.images,
+        "rows": statistics.rows,
+        "bytes": output.stat().st_size,
+    }
+    line = f"{output}: {statistics.images} images, {statistics.rows:,} rows, {answer['bytes'] / 1e6:.0f} MB"
+    emit(answer, as_json, lambda console: console.print(line))
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Folder of a fitted model.")],
+    cache: Annotated[Path, typer.Option(help="Feature cache to evaluate on.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder of the report; MODEL/report without it.")
+    ] = None,
+    threads: ThreadsOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """COCO statistics of a fitted model and a report: scores, precision-recall, anchors, penalties."""
+    from detheads.analytical.report import write_report
+    from detheads.training.checkpoint import load_checkpoint, matching_cache
+
+    (opened, _) = _open(None, threads, cache, None)
+    opened = matching_cache(load_checkpoint(model), opened)
+    folder = output or model / "report"
+    with steps() as on_progress:
+        report = write_report(model, opened, folder, on_progress=on_progress)
+    answer = {"report": str(folder / "report.md"), **{name: report.statistics[name] for name in STATISTICS}}
+
+    def render(console: Console) -> None:
+        console.print(table(STATISTICS, [[f"{answer[name]:.4f}" for name in STATISTICS]]))
+        console.print(f"report {folder / 'report.md'}", markup=False)
+
+    emit(answer, as_json, render)
+
+
+@app.command()
+def sweep(
+    model: Annotated[Path, typer.Argument(help="Folder of a fitted model.")],
+    cache: Annotated[Path, typer.Option(help="Feature cache to evaluate on.")],
+    alphas: Annotated[str, typer.Option(help="Ridge penalties, separated by commas.")] = "1,10,100,1000,10000",
+    shrinkages: Annotated[str, typer.Option(help="Shrinkages, separated by commas.")] = "0.01",
+    threads: ThreadsOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """The first stage with other penalties: a solve each, never another pass over the training cache."""
+    from detheads.analytical.sweep import sweep as run_sweep
+
+    (opened, _) = _open(None, threads, cache, None)
+    with steps() as on_progress:
+        points = run_sweep(model, opened, _numbers("alphas", alphas), _numbers("shrinkages", shrinkages), on_progress)
+    rows: list[dict[str, Any]] = []
+    for point in points:
+        found = point.statistics.to_dict()
+        rows.append(
+            {
+                "alpha": point.strengths.alpha,
+                "shrinkage": point.strengths.shrinkage,
+                **{name: found[name] for name in KEY_STATISTICS},
+            }
+        )
+    answer = {"model": str(model), "points": rows}
+    columns = ("alpha", "shrinkage", *KEY_STATISTICS)
+    emit(answer, as_json, lambda console: console.print(table(columns, [_cells(row, columns) for row in rows])))
+
+
+@app.command()
+def ablate(
+    cache: CacheOption,
+    val: Annotated[Path, typer.Option(help="Feature cache to evaluate on.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the fits; finished rows are kept.")],
+    classes: ClassOption = None,
+    row: Annotated[list[str] | None, typer.Option("--row", help="Row to make; repeatable; all without it.")] = None,
+    shrinkage: ShrinkageOption = 0.01,
+    alpha: AlphaOption = 100.0,
+    region_alpha: RegionAlphaOption = 300.0,
+    threads: ThreadsOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """What each part is worth: the source's detector, its negative results, and what a closed form adds."""
+    from detheads import atomic
+    from detheads.analytical.ablation import ROWS
+    from detheads.analytical.ablation import ablate as run_ablation
+    from detheads.analytical.solve import Strengths
+
+    train, evaluated = _open(classes, threads, cache, val)
+    assert evaluated is not None
+    strengths = Strengths(shrinkage=shrinkage, alpha=alpha, region_alpha=region_alpha)
+    with steps() as on_progress:
+        rows = run_ablation(train, evaluated, output, row or list(ROWS), strengths, on_progress)
+    answer = {"output": str(output), "rows": [each.to_dict() for each in rows]}
+    atomic.write_json(output / "ablation.json", answer)
+    columns = ("row", "parameters", *KEY_STATISTICS)
+    emit(
+        answer,
+        as_json,
+        lambda console: console.print(table(columns, [_cells(each, columns) for each in answer["rows"]])),
+    )
+
+
+def _cells(row: Any, columns: tuple[str, ...]) -> list[str]:
+    return [f"{row[name]:.4f}" if name in KEY_STATISTICS else str(row[name]) for name in columns]
+
+
+def _config(preset: str, options: list[str] | None) -> "Config":
+    """A preset with some of its options replaced."""
+    from dataclasses import asdict
+
+    from detheads.analytical.presets import preset as named
+    from detheads.heads import registry
+
+    config: Config = registry.make_config(
+        registry.entry("closed_form"), asdict(named(preset)) | parse_options(options or [])
+    )
+    return config
+
+
+def _open(
+    classes: list[str] | None, threads: int | None, cache: Path, val: Path | None
+) -> "tuple[FeatureCache, FeatureCache | None]":
+    """The caches with the chosen classes; the threads are set before the first tensor is made."""
+    import torch
+
+    from detheads.analytical.plan import select_classes
+    from detheads.cache.reader import FeatureCache
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    first = select_classes(FeatureCache(cache), classes or [])
+    return first, None if val is None else select_classes(FeatureCache(val), classes or [])
+
+
+def _part(text: str) -> tuple[int, int]:
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal()):
+        raise UserError(f"--part reads I/N, such as 2/4, not {text!r}.")
+    return int(index), int(count)
+
+
+def _numbers(name: str, text: str) -> list[float]:
+    try:
+        return [float(each) for each in text.split(",")]
+    except ValueError:
+        raise UserError(f"--{name} takes numbers separated by commas, not {text!r}.") from None
