@@ -69,7 +69,9 @@ class ParityEntry(_Strict):
     dense_boxes: float
     """Input pixels, over all ``N`` boxes before suppression."""
     relative_boxes: float
-    """The same over ``max(1, |coordinate|)``."""
+    """The same as a share of the box's longer side, or of a pixel where that is longer."""
+    best_boxes: float
+    """Input pixels, over the 100 boxes of best score of each image."""
     dense_scores: float
     """0..1, over all ``N x K`` scores before suppression."""
 

@@ -1,4 +1,4 @@
-"""Detections of two implementations, paired one to one and compared."""
+"""Two implementations compared: their detections paired one to one, and their tensors before suppression."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 SAME_BOX_IOU = 0.75
 SAME_BOX_PIXELS = 0.5
 """Boxes whose coordinates differ by no more than this are the same whatever their IoU, which says little when tiny."""
+
+BEST_BOXES = 100
+"""Boxes of an image that are compared apart from all: as many as there are detections at most."""
 
 
 class Found(Protocol):
@@ -92,3 +95,53 @@ def _likeness(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArra
     iou = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
     apart = np.abs(first[:, None] - second[None]).max(axis=2)
     return np.where(apart <= SAME_BOX_PIXELS, 2.0 - apart, iou)
+
+
+@dataclass
+class TensorDifference:
+    """Largest absolute differences before suppression, over some images.
+
+    Attributes:
+        boxes: input pixels, over all boxes.
+        relative_boxes: the same as a share of the box's longer side, or of a pixel where that is longer.
+        best_boxes: input pixels, over the ``BEST_BOXES`` boxes of highest score of each image: those that can become
+            detections. Boxes that nothing stands behind may be degenerate, and rounding moves those furthest.
+        scores: 0..1, over all boxes and classes.
+    """
+
+    images: int = 0
+    boxes: float = 0.0
+    relative_boxes: float = 0.0
+    best_boxes: float = 0.0
+    scores: float = 0.0
+
+    def add(
+        self,
+        live_boxes: NDArray[np.float32],
+        live_scores: NDArray[np.float32],
+        boxes: NDArray[np.float32],
+        scores: NDArray[np.float32],
+    ) -> None:
+        """Compare one image: boxes ``[N, 4]`` in input pixels, scores ``[N, K]``."""
+        apart = np.abs(live_boxes - boxes)
+        longer = np.maximum(1.0, np.abs(live_boxes[:, 2:] - live_boxes[:, :2]).max(axis=1, keepdims=True))
+        best = live_scores.max(axis=1).argsort()[::-1][:BEST_BOXES]
+        self.images += 1
+        self.boxes = _largest(self.boxes, apart)
+        self.relative_boxes = _largest(self.relative_boxes, apart / longer)
+        self.best_boxes = _largest(self.best_boxes, apart[best])
+        self.scores = _largest(self.scores, np.abs(live_scores - scores))
+
+    def to_dict(self) -> dict[str, float | int]:
+        return {
+            "images": self.images,
+            "max_box_difference_px": self.boxes,
+            "max_relative_box_difference": self.relative_boxes,
+            "max_box_difference_px_best": self.best_boxes,
+            "max_score_difference": self.scores,
+        }
+
+
+def _largest(so_far: float, values: NDArray[np.floating]) -> float:
+    """The maximum, NaN winning (``max`` of Python would lose it)."""
+    return float(np.maximum(so_far, values.max(initial=0.0)))

@@ -19,6 +19,7 @@ from detheads.atomic import replacing
 from detheads.bundle import ParityEntry
 from detheads.errors import UserError
 from detheads.export.graph import DENSE_NAMES, INPUT_NAME, OUTPUT_NAMES, DetectorGraph, GraphWithDense
+from detheads.export.matching import TensorDifference
 
 OPSET = 20
 """Newer opsets turn attention into a node that TensorRT reads only from 10.14."""
@@ -28,7 +29,7 @@ TRACE_BATCH = 2
 
 PARITY_BATCH = 3
 PARITY_TOLERANCE = 1e-2
-"""Relative, with a floor of one pixel or one unit of score. Rounding stays orders of magnitude below."""
+"""Of boxes as a share of the longer side, and of scores. Rounding stays orders of magnitude below."""
 
 MAX_EMBEDDED_BYTES = 2**31 - 1
 """A protobuf message cannot be larger."""
@@ -177,17 +178,18 @@ def _check_parity(graph: DetectorGraph, path: Path) -> ParityEntry:
     found = session.run(list(DENSE_NAMES), {INPUT_NAME: images.numpy()})
     if not all(np.isfinite(tensor).all() for tensor in live):
         raise UserError("the head gives numbers that are not finite; train it again before exporting it.")
-    differences = [np.abs(a - b) for a, b in zip(live, found, strict=True)]
-    largest = [float(difference.max(initial=0.0)) for difference in differences]
-    relative = [difference / np.maximum(1.0, np.abs(a)) for difference, a in zip(differences, live, strict=True)]
-    if not all((difference <= PARITY_TOLERANCE).all() for difference in relative):
+    difference = TensorDifference()
+    for row in range(PARITY_BATCH):
+        difference.add(live[0][row], live[1][row], found[0][row], found[1][row])
+    if not (difference.relative_boxes <= PARITY_TOLERANCE and difference.scores <= PARITY_TOLERANCE):
         raise UserError(
-            f"the ONNX graph differs from PyTorch by {largest[0]:.3g} pixels and {largest[1]:.3g} in score on random "
-            "images; nothing was exported."
+            f"the ONNX graph differs from PyTorch by {difference.boxes:.3g} pixels and {difference.scores:.3g} in "
+            "score on random images; nothing was exported."
         )
     return ParityEntry(
         batch=PARITY_BATCH,
-        dense_boxes=largest[0],
-        relative_boxes=float(relative[0].max(initial=0.0)),
-        dense_scores=largest[1],
+        dense_boxes=difference.boxes,
+        relative_boxes=difference.relative_boxes,
+        best_boxes=difference.best_boxes,
+        dense_scores=difference.scores,
     )

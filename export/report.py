@@ -4,64 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from detheads import __version__
 from detheads.bundle import ArtefactProof, EngineEntry, Verification
 from detheads.evaluation.coco import NAMES, Statistics
-from detheads.export.matching import Comparison
+from detheads.export.matching import BEST_BOXES, Comparison, TensorDifference
 
 NOT_EXECUTED = "the runtime executes model.onnx; this engine needs an NVIDIA GPU and was built, not executed"
-
-
-@dataclass
-class TensorDifference:
-    """Largest differences before suppression, over some images.
-
-    Attributes:
-        boxes: input pixels, over all boxes.
-        relative_boxes: the same over ``max(1, |coordinate|)``.
-        scored_boxes: input pixels, over boxes whose best score passes the score threshold.
-        scores: 0..1, over all boxes and classes.
-    """
-
-    images: int = 0
-    boxes: float = 0.0
-    relative_boxes: float = 0.0
-    scored_boxes: float = 0.0
-    scores: float = 0.0
-
-    def add(
-        self,
-        live_boxes: NDArray[np.float32],
-        live_scores: NDArray[np.float32],
-        boxes: NDArray[np.float32],
-        scores: NDArray[np.float32],
-        threshold: float,
-    ) -> None:
-        """Compare one image: boxes ``[N, 4]`` in input pixels, scores ``[N, K]``."""
-        apart = np.abs(live_boxes - boxes)
-        scored = apart[live_scores.max(axis=1) > threshold]
-        self.images += 1
-        self.boxes = _largest(self.boxes, apart)
-        self.relative_boxes = _largest(self.relative_boxes, apart / np.maximum(1.0, np.abs(live_boxes)))
-        self.scored_boxes = _largest(self.scored_boxes, scored)
-        self.scores = _largest(self.scores, np.abs(live_scores - scores))
-
-    def to_dict(self) -> dict[str, float | int]:
-        return {
-            "images": self.images,
-            "max_box_difference_px": self.boxes,
-            "max_relative_box_difference": self.relative_boxes,
-            "max_box_difference_px_scored": self.scored_boxes,
-            "max_score_difference": self.scores,
-        }
-
-
-def _largest(so_far: float, values: NDArray[np.floating]) -> float:
-    """The maximum, NaN winning (``max`` of Python would lose it)."""
-    return float(np.maximum(so_far, values.max(initial=0.0)))
 
 
 @dataclass(frozen=True)
@@ -252,7 +200,8 @@ class VerificationReport:
             "## Tensors before suppression, read inside the shipped graph",
             "",
             f"Over {t.images} images the largest differences to PyTorch are {t.boxes:.3g} px on all boxes "
-            f"({t.relative_boxes:.3g} relative), {t.scored_boxes:.3g} px on boxes above the score threshold, and "
+            f"({t.relative_boxes:.3g} of a box's longer side), {t.best_boxes:.3g} px on the {BEST_BOXES} boxes of best "
+            f"score of each image, and "
             f"{t.scores:.3g} on scores.",
             "",
         ]

@@ -114,9 +114,7 @@ def compare(
         if index in tensor_images:
             array = letterbox_image(image, manifest.input.width, manifest.input.height)[0]
             found = dense.run(list(DENSE_NAMES), {INPUT_NAME: array.transpose(2, 0, 1)[None]})
-            tensors.add(
-                original.dense_boxes, original.dense_scores, found[0][0], found[1][0], manifest.thresholds.score
-            )
+            tensors.add(original.dense_boxes, original.dense_scores, found[0][0], found[1][0])
         single = detector.detect([image])[0]
         for lane in lanes:
             lane.waiting.append((record, image, original, single))

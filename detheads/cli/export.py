@@ -91,7 +91,8 @@ def export(
         parity = result.manifest.onnx.parity
         console.print(
             f"model.onnx: {result.manifest.onnx.bytes / 1e6:.1f} MB, differs from PyTorch by at most "
-            f"{parity.dense_boxes:.2g} px and {parity.dense_scores:.2g} in score"
+            f"{parity.dense_boxes:.2g} px ({parity.best_boxes:.2g} px on the best boxes) and "
+            f"{parity.dense_scores:.2g} in score on random images"
         )
         for engine in result.manifest.engines:
             console.print(

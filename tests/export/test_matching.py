@@ -1,8 +1,9 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 
-from detheads.export.matching import Comparison, match
+from detheads.export.matching import BEST_BOXES, Comparison, TensorDifference, match
 
 
 @dataclass
@@ -53,3 +54,26 @@ def test_nothing_on_both_sides_is_agreement_and_on_one_is_not() -> None:
     assert comparison.share == 1
     comparison.add(boxes(), boxes((0, 0, 1, 1, 0.5, 0)))
     assert comparison.share == 0
+
+
+def test_tensor_differences_tell_likely_boxes_from_the_others() -> None:
+    some = np.tile(np.array([10.0, 10, 30, 50], np.float32), (BEST_BOXES + 50, 1))
+    scores = np.linspace(0, 1, len(some), dtype=np.float32)[:, None]
+    moved, changed = some.copy(), scores.copy()
+    moved[3, 2] += 4  # an unlikely box, 40 px high
+    moved[-1, 0] -= 0.5  # the likeliest one
+    changed[7] += 0.25
+    difference = TensorDifference()
+    difference.add(some, scores, some, scores)
+    difference.add(some, scores, moved, changed)
+    assert (difference.images, difference.boxes, difference.best_boxes) == (2, 4.0, 0.5)
+    assert difference.relative_boxes == pytest.approx(4 / 40)
+    assert difference.scores == pytest.approx(0.25)
+
+
+def test_a_tensor_that_is_not_a_number_is_never_the_smaller_difference() -> None:
+    some, scores = np.ones((2, 4), np.float32), np.ones((2, 1), np.float32)
+    difference = TensorDifference()
+    difference.add(some, scores, some * np.nan, scores)
+    difference.add(some, scores, some, scores)
+    assert np.isnan(difference.boxes)
