@@ -67,10 +67,10 @@ def lda_from_moments(
 ) -> LinearDiscriminantAnalysis:
     """Fit linear discriminant analysis, ``solver="lsqr"``, from class moments.
 
-    With moments of one covariance a class, each class becomes ``2d`` rows, its mean plus and minus ``sqrt(d)`` times
-    the columns of a square root of its covariance. With a pooled covariance the likeliest class carries all of it,
-    divided by its prior, and every other class is its mean twice: the average over the classes that scikit-learn takes
-    is then the pooled covariance.
+    scikit-learn uses the covariances of the classes only as their average, weighted by the priors. So the likeliest
+    class carries all of that average, divided by its prior, in ``2d`` rows: its mean plus and minus ``sqrt(d)`` times
+    the columns of a square root. Every other class is its mean, twice. Means and average are then exactly those of the
+    moments.
 
     Args:
         moments: of at least two classes.
@@ -87,8 +87,7 @@ def lda_from_moments(
         raise ValueError("linear discriminant analysis needs at least two classes.")
     means, covariance = moments.mean(), moments.covariance()
     shares = _checked_priors(moments.weight if priors is None else priors, moments.classes).cpu()
-    pooled = moments.scatter == "pooled"
-    within = covariance[0] if pooled else (shares[:, None, None] * covariance).sum(0)
+    within = covariance[0] if moments.scatter == "pooled" else torch.einsum("c,cij->ij", shares, covariance)
     diagonal = within.diagonal().mean()
     shrunk = within if shrinkage is None else (1 - shrinkage) * within + shrinkage * diagonal * torch.eye(len(within))
     if _vanishes(torch.linalg.eigvalsh(shrunk), moments.resolution):
@@ -99,13 +98,10 @@ def lda_from_moments(
             stacklevel=2,
         )
         values, vectors = torch.linalg.eigh(within)
-        covariance = covariance + vectors * (floor - values).clamp(min=0) @ vectors.T
-    if pooled:
-        carrier = int(shares.argmax())
-        rows = [mean.expand(2, -1) for mean in means]
-        rows[carrier] = _rows_with(means[carrier], covariance[0] / shares[carrier])
-    else:
-        rows = [_rows_with(mean, own) for mean, own in zip(means, covariance, strict=True)]
+        within = vectors * values.clamp(min=floor) @ vectors.T
+    carrier = int(shares.argmax())
+    rows = [mean.expand(2, -1) for mean in means]
+    rows[carrier] = _pairs(means[carrier], (len(within) / shares[carrier]).sqrt() * _square_root(within).T)
     labels = np.repeat(np.arange(moments.classes), [len(block) for block in rows])
     estimator = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage, priors=shares.numpy())
     return estimator.fit(torch.cat(rows).numpy(), labels)
@@ -234,11 +230,6 @@ def _checked_priors(priors: Tensor, classes: int) -> Tensor:
 def _vanishes(eigenvalues: Tensor, resolution: float) -> bool:
     """Whether the least of ascending eigenvalues is rounding beside the largest."""
     return bool(eigenvalues[0] <= resolution * eigenvalues[-1])
-
-
-def _rows_with(mean: Tensor, covariance: Tensor) -> Tensor:
-    """``2d`` rows with exactly this mean and biased covariance."""
-    return _pairs(mean, len(mean) ** 0.5 * _square_root(covariance).T)
 
 
 def _pairs(mean: Tensor, offsets: Tensor) -> Tensor:

@@ -424,7 +424,9 @@ def _cleaned(centred: Tensor, raw: Tensor, resolution: float) -> Tensor:
     """Second moments ``[..., d, d]`` made symmetric; zeros for channels whose variance is rounding of the raw ones."""
     constant = centred.diagonal(dim1=-2, dim2=-1) <= resolution * raw.diagonal(dim1=-2, dim2=-1)
     symmetric = (centred + centred.mT) / 2
-    return symmetric.masked_fill(constant.unsqueeze(-1) | constant.unsqueeze(-2), 0)
+    if constant.any():
+        symmetric.masked_fill_(constant.unsqueeze(-1) | constant.unsqueeze(-2), 0)
+    return symmetric
 
 
 def _described(tensor: Tensor) -> str:
