@@ -8,7 +8,7 @@ CELLS_A_SIDE = 4.0
 
 RADIUS = 1.0
 """A cell stands for an object when the object's centre is at most this many strides from the cell's centre, along both
-axes: up to four cells an object, on its own level only."""
+axes: four cells an object, on its own level only (fewer at the input's edge, up to nine for a centre on a cell's)."""
 
 
 def assign_cells(points: Tensor, strides: Tensor, boxes: Tensor) -> Tensor:

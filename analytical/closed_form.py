@@ -91,6 +91,8 @@ class ClosedForm(Head):
         super().__init__()
         if config.levels < 1 or config.compressed != (config.components > 0):
             raise ValueError("components belong to view=context or rounds, which need some; levels are 1 or more")
+        if min(config.grid, config.proposals) < 1 or config.voting > 1:
+            raise ValueError("grid and proposals are 1 or more, voting is an IoU from 0 to 1")
         self.spec, self.config, self.num_classes = spec, config, num_classes
         channels, stride = joined_channels(spec), join_stride(spec)
         level_strides = [stride * 2**level for level in range(config.levels)]
