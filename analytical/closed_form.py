@@ -186,9 +186,15 @@ class ClosedForm(Head):
         boxes, scores = self.best(boxes, logits)
         for index in range(rounds):
             inputs = self.region_inputs(base, boxes, scores)
-            scores, offsets = self.rounds[index](inputs)
+            scores, offsets = self.round(index)(inputs)
             boxes = self.moved(boxes, offsets)
         return boxes, scores
+
+    def round(self, index: int) -> "Round":
+        """The ridge regressions of one round."""
+        found = self.rounds[index]
+        assert isinstance(found, Round)
+        return found
 
     def best(self, boxes: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         """The proposals of highest log-odds, cut at the input's edges: ``[B, P, 4]``, ``[B, P, K]``."""

@@ -85,7 +85,7 @@ def solve_round(
         if moments is None:
             moments = _fresh(head, inputs)
             _put_random_features(head, index, moments)
-        _add(moments, head.rounds[index].expand(inputs), boxes, [cache.targets(image) for image in images])
+        _add(moments, head.round(index).expand(inputs), boxes, [cache.targets(image) for image in images])
         moments.images = images[-1] + 1
         on_progress(f"round {index + 1}", moments.images, len(cache))
         if time.monotonic() - saved > SAVE_SECONDS:
@@ -100,9 +100,9 @@ def solve_round(
         )
     for name, problem in (("score", moments.scores), ("offset", moments.offsets)):
         title = f"round{index}_{name}"
-        ridge = solution.noting(title, lambda problem=problem: ridge_from_moments(problem, alpha))
+        ridge = solution.noting(title, ridge_from_moments, problem, alpha)
         solution.estimators[title] = ridge
-        put_ridge(ridge, getattr(head.rounds[index], f"{name}_weight"), getattr(head.rounds[index], f"{name}_bias"))
+        put_ridge(ridge, getattr(head.round(index), f"{name}_weight"), getattr(head.round(index), f"{name}_bias"))
 
 
 def _seen(head: ClosedForm, cache: FeatureCache, images: range, index: int) -> tuple[Tensor, Tensor]:
@@ -126,8 +126,8 @@ def _fresh(head: ClosedForm, inputs: Tensor) -> RoundMoments:
 
 
 def _put_random_features(head: ClosedForm, index: int, moments: RoundMoments) -> None:
-    head.rounds[index].random_weight.copy_(moments.random_weight)
-    head.rounds[index].random_bias.copy_(moments.random_bias)
+    head.round(index).random_weight.copy_(moments.random_weight)
+    head.round(index).random_bias.copy_(moments.random_bias)
 
 
 def _add(moments: RoundMoments, rows: Tensor, boxes: Tensor, targets: list[Targets]) -> None:
@@ -157,12 +157,12 @@ def _resumed(path: Path, token: str) -> RoundMoments | None:
             if metadata["token"] != token:
                 return None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        parts = [
+        scores, offsets = (
             RidgeMoments.from_tensors(
                 {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
             )
             for prefix in ("scores.", "offsets.")
-        ]
-        return RoundMoments(*parts, tensors["random_weight"], tensors["random_bias"], int(metadata["images"]))
+        )
+        return RoundMoments(scores, offsets, tensors["random_weight"], tensors["random_bias"], int(metadata["images"]))
     except (SafetensorError, KeyError, ValueError):
         return None

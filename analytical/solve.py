@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from detheads.analytical.statistics import Statistics
 from detheads.errors import UserError
 
 Result = TypeVar("Result")
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,11 @@ class Solution:
     estimators: dict[str, Estimator] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
-    def noting(self, name: str, solve: Callable[[], Result]) -> Result:
+    def noting(self, name: str, solve: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
         """Call ``solve``; its warnings become remarks that name the problem they belong to."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            result = solve()
+            result = solve(*args, **kwargs)
         for text in dict.fromkeys(str(warning.message) for warning in caught):
             self.remarks.append(f"{name}: {text}")
         return result
@@ -85,14 +86,14 @@ def solve_first_stage(statistics: Statistics, strengths: Strengths, head: Closed
     everywhere = _sum(statistics.anchors)
     for level, moments in enumerate(statistics.anchors):
         own = _enough(moments, everywhere, f"level {level}", solution)
-        ridge = solution.noting(f"anchor level {level}", lambda own=own: ridge_from_moments(own, strengths.alpha))
+        ridge = solution.noting(f"anchor level {level}", ridge_from_moments, own, strengths.alpha)
         solution.estimators[f"anchor_level{level}"] = ridge
         put_ridge(ridge, head.anchor_weight[level], head.anchor_bias[level])
     everywhere = _sum(statistics.boxes)
     weights = head.box_weight.view(-1, ANCHORS, 4)
     for anchor, moments in enumerate(statistics.boxes):
         own = _enough(moments, everywhere, f"anchor {anchor}", solution)
-        ridge = solution.noting(f"box anchor {anchor}", lambda own=own: ridge_from_moments(own, strengths.alpha))
+        ridge = solution.noting(f"box anchor {anchor}", ridge_from_moments, own, strengths.alpha)
         solution.estimators[f"box_anchor{anchor}"] = ridge
         put_ridge(ridge, weights[:, anchor], head.box_bias.view(ANCHORS, 4)[anchor])
     return solution
@@ -118,7 +119,7 @@ def _solve_discriminants(
         if not (moments.weight > 0).all():
             solution.remarks.append(f"{name}: a class has no cell on this level; all levels were taken together.")
             moments = everything
-        lda = solution.noting(name, lambda moments=moments: lda_from_moments(moments, shrinkage=strengths.shrinkage))
+        lda = solution.noting(name, lda_from_moments, moments, shrinkage=strengths.shrinkage)
         solution.estimators[name] = lda
         weight, bias = log_odds(lda)
         classifier.weight[group].copy_(weight)

@@ -120,10 +120,10 @@ class Statistics:
         for sha256, first, end in other.parts:
             if any(sha256 == known and first < stop and start < end for known, start, stop in self.parts):
                 raise UserError(f"both statistics hold images {first} to {end} of one cache; give each part once.")
-        for own, given in zip(
-            (*self.classes, *self.anchors, *self.boxes), (*other.classes, *other.anchors, *other.boxes), strict=True
-        ):
-            own.merge(given)  # type: ignore[arg-type]
+        for mine, its in zip(self.classes, other.classes, strict=True):
+            mine.merge(its)
+        for own, given in zip((*self.anchors, *self.boxes), (*other.anchors, *other.boxes), strict=True):
+            own.merge(given)
         self.parts = sorted([*self.parts, *other.parts])
 
     def save(self, path: Path) -> None:

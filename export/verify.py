@@ -23,10 +23,10 @@ from detheads.evaluation.coco import Statistics, evaluate
 from detheads.evaluation.results import to_coco_results
 from detheads.export.graph import DENSE_NAMES, INPUT_NAME
 from detheads.export.live import LiveDetector, LiveResult
-from detheads.export.matching import Comparison
+from detheads.export.matching import Comparison, TensorDifference
 from detheads.export.onnx_export import with_dense_outputs
 from detheads.export.probes import evenly_spaced, odd_pictures
-from detheads.export.report import ArtefactResult, TensorDifference, VerificationReport
+from detheads.export.report import ArtefactResult, VerificationReport
 from detheads.export.source import dataset_sha256
 from detheads.geometry import letterbox_image, load_image
 

@@ -89,14 +89,15 @@ def collect(
     config, (train, _) = _config(preset, option), _open(classes, threads, cache, None)
     with steps() as on_progress:
         statistics = collect_part(train, config, output, _part(part), on_progress)
+    size = output.stat().st_size
     answer = {
         "statistics": str(output),
         "part": part,
         "images": statistics.images,
         "rows": statistics.rows,
-        "bytes": output.stat().st_size,
+        "bytes": size,
     }
-    line = f"{output}: {statistics.images} images, {statistics.rows:,} rows, {answer['bytes'] / 1e6:.0f} MB"
+    line = f"{output}: {statistics.images} images, {statistics.rows:,} rows, {size / 1e6:.0f} MB"
     emit(answer, as_json, lambda console: console.print(line))
 
 
