@@ -10,8 +10,6 @@ are rounding out (their coefficients are zero) and raises a smaller penalty to `
 eigenvalue, which gives the least-norm solution. Where that changes the answer a warning says so.
 """
 
-import hashlib
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,16 +18,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load as load_tensors
-from safetensors.numpy import save as serialise
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import Ridge
 from torch import Tensor
 
 from detheads.analytical.moments import ClassMoments, RidgeMoments
-from detheads.atomic import write_bytes
-from detheads.errors import UserError
+from detheads.analytical.sealed import read_sealed, write_sealed
 
 FLOOR = 1e-6
 """Share of the mean eigenvalue to which smaller eigenvalues of a singular covariance are raised."""
@@ -39,7 +33,7 @@ LEAST_PENALTY = 1e-12
 
 Estimator: TypeAlias = LinearDiscriminantAnalysis | Ridge
 
-_FORMAT = "detheads.estimators"
+_KIND = "detheads.estimators"
 _ROWS, _COLUMNS = "rows", "columns"
 _KINDS: dict[str, type[Estimator]] = {"LinearDiscriminantAnalysis": LinearDiscriminantAnalysis, "Ridge": Ridge}
 
@@ -156,7 +150,7 @@ def save_estimators(path: Path, estimators: Mapping[str, Estimator]) -> None:
         TypeError: when a parameter or attribute of an estimator is neither an array nor a JSON value.
         ValueError: when a name holds a slash or an estimator is of another kind.
     """
-    tensors: dict[str, np.ndarray] = {}
+    tensors: dict[str, Tensor] = {}
     described: dict[str, dict[str, Any]] = {}
     for name, estimator in estimators.items():
         kind = type(estimator).__name__
@@ -172,12 +166,10 @@ def save_estimators(path: Path, estimators: Mapping[str, Estimator]) -> None:
                     # Equal bits of a prediction need the order in memory, too, which decides how BLAS adds up.
                     by_columns = value.flags.f_contiguous and not value.flags.c_contiguous
                     place = f"{name}/{part}/{_COLUMNS if by_columns else _ROWS}/{key}"
-                    tensors[place] = np.ascontiguousarray(value.T if by_columns else value)
+                    tensors[place] = torch.from_numpy(np.ascontiguousarray(value.T if by_columns else value))
                 else:
                     described[name][part][key] = value.item() if isinstance(value, np.generic) else value
-    description = json.dumps(described, allow_nan=False)
-    # One key, because safetensors writes several in any order and equal estimators should make equal files.
-    write_bytes(path, serialise(tensors, {_FORMAT: f"{_digest(description, tensors)} {description}"}))
+    write_sealed(path, _KIND, described, tensors)
 
 
 def load_estimators(path: Path) -> dict[str, Estimator]:
@@ -186,38 +178,17 @@ def load_estimators(path: Path) -> dict[str, Estimator]:
     Raises:
         UserError: when the file is missing, damaged or something else.
     """
-    try:
-        with safe_open(path, "numpy") as stream:
-            metadata = stream.metadata() or {}
-        tensors = load_tensors(path.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist.") from None
-    except SafetensorError as error:
-        raise UserError(f"{path} is damaged or no file of estimators ({error}); fit it again.") from None
-    if _FORMAT not in metadata:
-        raise UserError(f"{path} is no file of estimators; give one that 'detheads analytical fit' wrote.")
-    digest, _, description = metadata[_FORMAT].partition(" ")
-    if digest != _digest(description, tensors):
-        raise UserError(f"{path} is damaged (its checksum differs); fit it again or fetch another copy.")
+    described, tensors = read_sealed(path, _KIND, "fit it again with 'detheads analytical fit'")
     estimators = {}
-    described = json.loads(description)
-    for place, array in tensors.items():
+    for place, tensor in tensors.items():
         name, part, order, key = place.split("/")
+        array = tensor.numpy()
         described[name][part][key] = array.T if order == _COLUMNS else array
     for name, entry in described.items():
         estimator = _KINDS[entry["kind"]](**entry["parameters"])
         vars(estimator).update(entry["fitted"])
         estimators[name] = estimator
     return estimators
-
-
-def _digest(description: str, tensors: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 of all that a file of estimators says."""
-    digest = hashlib.sha256(description.encode())
-    for name, array in sorted(tensors.items()):
-        digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
 
 
 def _checked_priors(priors: Tensor, classes: int) -> Tensor:

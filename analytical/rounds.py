@@ -10,17 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialise
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from detheads import atomic
 from detheads.analytical.anchors import encode, sides_of
 from detheads.analytical.closed_form import ClosedForm
 from detheads.analytical.estimators import ridge_from_moments
 from detheads.analytical.moments import RidgeMoments
 from detheads.analytical.plan import BATCH, Progress
+from detheads.analytical.sealed import read_sealed, write_sealed
 from detheads.analytical.solve import Solution, put_ridge
 from detheads.analytical.statistics import SAVE_SECONDS
 from detheads.cache.reader import FeatureCache
@@ -30,6 +28,8 @@ from detheads.heads.contract import Targets
 
 MATCHED = 0.4
 """From this IoU on a box is taken for an object's, and tells how boxes should move towards it."""
+
+_KIND = "detheads.round"
 
 RANDOM_SEED = 0
 RANDOM_SPREAD = 1.5
@@ -50,8 +50,8 @@ class RoundMoments:
         """Write the state atomically; ``token`` says what it belongs to."""
         tensors = {"random_weight": self.random_weight, "random_bias": self.random_bias}
         for prefix, moments in (("scores.", self.scores), ("offsets.", self.offsets)):
-            tensors |= {prefix + name: value.clone() for name, value in moments.tensors().items()}
-        atomic.write_bytes(path, serialise(tensors, {"token": token, "images": str(self.images)}))
+            tensors |= {prefix + name: value for name, value in moments.tensors().items()}
+        write_sealed(path, _KIND, {"token": token, "images": self.images}, tensors)
 
 
 @torch.inference_mode()
@@ -118,7 +118,7 @@ def _fresh(head: ClosedForm, inputs: Tensor) -> RoundMoments:
     rows = inputs.flatten(0, 1)
     hidden, size = head.config.hidden, rows.shape[1]
     generator = torch.Generator().manual_seed(RANDOM_SEED)
-    mean, deviation = rows.mean(dim=0), rows.std(dim=0).clamp(min=1e-6)
+    mean, deviation = rows.mean(dim=0), rows.std(dim=0, correction=0).clamp(min=1e-6)
     weight = torch.randn(size, hidden, generator=generator) * RANDOM_SPREAD / (deviation[:, None] * math.sqrt(size))
     bias = 0.5 * torch.randn(hidden, generator=generator) - mean @ weight
     pilot = torch.cat((mean, (rows @ weight + bias).relu().mean(dim=0)))
@@ -152,17 +152,15 @@ def _resumed(path: Path, token: str) -> RoundMoments | None:
     if not path.is_file():
         return None
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata["token"] != token:
-                return None
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        scores, offsets = (
-            RidgeMoments.from_tensors(
-                {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-            )
-            for prefix in ("scores.", "offsets.")
-        )
-        return RoundMoments(scores, offsets, tensors["random_weight"], tensors["random_bias"], int(metadata["images"]))
-    except (SafetensorError, KeyError, ValueError):
+        description, tensors = read_sealed(path, _KIND, "it is made again")
+    except UserError:
         return None
+    if description["token"] != token:
+        return None
+    scores, offsets = (
+        RidgeMoments.from_tensors(
+            {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        )
+        for prefix in ("scores.", "offsets.")
+    )
+    return RoundMoments(scores, offsets, tensors["random_weight"], tensors["random_bias"], description["images"])

@@ -4,36 +4,32 @@ The state has a fixed size whatever the number of images, is saved every ``SAVE_
 there), and adds up: parts of a cache, taken by several processes or machines, merge into the statistics of the whole.
 """
 
-import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialise
 from torch import Tensor
 
-from detheads import atomic
 from detheads.analytical.anchors import ANCHORS, encode, nearest_anchor
 from detheads.analytical.assignment import assign_cells
 from detheads.analytical.closed_form import PLACE, ClosedForm
 from detheads.analytical.moments import ClassMoments, RidgeMoments
 from detheads.analytical.plan import BATCH, Plan, Progress
+from detheads.analytical.sealed import read_sealed, write_sealed
 from detheads.cache.reader import FeatureCache
-from detheads.data.dataset import Category
 from detheads.errors import UserError
-from detheads.heads.contract import FeatureLayer, FeatureSpec, Targets
-from detheads.training.checkpoint import Checkpoint
+from detheads.heads.contract import Targets
+from detheads.training.checkpoint import describe, from_description
 
 SAVE_SECONDS = 60.0
 
 PER_CLASS_LIMIT = 8
 """Up to this many classes each has its own scatter (and a Gaussian mixture can be made); beyond, they share one."""
 
-_FORMAT = "detheads.statistics"
+_KIND = "detheads.statistics"
 
 
 @dataclass
@@ -132,10 +128,7 @@ class Statistics:
         for kind, moments in self._moments().items():
             for index, each in enumerate(moments):
                 tensors |= {f"{kind}.{index}.{name}": value for name, value in each.tensors().items()}
-        described = {"plan": asdict(replace(self.plan.identity, tensors={})), "parts": self.parts}
-        # Some tensors share a pilot, which the file format refuses.
-        tensors = {name: value.contiguous().clone() for name, value in tensors.items()}
-        atomic.write_bytes(path, serialise(tensors, {_FORMAT: json.dumps(described, ensure_ascii=False)}))
+        write_sealed(path, _KIND, {"plan": describe(self.plan.identity), "parts": self.parts}, tensors)
 
     def _moments(self) -> Mapping[str, list[Any]]:
         return {"classes": self.classes, "anchors": self.anchors, "boxes": self.boxes}
@@ -147,20 +140,10 @@ def load_statistics(path: Path) -> Statistics:
     Raises:
         UserError: when the file is missing, damaged or something else.
     """
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; make it with 'detheads analytical collect'.")
+    description, tensors = read_sealed(path, _KIND, "make it with 'detheads analytical collect'")
     try:
-        with safe_open(path, framework="pt") as file:
-            described = json.loads((file.metadata() or {})[_FORMAT])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        identity = described["plan"]
-        spec = identity.pop("feature_spec")
-        identity["feature_spec"] = FeatureSpec(
-            tuple(FeatureLayer(**layer) for layer in spec["layers"]), tuple(spec["main"]), spec["height"], spec["width"]
-        )
-        identity["categories"] = tuple(Category(**category) for category in identity["categories"])
         plan = Plan(
-            Checkpoint(**identity),
+            from_description(description["plan"]),
             {name.removeprefix("plan."): value for name, value in tensors.items() if name.startswith("plan.")},
         )
         statistics = Statistics.empty(plan)
@@ -170,12 +153,10 @@ def load_statistics(path: Path) -> Statistics:
                 moments[index] = type(each).from_tensors(
                     {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
                 )
-        statistics.parts = [(str(sha256), int(first), int(end)) for sha256, first, end in described["parts"]]
+        statistics.parts = [(str(sha256), int(first), int(end)) for sha256, first, end in description["parts"]]
         return statistics
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path} is damaged or holds no statistics of this version ({error}); delete it and collect them again."
-        ) from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} holds no statistics of this version ({error}); collect them again.") from None
 
 
 @torch.inference_mode()
@@ -183,8 +164,10 @@ def collect(cache: FeatureCache, plan: Plan, path: Path, first: int, end: int, o
     """Sum images ``first`` to ``end`` of a cache; the state is kept in ``path`` and taken up again from there.
 
     Raises:
-        UserError: when ``path`` holds statistics of another plan or other images.
+        UserError: when ``path`` is a folder, or holds statistics of another plan or other images.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give a file for the statistics with -o.")
     sha256 = cache.sha256
     statistics = _resumed(path, plan, sha256, first, end) or Statistics.empty(plan)
     start = statistics.parts[0][2] if statistics.parts else first

@@ -6,7 +6,7 @@ resume needs: live weights, averaged weights and the optimiser's moments. No pic
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,10 +66,7 @@ def checkpoint_path(run: Path, which: Which) -> Path:
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint, extra: Mapping[str, Tensor] | None = None) -> None:
     """Write a checkpoint atomically; ``extra`` are further tensors to keep (see :func:`load_tensors`)."""
-    description = asdict(checkpoint)
-    for key in ("tensors", "checkpoint_sha256"):
-        description.pop(key)
-    metadata = {_METADATA_KEY: json.dumps(description, allow_nan=False, ensure_ascii=False)}
+    metadata = {_METADATA_KEY: json.dumps(describe(checkpoint), allow_nan=False, ensure_ascii=False)}
     tensors = {name: value.detach().cpu().contiguous() for name, value in checkpoint.tensors.items()}
     tensors |= {name: value.detach().cpu().contiguous() for name, value in (extra or {}).items()}
     atomic.write_bytes(path, serialise(tensors, metadata))
@@ -88,23 +85,35 @@ def load_checkpoint(run: Path, which: Which = "best") -> Checkpoint:
             name.removeprefix(_EMA_PREFIX): value for name, value in tensors.items() if name.startswith(_EMA_PREFIX)
         }
     try:
-        spec = description.pop("feature_spec")
-        return Checkpoint(
-            **{key: value for key, value in description.items() if key != "categories"},
-            feature_spec=FeatureSpec(
-                tuple(FeatureLayer(**layer) for layer in spec["layers"]),
-                tuple(spec["main"]),
-                spec["height"],
-                spec["width"],
-            ),
-            categories=tuple(Category(**category) for category in description["categories"]),
-            tensors=tensors,
-            checkpoint_sha256=atomic.sha256_of(path),
-        )
+        return replace(from_description(description), tensors=tensors, checkpoint_sha256=atomic.sha256_of(path))
     except (KeyError, TypeError) as error:
         raise UserError(
             f"{path} was not written by this version of detheads ({error}); train the head again."
         ) from None
+
+
+def describe(checkpoint: Checkpoint) -> dict[str, Any]:
+    """JSON values of everything but the weights and the file's own digest."""
+    description = asdict(replace(checkpoint, tensors={}))
+    for key in ("tensors", "checkpoint_sha256"):
+        description.pop(key)
+    return description
+
+
+def from_description(description: Mapping[str, Any]) -> Checkpoint:
+    """The inverse of :func:`describe`.
+
+    Raises:
+        KeyError, TypeError: when the description is that of another version.
+    """
+    spec = description["feature_spec"]
+    known = {
+        "feature_spec": FeatureSpec(
+            tuple(FeatureLayer(**layer) for layer in spec["layers"]), tuple(spec["main"]), spec["height"], spec["width"]
+        ),
+        "categories": tuple(Category(**category) for category in description["categories"]),
+    }
+    return Checkpoint(**(dict(description) | known))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
