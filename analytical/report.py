@@ -220,7 +220,7 @@ def write_report(
     noted = Solution()
     if (model / STATISTICS_NAME).is_file():
         statistics = load_statistics(model / STATISTICS_NAME)
-        ridges = noted.noting("lambda curve", lambda: measure_ridges(statistics, head, swept))
+        ridges = noted.noting("lambda curve", measure_ridges, statistics, head, swept)
     report = Report(
         model=str(model),
         checkpoint_sha256=checkpoint.checkpoint_sha256,
