@@ -40,9 +40,9 @@ def python(code: str, *arguments: object, **options: Any) -> subprocess.Complete
 
 
 def test_every_promised_command_is_there() -> None:
-    promised = """data info|data validate|data convert|data draw|data scenes|cache build|cache info|cache verify|
-    cache backbones|heads list|heads show|train|eval|export|verify|deploy run|demo|bench cache|bench train|
-    bench analytical|doctor"""
+    promised = """data info|data validate|data convert|data augment|data draw|data scenes|cache build|cache info|
+    cache verify|cache backbones|heads list|heads show|train|eval|analytical fit|analytical collect|analytical eval|
+    analytical sweep|analytical ablate|export|verify|deploy run|demo|bench cache|bench train|bench analytical|doctor"""
     assert {tuple(command.split()) for command in promised.split("|")} <= set(COMMANDS)
 
 
