@@ -7,7 +7,7 @@ from typing import Any
 
 from detheads import atomic
 from detheads.analytical.closed_form import Config
-from detheads.analytical.fit import FIT_NAME, FitResult, fit
+from detheads.analytical.fit import FIT_NAME, FitResult, describe, fit, require_same_fit
 from detheads.analytical.plan import Progress, make_plan
 from detheads.analytical.presets import PRESETS
 from detheads.analytical.solve import Strengths
@@ -63,7 +63,7 @@ def ablate(
     """Fit and evaluate the named rows; rows of one view share one pass. Run again, finished rows are kept.
 
     Raises:
-        UserError: when a row is unknown, or a fit fails.
+        UserError: when a row is unknown, a finished row was fitted with other strengths, or a fit fails.
     """
     for name in names:
         if name not in ROWS:
@@ -82,6 +82,7 @@ def ablate(
         folder = output / name
         finished = atomic.read_json(folder / FIT_NAME) if (folder / FIT_NAME).is_file() else {}
         if finished.get("metrics"):
+            require_same_fit(folder, describe(cache, config, strengths, [shared]))
             result = FitResult(folder, **{key: finished[key] for key in _RESULT_KEYS})
         else:
             result = fit(cache, config, folder, strengths=strengths, val=val, parts=[shared], on_progress=named)

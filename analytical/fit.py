@@ -19,7 +19,7 @@ from detheads.cache.reader import FeatureCache
 from detheads.errors import UserError
 from detheads.evaluation.predict import evaluate_cache
 from detheads.heads.cost import parameters_of
-from detheads.training.checkpoint import checkpoint_path, save_checkpoint
+from detheads.training.checkpoint import checkpoint_path, matching_cache, save_checkpoint
 
 STATISTICS_NAME = "statistics.safetensors"
 ESTIMATORS_NAME = "estimators.safetensors"
@@ -80,25 +80,24 @@ def fit(
         parts: statistics collected elsewhere, to merge instead of a pass over ``cache``.
 
     Raises:
-        UserError: when there is nothing to fit, the parts do not belong together or cover the cache, or the folder
-            holds something else.
+        UserError: when there is nothing to fit, ``val`` does not match, the parts do not belong together or do not
+            cover the cache, or the folder holds something else. Nothing is written then.
     """
     strengths = strengths or Strengths()
     seconds: dict[str, float] = {}
-    described = {
-        "options": asdict(config),
-        "strengths": asdict(strengths),
-        "classes": cache.dataset.class_names,
-        "backbone": cache.manifest.settings.backbone,
-        "cache_sha256": cache.sha256,
-        "parts": [atomic.sha256_of(path) for path in parts if path.is_file()],
-        "detheads_version": __version__,
-    }
-    _claim(output, described)
+    described = describe(cache, config, strengths, parts)
+    require_same_fit(output, described)
     started = time.perf_counter()
     plan = make_plan(cache, config, on_progress)
-    if parts:
-        statistics = _merged(parts, plan, output)
+    if val is not None:
+        val = matching_cache(plan.identity, val)
+    merged = _merged(parts, plan, len(cache)) if parts else None
+    # Only now that nothing is wrong with what was given is the folder taken.
+    if not (output / FIT_NAME).is_file():
+        atomic.write_json(output / FIT_NAME, described)
+    if merged is not None:
+        statistics = merged
+        statistics.save(output / STATISTICS_NAME)
     else:
         statistics = collect(cache, plan, output / STATISTICS_NAME, 0, len(cache), on_progress)
     seconds["statistics"] = time.perf_counter() - started
@@ -142,19 +141,41 @@ def fit(
     return result
 
 
-def _merged(parts: Sequence[Path], plan: Plan, output: Path) -> Statistics:
-    """The sum of statistics collected before, under the plan of this fit."""
+def _merged(parts: Sequence[Path], plan: Plan, images: int) -> Statistics:
+    """The sum of statistics collected before, under the plan of this fit; together they hold as many images."""
     statistics = Statistics.empty(plan)
     for path in parts:
         part = load_statistics(path)
         plan.require_same_rows(part.plan, str(path))
         statistics.merge(part)
-    statistics.save(output / STATISTICS_NAME)
+    if statistics.images != images:
+        held = ", ".join(f"{first + 1} to {end}" for _, first, end in statistics.parts)
+        raise UserError(
+            f"the statistics given hold images {held} of a cache of {images}; give every part once, "
+            "and finish a stopped one with the same 'detheads analytical collect'."
+        )
     return statistics
 
 
-def _claim(output: Path, described: dict[str, Any]) -> None:
-    """Record what the folder is for, or check that it is for the same."""
+def describe(cache: FeatureCache, config: Config, strengths: Strengths, parts: Sequence[Path]) -> dict[str, Any]:
+    """What makes a fit another one."""
+    return {
+        "options": asdict(config),
+        "strengths": asdict(strengths),
+        "classes": cache.dataset.class_names,
+        "backbone": cache.manifest.settings.backbone,
+        "cache_sha256": cache.sha256,
+        "parts": sorted(atomic.sha256_of(path) for path in parts if path.is_file()),
+        "detheads_version": __version__,
+    }
+
+
+def require_same_fit(output: Path, described: dict[str, Any]) -> None:
+    """Refuse a folder that holds another fit, or something else.
+
+    Raises:
+        UserError: naming what differs.
+    """
     path = output / FIT_NAME
     if path.is_file():
         recorded = atomic.read_json(path)
@@ -163,8 +184,6 @@ def _claim(output: Path, described: dict[str, Any]) -> None:
                 raise UserError(f"{output} holds a fit with another {key}; choose another folder with -o.")
     elif output.exists() and any(not item.name.startswith(".") for item in output.iterdir()):
         raise UserError(f"{output} is not empty and holds no fit; choose another folder with -o.")
-    else:
-        atomic.write_json(path, described)
 
 
 def _token(*parts: object) -> str:

@@ -23,6 +23,9 @@ from detheads.training.checkpoint import Checkpoint
 SURVEY_IMAGES = 128
 """Images that tell the approximate mean and the principal components."""
 
+LEAST_VARIANCE = 1e-6
+"""Of a component, in units of a channel's: less is rounding."""
+
 BATCH = 8
 """Images read at once."""
 
@@ -64,7 +67,8 @@ class Plan:
     def _meaning(self) -> dict[str, Any]:
         """What decides the meaning of the sums, besides tensors."""
         identity = self.identity
-        options = {key: identity.head_config[key] for key in ("levels", "view")}
+        shaping = ("levels", "view", "components") if identity.head_config["view"] == "context" else ("levels", "view")
+        options = {key: identity.head_config[key] for key in shaping}
         spec = identity.feature_spec
         return {
             "backbone": identity.backbone_name,
@@ -153,11 +157,14 @@ def _principal_components(
         on_progress("survey", min(start + BATCH, len(chosen)), len(chosen))
     assert moments is not None
     covariance = moments.covariance()[0]
-    deviation = covariance.diagonal().sqrt().clamp(min=1e-12)
-    values, vectors = torch.linalg.eigh(covariance / deviation.outer(deviation))  # ascending
-    leading = vectors[:, -count:].flip(1) / values[-count:].flip(0).clamp(min=1e-12).sqrt()
+    # Constant channels, and components without any variance, are left out (zeros): division would blow up rounding.
+    variance = covariance.diagonal()
+    scale = torch.where(variance > 0, variance.rsqrt(), 0)
+    values, vectors = torch.linalg.eigh(covariance * scale.outer(scale))  # ascending
+    values, vectors = values[-count:].flip(0), vectors[:, -count:].flip(1)
+    leading = vectors * torch.where(values > LEAST_VARIANCE, values.rsqrt(), 0)
     leading = leading * leading.gather(0, leading.abs().argmax(dim=0, keepdim=True)).sign()  # a sign of their own
-    return {"center": moments.mean()[0].float(), "components": (leading / deviation[:, None]).float()}
+    return {"center": moments.mean()[0].float(), "components": (leading * scale[:, None]).float()}
 
 
 def _mean_row(head: ClosedForm, cache: FeatureCache, chosen: Sequence[int], on_progress: Progress) -> Tensor:

@@ -65,8 +65,8 @@ class Solution:
 def solve_first_stage(statistics: Statistics, strengths: Strengths, head: ClosedForm) -> Solution:
     """Solve the discriminants, anchor classifiers and box regressions, and put them into ``head``.
 
-    A level without objects, or an anchor with fewer objects than ``PLACE`` more than none, is solved from the objects
-    of all levels or anchors, with a remark.
+    A level or an anchor that fewer cells with an object belong to than there are anchors is solved from those of all
+    levels or anchors, with a remark.
 
     Raises:
         UserError: when no cell stands for an object of some class.

@@ -159,7 +159,7 @@ def load_statistics(path: Path) -> Statistics:
         raise UserError(f"{path} holds no statistics of this version ({error}); collect them again.") from None
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: the caller may merge more into the result
 def collect(cache: FeatureCache, plan: Plan, path: Path, first: int, end: int, on_progress: Progress) -> Statistics:
     """Sum images ``first`` to ``end`` of a cache; the state is kept in ``path`` and taken up again from there.
 

@@ -38,7 +38,10 @@ def sweep(
     statistics = load_statistics(model / STATISTICS_NAME)
     identity = statistics.plan.identity
     cache = matching_cache(identity, cache)
-    plan = replace(statistics.plan, identity=replace(identity, head_config=identity.head_config | {"rounds": 0}))
+    options, tensors = identity.head_config | {"rounds": 0}, dict(statistics.plan.tensors)
+    if options["view"] == "bands":  # nothing looks at components then
+        options["components"], tensors["components"] = 0, tensors["components"][:, :0]
+    plan = replace(statistics.plan, identity=replace(identity, head_config=options), tensors=tensors)
     points = []
     combinations = [(alpha, shrinkage) for shrinkage in shrinkages for alpha in alphas]
     for done, (alpha, shrinkage) in enumerate(combinations):
