@@ -23,14 +23,14 @@ ROWS: dict[str, Config] = {
     "gaussian-mixture": replace(_REFERENCE, classifier="gmm"),
     "soft-anchors": replace(_REFERENCE, anchor="soft"),
     "per-level": replace(_REFERENCE, directions="per_level"),
-    "context": replace(_CONTEXT, directions="shared"),
-    "context-per-level": _CONTEXT,
+    "context": _CONTEXT,
+    "context-per-level": replace(_CONTEXT, directions="per_level"),
     "reference-2-rounds": replace(_REFERENCE, components=_REFINED.components, rounds=2),
-    "1-round": replace(_REFINED, rounds=1, voting=0.0, hidden=0),
-    "2-rounds": replace(_REFINED, rounds=2, voting=0.0, hidden=0),
-    "3-rounds": replace(_REFINED, rounds=3, voting=0.0, hidden=0),
-    "random-features": replace(_REFINED, voting=0.0, hidden=1024),
-    "voting": replace(_REFINED, voting=0.7, hidden=0),
+    "1-round": replace(_REFINED, rounds=1),
+    "2-rounds": _REFINED,
+    "3-rounds": replace(_REFINED, rounds=3),
+    "random-features": replace(_REFINED, hidden=1024),
+    "voting": replace(_REFINED, voting=0.7),
 }
 """The first is the source's detector, the next two its negative results; the others are what a closed form allows."""
 
