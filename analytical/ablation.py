@@ -22,6 +22,7 @@ ROWS: dict[str, Config] = {
     "reference": _REFERENCE,
     "gaussian-mixture": replace(_REFERENCE, classifier="gmm"),
     "soft-anchors": replace(_REFERENCE, anchor="soft"),
+    "equal-covariances": replace(_REFERENCE, covariance="equal"),
     "per-level": replace(_REFERENCE, directions="per_level"),
     "context": _CONTEXT,
     "context-per-level": replace(_CONTEXT, directions="per_level"),

@@ -49,6 +49,8 @@ class Config:
         directions: one discriminant for all levels (``shared``), or one each (``per_level``).
         classifier: ``lda``, or ``gmm``: a Gaussian with a covariance of its own for each class and level, compared by
             Mahalanobis distance.
+        covariance: the discriminant's covariance is the classes' mean one, weighted by their ``shares`` or ``equal``
+            (the bias is calibrated to the true shares in either case).
         anchor: ``hard`` takes the best anchor, ``soft`` the mean of all, weighted by their predicted shares.
         components: principal components that ``context`` and ``rounds`` see; 0 where neither is used.
         rounds: times that the best boxes are scored and moved again.
@@ -62,6 +64,7 @@ class Config:
     view: Literal["bands", "context"] = "bands"
     directions: Literal["shared", "per_level"] = "shared"
     classifier: Literal["lda", "gmm"] = "lda"
+    covariance: Literal["shares", "equal"] = "shares"
     anchor: Literal["hard", "soft"] = "hard"
     components: int = 0
     rounds: int = 0

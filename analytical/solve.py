@@ -80,7 +80,8 @@ def solve_first_stage(statistics: Statistics, strengths: Strengths, head: Closed
             f"no cell stands for an object of {', '.join(missing)}; name other classes with --class, or add images."
         )
     if isinstance(head.classifier, Discriminant):
-        _solve_discriminants(statistics, strengths, head.classifier, solution)
+        equal = head.config.covariance == "equal"
+        _solve_discriminants(statistics, strengths, head.classifier, equal, solution)
     elif isinstance(head.classifier, Mixture):
         _solve_mixture(statistics, strengths, head.classifier)
     everywhere = _sum(statistics.anchors)
@@ -109,7 +110,7 @@ def sweep_anchors(statistics: Statistics, alphas: Sequence[float]) -> dict[str, 
 
 
 def _solve_discriminants(
-    statistics: Statistics, strengths: Strengths, classifier: Discriminant, solution: Solution
+    statistics: Statistics, strengths: Strengths, classifier: Discriminant, equal: bool, solution: Solution
 ) -> None:
     groups = sorted(set(classifier.groups))
     everything = _sum(statistics.classes)
@@ -119,9 +120,12 @@ def _solve_discriminants(
         if not (moments.weight > 0).all():
             solution.remarks.append(f"{name}: a class has no cell on this level; all levels were taken together.")
             moments = everything
-        lda = solution.noting(name, lda_from_moments, moments, shrinkage=strengths.shrinkage)
+        priors = torch.ones(moments.classes) if equal else None
+        lda = solution.noting(name, lda_from_moments, moments, shrinkage=strengths.shrinkage, priors=priors)
         solution.estimators[name] = lda
         weight, bias = log_odds(lda)
+        if equal:  # scikit-learn's priors weight the covariances and set the bias: the bias gets the true ones back
+            bias = bias + (moments.weight[1:] / moments.weight[0]).log().float()
         classifier.weight[group].copy_(weight)
         classifier.bias[group].copy_(bias)
 

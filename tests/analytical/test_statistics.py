@@ -221,6 +221,21 @@ def test_a_level_of_its_own_direction_is_solved_from_its_own_rows(solved: Callab
     assert 0 < separate < LEVELS
 
 
+def test_equal_covariances_change_the_direction_and_keep_the_true_shares_in_the_bias(
+    solved: Callable[..., Case],
+) -> None:
+    config = replace(QUICK, directions="shared", covariance="equal")
+    case = solved("train", config, ("crescent",))
+    seen, labels = (np.concatenate([getattr(rows, name) for rows in case.rows]) for name in ("seen", "labels"))
+    reference = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=STRENGTHS.shrinkage, priors=[0.5, 0.5])
+    wanted = _log_odds(reference.fit(seen, labels), seen) + np.log(labels.mean() / (1 - labels.mean()))
+    inputs = torch.from_numpy(seen).float()[None]
+    logits = case.head.classifier(inputs, 0)[0]
+    _close(logits, wanted)
+    shared = solved("train", replace(QUICK, directions="shared"), ("crescent",)).head.classifier(inputs, 0)[0]
+    assert not torch.allclose(logits, shared, rtol=0.05)
+
+
 def test_a_mixture_compares_densities_of_scipy_s_gaussians(solved: Callable[..., Case]) -> None:
     case = solved("train", replace(QUICK, directions="shared", classifier="gmm"), ("crescent", "cross"))
     cells = sum(len(rows.labels) for rows in case.rows)
