@@ -16,7 +16,7 @@ from detheads.cache.reader import FeatureCache
 from detheads.errors import UserError
 
 _REFERENCE, _REFINED = PRESETS["reference"], PRESETS["refined"]
-_CONTEXT = replace(_REFINED, rounds=0)
+_CONTEXT = replace(_REFINED, rounds=0, voting=0.0)
 
 ROWS: dict[str, Config] = {
     "reference": _REFERENCE,
@@ -27,11 +27,11 @@ ROWS: dict[str, Config] = {
     "context": _CONTEXT,
     "context-per-level": replace(_CONTEXT, directions="per_level"),
     "reference-2-rounds": replace(_REFERENCE, components=_REFINED.components, rounds=2),
-    "1-round": replace(_REFINED, rounds=1),
-    "2-rounds": _REFINED,
-    "3-rounds": replace(_REFINED, rounds=3),
+    "1-round": replace(_REFINED, rounds=1, voting=0.0),
+    "2-rounds": replace(_REFINED, voting=0.0),
+    "3-rounds": replace(_REFINED, rounds=3, voting=0.0),
     "random-features": replace(_REFINED, hidden=1024),
-    "voting": replace(_REFINED, voting=0.7),
+    "refined": _REFINED,
 }
 """The first is the source's detector, the next two its negative results; the others are what a closed form allows."""
 

@@ -5,7 +5,7 @@ from detheads.errors import UserError
 
 PRESETS = {
     "reference": Config(),
-    "refined": Config(view="context", components=64, rounds=2),
+    "refined": Config(view="context", components=64, rounds=2, voting=0.7),
 }
 """``reference`` is the source's detector (v3j); ``refined`` adds what was measured to help."""
 

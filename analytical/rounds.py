@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from detheads.analytical.ahead import seen_ahead
 from detheads.analytical.anchors import encode, sides_of
 from detheads.analytical.closed_form import ClosedForm
 from detheads.analytical.estimators import ridge_from_moments
@@ -79,14 +80,13 @@ def solve_round(
     if moments is not None:
         _put_random_features(head, index, moments)
     saved = time.monotonic()
-    for position in range(moments.images if moments else 0, len(cache), BATCH):
-        images = range(position, min(position + BATCH, len(cache)))
-        boxes, inputs = _seen(head, cache, images, index)
+    left = range(moments.images if moments else 0, len(cache))
+    for images, (boxes, inputs) in seen_ahead(left, BATCH, lambda part: _seen(head, cache, part, index)):
         if moments is None:
             moments = _fresh(head, inputs)
             _put_random_features(head, index, moments)
         _add(moments, head.round(index).expand(inputs), boxes, [cache.targets(image) for image in images])
-        moments.images = images[-1] + 1
+        moments.images = images.stop
         on_progress(f"round {index + 1}", moments.images, len(cache))
         if time.monotonic() - saved > SAVE_SECONDS:
             moments.save(path, token)

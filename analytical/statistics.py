@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detheads.analytical.ahead import seen_ahead
 from detheads.analytical.anchors import ANCHORS, encode, nearest_anchor
 from detheads.analytical.assignment import assign_cells
 from detheads.analytical.closed_form import PLACE, ClosedForm
@@ -173,13 +174,10 @@ def collect(cache: FeatureCache, plan: Plan, path: Path, first: int, end: int, o
     start = statistics.parts[0][2] if statistics.parts else first
     head = plan.build_head()
     saved = time.monotonic()
-    for position in range(start, end, BATCH):
-        stop = min(position + BATCH, end)
-        indices = range(position, stop)
-        levels = head.level_rows(cache.features(indices))
-        statistics.add(head, levels, [cache.targets(index) for index in indices])
-        statistics.parts = [(sha256, first, stop)]
-        on_progress("statistics", stop - first, end - first)
+    for images, levels in seen_ahead(range(start, end), BATCH, lambda part: head.level_rows(cache.features(part))):
+        statistics.add(head, levels, [cache.targets(image) for image in images])
+        statistics.parts = [(sha256, first, images.stop)]
+        on_progress("statistics", images.stop - first, end - first)
         if time.monotonic() - saved > SAVE_SECONDS:
             statistics.save(path)
             saved = time.monotonic()
