@@ -84,7 +84,7 @@ def lda_from_moments(
     within = covariance[0] if moments.scatter == "pooled" else torch.einsum("c,cij->ij", shares, covariance)
     diagonal = within.diagonal().mean()
     shrunk = within if shrinkage is None else (1 - shrinkage) * within + shrinkage * diagonal * torch.eye(len(within))
-    if _vanishes(torch.linalg.eigvalsh(shrunk), moments.resolution):
+    if _is_singular(shrunk, moments.resolution):
         floor = FLOOR * diagonal if diagonal > 0 else torch.ones_like(diagonal)
         warnings.warn(
             "the covariance within the classes is singular (constant or dependent channels, or too few rows); "
@@ -196,6 +196,20 @@ def _checked_priors(priors: Tensor, classes: int) -> Tensor:
     if priors.shape != (classes,) or not (priors >= 0).all() or not (0 < priors.sum() < torch.inf):
         raise ValueError(f"priors are {classes} numbers of at least 0 that do not all vanish, not {priors.tolist()}.")
     return priors / priors.sum()
+
+
+def _is_singular(matrix: Tensor, resolution: float) -> bool:
+    """Whether the least eigenvalue is rounding beside the largest.
+
+    Eigenvalues are slow to find and mostly not needed: the least is at least ``1 / |L^-1|^2`` with the Cholesky factor
+    ``L`` (Frobenius norm), and the largest at most the trace.
+    """
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    if not failed:
+        inverse = torch.linalg.solve_triangular(factor, torch.eye(len(matrix), dtype=matrix.dtype), upper=False)
+        if 1 / inverse.square().sum() > resolution * matrix.trace():
+            return False
+    return _vanishes(torch.linalg.eigvalsh(matrix), resolution)
 
 
 def _vanishes(eigenvalues: Tensor, resolution: float) -> bool:
