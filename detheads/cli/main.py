@@ -85,6 +85,7 @@ EXTRA_OF_MODULE = {
     "pycocotools": "train",
     "open_clip": "train",
     "sklearn": "train",
+    "threadpoolctl": "train",
     "matplotlib": "train",
     "yaml": "train",
     "hotcoco": "hotcoco",
