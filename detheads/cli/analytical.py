@@ -123,7 +123,7 @@ def evaluate(
     answer = {"report": str(folder / "report.md"), **{name: report.statistics[name] for name in STATISTICS}}
 
     def render(console: Console) -> None:
-        console.print(table(STATISTICS, [[f"{answer[name]:.4f}" for name in STATISTICS]]))
+        console.print(table(("statistic", "value"), [(name, f"{answer[name]:.4f}") for name in STATISTICS]))
         console.print(f"report {folder / 'report.md'}", markup=False)
 
     emit(answer, as_json, render)

@@ -143,7 +143,7 @@ def evaluate(
 
 
 def _render(console: Console, answer: dict[str, Any]) -> None:
-    console.print(table(STATISTICS, [[f"{answer[name]:.4f}" for name in STATISTICS]]))
+    console.print(table(("statistic", "value"), [(name, f"{answer[name]:.4f}") for name in STATISTICS]))
     rows = [(name, f"{value['AP']:.4f}", f"{value['AP50']:.4f}") for name, value in answer["per_class"].items()]
     console.print(table(("class", "AP", "AP50"), rows))
 
