@@ -1,5 +1,7 @@
 """``detheads heads``: what heads there are and what they cost."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -27,10 +29,16 @@ def list_heads(
     from detheads.heads import registry
     from detheads.heads.cost import measure
 
-    spec = _features(backbone, size)
+    features = _features(backbone, size)
     rows: list[dict[str, Any]] = []
+    remarks: list[str] = []
     for entry in registry.entries().values():
-        head = registry.build(entry.name, spec, classes)
+        spec = _with_blocks(features, entry.head.blocks)
+        try:
+            head = registry.build(entry.name, spec, classes)
+        except UserError as error:
+            remarks.append(str(error))
+            continue
         cost = measure(head, spec)
         rows.append(
             {
@@ -48,7 +56,9 @@ def list_heads(
             for row in rows
         ]
         console.print(table(("head", "parameters", "GFLOPs", "NMS-free", ""), cells))
-        console.print(f"for {backbone} at {spec.width}x{spec.height}, {classes} classes, one image")
+        console.print(f"for {backbone} at {features.width}x{features.height}, {classes} classes, one image")
+        for line in remarks:
+            console.print(f"left out: {line}")
 
     emit(rows, as_json, render)
 
@@ -68,8 +78,8 @@ def show(
     from detheads.heads import registry
     from detheads.heads.cost import measure, parameters_of
 
-    spec = _features(backbone, size)
     entry = registry.entry(name)
+    spec = _with_blocks(_features(backbone, size), entry.head.blocks)
     options = parse_options(option or [])
     head = registry.build(name, spec, classes, options)
     cost = measure(head, spec)
@@ -97,6 +107,17 @@ def show(
         )
 
     emit(answer, as_json, render)
+
+
+def _with_blocks(features: Any, blocks: Sequence[int]) -> Any:
+    """A plain transformer's features with intermediate blocks besides; a hierarchical network's as they are."""
+    from detheads.heads.contract import FeatureLayer
+
+    if len(features.main) > 1:
+        return features
+    (main,) = features.main_layers
+    layers = tuple(FeatureLayer(f"block{block}", main.channels, main.stride) for block in blocks)
+    return replace(features, layers=layers + features.layers)
 
 
 def _features(backbone: str, size: str | None) -> Any:

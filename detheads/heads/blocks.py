@@ -45,6 +45,25 @@ class DepthwiseResidual(nn.Module):
         return F.relu(x + self.pointwise(self.depthwise(x)))  # [B, C, H, W]
 
 
+class FinerLevel(nn.Module):
+    """A map of half the joined grid's stride: one transposed convolution, and the backbone's own map of that stride
+    where it has one."""
+
+    def __init__(self, spec: FeatureSpec, width: int) -> None:
+        super().__init__()
+        own = [layer for layer in spec.main_layers if layer.stride * 2 == join_stride(spec)]
+        self.upsample = nn.ConvTranspose2d(width, width, 2, stride=2)
+        self.layer = own[0].name if own else None
+        self.lateral = conv_norm(own[0].channels, width, 1) if own else None
+
+    def forward(self, x: Tensor, features: Mapping[str, Tensor]) -> Tensor:
+        """``[B, width, H, W]`` on the joined grid -> ``[B, width, 2H, 2W]``."""
+        finer: Tensor = self.upsample(x)
+        if self.layer is not None and self.lateral is not None:
+            finer = finer + self.lateral(features[self.layer])
+        return finer
+
+
 class ChannelDropout(nn.Module):
     """Drop whole channels of the backbone's features while training: a small dataset is soon learned by heart."""
 

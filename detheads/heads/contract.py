@@ -81,6 +81,9 @@ class Head(nn.Module, ABC):
     nms_free: ClassVar[bool] = False
     """True when the head's boxes need no non-maximum suppression."""
 
+    blocks: ClassVar[tuple[int, ...]] = ()
+    """Intermediate transformer blocks (0-based) it reads besides the main layers, as layers ``block{i}``."""
+
     trainable: ClassVar[bool] = True
     """False for a head that is solved, not trained: it has no loss."""
 

@@ -1,14 +1,17 @@
 """What point-based heads share: the points, LTRB decoding, and the FCOS loss with either assignment."""
 
 import math
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from detheads.heads.contract import Head, HeadOutput, Targets
+from detheads.heads.blocks import ChannelDropout, conv_norm_relu
+from detheads.heads.contract import FeatureSpec, Head, HeadOutput, Targets
 from detheads.losses import centerness_loss, giou_loss, sigmoid_focal_loss
 from detheads.targets.assignment import Assignment, centerness_targets, ltrb_targets
 from detheads.targets.atss import assign_atss
@@ -21,6 +24,22 @@ MAX_LOG_DISTANCE = 8.0
 
 PRIOR_BIAS = -math.log((1 - 0.01) / 0.01)
 """Logit of an initial score of 0.01, which keeps the focal loss stable at the start (Lin et al. 2017, section 3.3)."""
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The positive points of a batch, ``P`` of them, and what each one has to learn.
+
+    Attributes:
+        images, points: ``[P]`` int64, the image and the point in it.
+        boxes: ``[P, 4]`` xyxy, input pixels.
+        labels: ``[P]`` int64.
+    """
+
+    images: Tensor
+    points: Tensor
+    boxes: Tensor
+    labels: Tensor
 
 
 class PointHead(Head):
@@ -61,24 +80,22 @@ class PointHead(Head):
         """Focal, centerness-weighted GIoU and centerness loss (Tian et al. 2019, eq. 2), a positive point each."""
         if output.quality is None:
             raise ValueError("a point head predicts a centerness")
+        matches = self.match(output, targets)
         class_targets = torch.zeros_like(output.logits)
-        rows, columns, boxes = [], [], []
-        for image, target in enumerate(targets):
-            assignment = self.assign(target.boxes)
-            positive, objects = assignment.positive, assignment.objects
-            class_targets[image, positive, target.labels[objects]] = 1.0
-            rows.append(torch.full_like(positive, image))
-            columns.append(positive)
-            boxes.append(target.boxes[objects])
-        row, column, target_boxes = torch.cat(rows), torch.cat(columns), torch.cat(boxes)  # [P], [P], [P, 4]
-        positives = max(1, len(row))
-        centers = centerness_targets(ltrb_targets(self.points[column], target_boxes))  # [P]
-        overlap = giou_loss(output.boxes[row, column], target_boxes)  # [P]
+        class_targets[matches.images, matches.points, matches.labels] = 1.0
+        positives = max(1, len(matches.points))
+        centers = centerness_targets(ltrb_targets(self.points[matches.points], matches.boxes))  # [P]
+        overlap = giou_loss(output.boxes[matches.images, matches.points], matches.boxes)  # [P]
+        quality = output.quality[matches.images, matches.points]  # [P]
         return {
             "classification": sigmoid_focal_loss(output.logits, class_targets) / positives,
             "box": (overlap * centers).sum() / centers.sum().clamp(min=1e-6),
-            "centerness": centerness_loss(output.quality[row, column], centers) / positives,
+            "centerness": centerness_loss(quality, centers) / positives,
         }
+
+    def match(self, output: HeadOutput, targets: Sequence[Targets]) -> Matches:
+        """The positive points of a batch. Heads whose assignment depends on their predictions override this."""
+        return gather_matches([self.assign(target.boxes) for target in targets], targets)
 
     def assign(self, boxes: Tensor) -> Assignment:
         """Match the points of one image to its objects ``[M, 4]`` (xyxy, input pixels)."""
@@ -86,6 +103,70 @@ class PointHead(Head):
             return Assignment(assign_atss(self.points, self.points_per_level, self.strides, boxes))
         ranges = fcos_ranges(self._level_strides)
         return Assignment(assign_fcos(self.points, self.points_per_level, self.strides, boxes, level_ranges=ranges))
+
+
+class PyramidHead(PointHead):
+    """A point head with FCOS's two towers, shared by the maps that a sub-class's :meth:`levels` gives.
+
+    Args:
+        strides: of the levels, input pixels.
+        width: channels of the levels and towers.
+        tower_blocks: 3x3 convolutions in each tower.
+        dropout: share of the backbone's channels dropped in each training step.
+    """
+
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        num_classes: int,
+        strides: Sequence[float],
+        *,
+        width: int,
+        tower_blocks: int,
+        assigner: Assigner,
+        dropout: float,
+    ) -> None:
+        super().__init__(spec.height, spec.width, strides, assigner)
+        self.spec = spec
+        self.dropout = ChannelDropout(dropout)
+        self.class_tower = tower(width, tower_blocks)
+        self.box_tower = tower(width, tower_blocks)
+        self.classes: nn.Module = init_prediction(nn.Conv2d(width, num_classes, 3, padding=1), bias=PRIOR_BIAS)
+        self.distances = init_prediction(nn.Conv2d(width, 4, 3, padding=1), bias=1.0)
+        self.centerness = init_prediction(nn.Conv2d(width, 1, 3, padding=1))
+
+    @abstractmethod
+    def levels(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+        """Backbone layers by name to one map ``[B, width, H, W]`` a stride."""
+
+    def forward(self, features: Mapping[str, Tensor]) -> HeadOutput:
+        return self.predict(self.levels(self.dropout(features)))
+
+    def predict(self, levels: Sequence[Tensor]) -> HeadOutput:
+        """Towers and predictions on ``[B, width, H, W]`` a level."""
+        for_boxes = [self.box_tower(level) for level in levels]
+        return self.decode(
+            [self.classes(self.class_tower(level)) for level in levels],
+            [self.distances(level) for level in for_boxes],
+            [self.centerness(level) for level in for_boxes],
+        )
+
+
+def tower(width: int, blocks: int) -> nn.Sequential:
+    """``blocks`` 3x3 convolutions with GroupNorm and ReLU."""
+    return nn.Sequential(*(conv_norm_relu(width, width, 3) for _ in range(blocks)))
+
+
+def gather_matches(assignments: Sequence[Assignment], targets: Sequence[Targets]) -> Matches:
+    """One assignment an image, as the positive points of the batch."""
+    positive = [assignment.positive for assignment in assignments]
+    chosen = [assignment.objects for assignment in assignments]
+    return Matches(
+        torch.cat([torch.full_like(points, image) for image, points in enumerate(positive)]),
+        torch.cat(positive),
+        torch.cat([target.boxes[objects] for target, objects in zip(targets, chosen, strict=True)]),
+        torch.cat([target.labels[objects] for target, objects in zip(targets, chosen, strict=True)]),
+    )
 
 
 def grid_points(height: int, width: int, stride: float) -> Tensor:

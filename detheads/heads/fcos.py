@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from detheads.cofiber import upsample_to
-from detheads.heads.blocks import ChannelDropout, conv_norm, conv_norm_relu, group_norm
-from detheads.heads.contract import FeatureSpec, HeadOutput
-from detheads.heads.dense import PRIOR_BIAS, Assigner, PointHead, init_prediction
+from detheads.heads.blocks import conv_norm, conv_norm_relu, group_norm
+from detheads.heads.contract import FeatureSpec
+from detheads.heads.dense import Assigner, PyramidHead
 from detheads.heads.registry import register
 
 
@@ -41,31 +41,32 @@ class Config:
 
 
 @register(Config)
-class FCOS(PointHead):
+class FCOS(PyramidHead):
     """Feature pyramid, two shared towers, one candidate box a point."""
 
     def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
-        layers = spec.main_layers
-        plain = len(layers) == 1
-        base = layers[0].stride / 2 if plain else layers[0].stride
-        super().__init__(spec.height, spec.width, [base * 2**level for level in range(5)], config.assigner)
-        width = config.width
-        self.dropout = ChannelDropout(config.dropout)
-        self.pyramid = SimplePyramid(spec, width) if plain else TopDownPyramid(spec, width)
-        self.class_tower = nn.Sequential(*(conv_norm_relu(width, width, 3) for _ in range(config.tower_blocks)))
-        self.box_tower = nn.Sequential(*(conv_norm_relu(width, width, 3) for _ in range(config.tower_blocks)))
-        self.classes = init_prediction(nn.Conv2d(width, num_classes, 3, padding=1), bias=PRIOR_BIAS)
-        self.distances = init_prediction(nn.Conv2d(width, 4, 3, padding=1), bias=1.0)
-        self.centerness = init_prediction(nn.Conv2d(width, 1, 3, padding=1))
-
-    def forward(self, features: Mapping[str, Tensor]) -> HeadOutput:
-        levels = self.pyramid(self.dropout(features))  # 5 x [B, width, H, W]
-        for_boxes = [self.box_tower(level) for level in levels]
-        return self.decode(
-            [self.classes(self.class_tower(level)) for level in levels],
-            [self.distances(level) for level in for_boxes],
-            [self.centerness(level) for level in for_boxes],
+        super().__init__(
+            spec,
+            num_classes,
+            pyramid_strides(spec),
+            width=config.width,
+            tower_blocks=config.tower_blocks,
+            assigner=config.assigner,
+            dropout=config.dropout,
         )
+        plain = len(spec.main_layers) == 1
+        self.pyramid = SimplePyramid(spec, config.width) if plain else TopDownPyramid(spec, config.width)
+
+    def levels(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+        """Five maps ``[B, width, H, W]``."""
+        return self.pyramid(features)
+
+
+def pyramid_strides(spec: FeatureSpec) -> list[float]:
+    """Strides of the five levels: from half that of a plain transformer, or from a hierarchical network's finest."""
+    layers = spec.main_layers
+    base = layers[0].stride / 2 if len(layers) == 1 else layers[0].stride
+    return [base * 2**level for level in range(5)]
 
 
 class SimplePyramid(nn.Module):

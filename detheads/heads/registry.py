@@ -83,9 +83,11 @@ def build(name: str, spec: FeatureSpec, num_classes: int, config: Mapping[str, A
         config: options by name; those left out have their default.
 
     Raises:
-        UserError: unknown head, unknown option, an option of the wrong type, or a size that leaves nothing to build.
+        UserError: unknown head, unknown option, an option of the wrong type, a size that leaves nothing to build, or
+            features without the intermediate blocks that the head reads.
     """
     found = entry(name)
+    _require_blocks(found, spec)
     made = make_config(found, config or {})
     given = ", ".join(f"{key}={value}" for key, value in (config or {}).items())
     try:
@@ -122,6 +124,21 @@ def config_dict(found: Entry, options: Mapping[str, Any]) -> dict[str, Any]:
 def defaults(found: Entry) -> dict[str, Any]:
     """The options of a head with their default values."""
     return {field.name: None if field.default is MISSING else field.default for field in fields(found.config)}
+
+
+def choices(found: Entry, option: str) -> tuple[str, ...]:
+    """The values of an option that takes one of several words; empty when the head has no such option."""
+    return get_args(get_type_hints(found.config).get(option))
+
+
+def _require_blocks(found: Entry, spec: FeatureSpec) -> None:
+    missing = [f"block{block}" for block in found.head.blocks if f"block{block}" not in spec.names]
+    if missing:
+        wanted = ",".join(map(str, found.head.blocks))
+        raise UserError(
+            f"head {found.name} reads {', '.join(missing)}, which these features ({', '.join(spec.names)}) "
+            f"do not hold; cache a transformer with 'detheads cache build ... --layers {wanted}'."
+        )
 
 
 def _first_line(error: Exception) -> str:

@@ -11,27 +11,25 @@ At 768 channels, 80 classes and 768-d text embeddings the default has 2,975,067 
 Source: phanerozoic/detection-heads. Refuted if a plain FCOS of equal size on the same cache does as well.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detheads.cofiber import decompose, upsample_to
 from detheads.heads.blocks import (
     ChannelDropout,
     DepthwiseResidual,
+    FinerLevel,
     conv_norm,
-    conv_norm_relu,
     join_main,
     join_stride,
     joined_channels,
 )
 from detheads.heads.contract import FeatureSpec, HeadOutput
-from detheads.heads.dense import PRIOR_BIAS, Assigner, PointHead, init_prediction
+from detheads.heads.cosine import CosineClassifier
+from detheads.heads.dense import Assigner, PointHead, init_prediction, tower
 from detheads.heads.registry import register
 
 BANDS = 4
@@ -73,13 +71,10 @@ class SplitTower(PointHead):
         self.dropout = ChannelDropout(config.dropout)
         self.stem = nn.Sequential(conv_norm(channels, channels, 3, groups=channels), nn.Conv2d(channels, hidden, 1))
         self.laterals = nn.ModuleList(nn.Conv2d(hidden, hidden, 1) for _ in range(BANDS - 1))
-        self.finer = nn.ConvTranspose2d(hidden, hidden, 2, stride=2)
-        finest = [layer for layer in spec.main_layers if layer.stride * 2 == stride]
-        self.finest_layer = finest[0].name if finest else None
-        self.finest_lateral = conv_norm(finest[0].channels, hidden, 1) if finest else None
+        self.finer = FinerLevel(spec, hidden)
         self.class_tower = _tower(hidden, config)
         self.box_tower = _tower(hidden, config)
-        self.classifier = CosineClassifier(hidden, num_classes, config)
+        self.classifier = CosineClassifier(hidden, num_classes, config.text_dim, learned=config.prototypes == "learned")
         self.distances = init_prediction(nn.Conv2d(hidden, 4, 3, padding=1), bias=1.0)
         self.centerness = init_prediction(nn.Conv2d(hidden, 1, 3, padding=1))
 
@@ -97,48 +92,13 @@ class SplitTower(PointHead):
         bands = [self.stem(band) for band in decompose(join_main(features, self.spec), BANDS)]
         for index in range(BANDS - 2, -1, -1):  # top-down: each band hears the coarser ones
             bands[index] = bands[index] + self.laterals[index](upsample_to(bands[index + 1], bands[index]))
-        finer = self.finer(bands[0])
-        if self.finest_layer is not None and self.finest_lateral is not None:
-            finer = finer + self.finest_lateral(features[self.finest_layer])
-        return [finer, *bands]
+        return [self.finer(bands[0], features), *bands]
 
     def set_class_embeddings(self, embeddings: Tensor) -> None:
         """Compare classes with these text embeddings ``[K, text_dim]``, and start the projection from their PCs."""
         self.classifier.set_embeddings(embeddings)
 
 
-class CosineClassifier(nn.Module):
-    """``scale * cos(project(x), embedding_k) + bias_k`` at every point."""
-
-    def __init__(self, hidden: int, num_classes: int, config: Config) -> None:
-        super().__init__()
-        self.cls_project = nn.Linear(hidden, config.text_dim, bias=False)
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # CLIP's initial temperature
-        self.cls_bias = nn.Parameter(torch.full((num_classes,), PRIOR_BIAS))
-        embeddings = F.normalize(torch.randn(num_classes, config.text_dim), dim=1)
-        if config.prototypes == "learned":
-            self.embeddings = nn.Parameter(embeddings)
-        else:
-            self.register_buffer("embeddings", embeddings)
-
-    def forward(self, x: Tensor) -> Tensor:
-        projected = F.linear(x.permute(0, 2, 3, 1), self.cls_project.weight)  # [B, H, W, text_dim]
-        prototypes = F.normalize(self.embeddings, dim=1)  # [K, text_dim]
-        cosine = F.linear(F.normalize(projected, dim=3), prototypes)  # [B, H, W, K]
-        scale = self.logit_scale.clamp(max=math.log(100.0)).exp()
-        return (cosine * scale + self.cls_bias).permute(0, 3, 1, 2)  # [B, K, H, W]
-
-    def set_embeddings(self, embeddings: Tensor) -> None:
-        expected = tuple(self.embeddings.shape)
-        if tuple(embeddings.shape) != expected:
-            raise ValueError(f"class embeddings have shape {tuple(embeddings.shape)}, expected {expected}")
-        with torch.no_grad():
-            self.embeddings.copy_(F.normalize(embeddings.float(), dim=1))
-            components = torch.linalg.svd(self.embeddings, full_matrices=False).Vh  # [min(K, text_dim), text_dim]
-            count = min(len(components), self.cls_project.in_features)
-            self.cls_project.weight[:, :count] = components[:count].T
-
-
 def _tower(hidden: int, config: Config) -> nn.Sequential:
-    standard = [conv_norm_relu(hidden, hidden, 3) for _ in range(config.standard_blocks)]
-    return nn.Sequential(*standard, *(DepthwiseResidual(hidden) for _ in range(config.depthwise_blocks)))
+    depthwise = (DepthwiseResidual(hidden) for _ in range(config.depthwise_blocks))
+    return nn.Sequential(*tower(hidden, config.standard_blocks), *depthwise)

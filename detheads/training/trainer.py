@@ -272,15 +272,16 @@ class Trainer:
 def _with_prototypes(
     entry: registry.Entry, options: Mapping[str, Any], class_embeddings: Tensor | None
 ) -> dict[str, Any]:
-    """Head options with text prototypes when embeddings are given, learned ones otherwise (where a head has both)."""
+    """Head options with text prototypes when embeddings are given, the head's other kind otherwise."""
     result = dict(options)
-    if "prototypes" not in registry.defaults(entry):
+    kinds = registry.choices(entry, "prototypes")
+    if "text" not in kinds:
         return result
     if class_embeddings is not None:
         return result | {"prototypes": "text", "text_dim": class_embeddings.shape[1]}
     if result.get("prototypes") == "text":
         raise UserError(f"head {entry.name} with prototypes=text needs class embeddings; give a file with --text.")
-    return result | {"prototypes": "learned"}
+    return {"prototypes": next(kind for kind in kinds if kind != "text")} | result
 
 
 def _require_same_features(train: FeatureCache, val: FeatureCache) -> None:

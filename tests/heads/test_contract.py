@@ -5,7 +5,16 @@ import torch
 
 from detheads.heads import registry
 from detheads.heads.contract import FeatureLayer, FeatureSpec, Head
-from tests.heads.worlds import CLASSES, no_objects, objects, random_features, small_config, small_head, total_loss
+from tests.heads.worlds import (
+    CLASSES,
+    no_objects,
+    objects,
+    random_features,
+    small_config,
+    small_head,
+    total_loss,
+    with_blocks,
+)
 
 
 def test_output_has_boxes_logits_and_quality_of_one_candidate_count(head: Head, spec: FeatureSpec) -> None:
@@ -43,7 +52,7 @@ def test_a_batch_equals_its_images_one_by_one(head: Head, spec: FeatureSpec) -> 
 
 def test_a_narrow_head_runs_on_one_small_image(entry: registry.Entry) -> None:
     """Its coarsest map is a single cell there, which normalisation has to survive."""
-    spec = FeatureSpec((FeatureLayer("last", 32, 16),), ("last",), 64, 64)
+    spec = with_blocks(entry, FeatureSpec((FeatureLayer("last", 32, 16),), ("last",), 64, 64))
     output = small_head(entry, spec)(random_features(spec, 1))
     assert torch.isfinite(output.boxes).all()
 

@@ -16,7 +16,7 @@ from detheads.export.onnx_export import OPSET, export_onnx
 from detheads.export.tensorrt_engine import BatchProfile, build_engine
 from detheads.heads import registry
 from detheads.heads.contract import Head
-from tests.heads.worlds import SPECS, random_features, small_head
+from tests.heads.worlds import SPECS, random_features, small_head, with_blocks
 
 TRACED_BATCH = 2
 
@@ -35,7 +35,8 @@ class Positional(nn.Module):
 
 @pytest.mark.parametrize("name", ["cnn-tall", pytest.param("vit-patch14", marks=pytest.mark.slow)])
 def test_onnx_equals_torch_on_other_inputs_and_batch_sizes(entry: registry.Entry, name: str, tmp_path: Path) -> None:
-    spec = SPECS[name]
+    name = "vit-wide" if entry.head.blocks and name.startswith("cnn") else name
+    spec = with_blocks(entry, SPECS[name])
     module = Positional(small_head(entry, spec), spec.names).eval()
     traced = tuple(random_features(spec, TRACED_BATCH).values())
     free = tuple({0: torch.export.Dim("batch", min=1)} for _ in traced)
@@ -60,7 +61,9 @@ def test_onnx_equals_torch_on_other_inputs_and_batch_sizes(entry: registry.Entry
 @pytest.mark.parametrize("backbone", ["timm:test_vit", "timm:test_convnext"])
 def test_an_engine_is_built_from_pixels_to_boxes(entry: registry.Entry, backbone: str, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="needs the tensorrt-rtx package")
-    encoder = load_backbone(backbone, (64, 96), random_weights=True)
+    if entry.head.blocks and backbone != "timm:test_vit":
+        pytest.skip(f"{entry.name} reads transformer blocks")
+    encoder = load_backbone(backbone, (64, 96), random_weights=True, blocks=entry.head.blocks)
     head = small_head(entry, encoder.feature_spec)
     graph = DetectorGraph(encoder, head, encoder.feature_spec, Thresholds(max_detections=10, candidates=50))
     exported = export_onnx(graph, tmp_path / "model.onnx", {})

@@ -9,7 +9,7 @@ from detheads.errors import UserError
 from detheads.heads import registry
 from detheads.heads.contract import FeatureLayer, FeatureSpec, Head
 from detheads.heads.cost import measure, parameters_of
-from tests.heads.worlds import small_config, small_head
+from tests.heads.worlds import random_features, small_config, small_head, with_blocks
 
 BASE = FeatureSpec((FeatureLayer("last", 768, 16),), ("last",), 768, 768)
 NARROW = FeatureSpec((FeatureLayer("last", 32, 16),), ("last",), 96, 160)
@@ -38,13 +38,13 @@ def test_configuration_survives_the_round_trip_through_text(entry: registry.Entr
 
 
 def test_smaller_options_never_cost_more_and_some_cost_less(entry: registry.Entry) -> None:
-    full = parameters_of(registry.build(entry.name, BASE, 80))
+    full = parameters_of(registry.build(entry.name, with_blocks(entry, BASE), 80))
     halved = {
-        name: parameters_of(registry.build(entry.name, BASE, 80, {name: value // 2}))
+        name: parameters_of(registry.build(entry.name, with_blocks(entry, BASE), 80, {name: value // 2}))
         for name, value in registry.defaults(entry).items()
         if type(value) is int and value > 1
     }
-    small = parameters_of(registry.build(entry.name, BASE, 80, small_config(entry)))
+    small = parameters_of(registry.build(entry.name, with_blocks(entry, BASE), 80, small_config(entry)))
     assert halved
     assert all(count <= full for count in halved.values()), halved
     assert min(halved.values()) < full
@@ -84,14 +84,14 @@ def test_sizes_of_zero_and_below_are_one_sentence(entry: registry.Entry, value: 
     refused = 0
     for name in sizes:
         try:
-            head = registry.build(entry.name, NARROW, 3, small_config(entry) | {name: value})
+            head = registry.build(entry.name, with_blocks(entry, NARROW), 3, small_config(entry) | {name: value})
         except UserError as error:
             assert "\n" not in str(error)
             assert f"{name}={value}" in str(error) or f"option {name} " in str(error)
             refused += 1
         else:
             assert value == 0, name
-            assert torch.isfinite(head({"last": torch.randn(2, 32, 6, 10)}).boxes).all()
+            assert torch.isfinite(head(random_features(with_blocks(entry, NARROW), 2)).boxes).all()
     assert refused == len(sizes) if value < 0 else refused >= 1
 
 
@@ -109,22 +109,24 @@ def test_unknown_head_that_is_like_none_lists_all() -> None:
 
 def test_cost_counts_what_the_head_really_has_and_does(entry: registry.Entry) -> None:
     head = small_head(entry, NARROW)
-    output = head({"last": torch.randn(1, 32, 6, 10)})
+    spec = with_blocks(entry, NARROW)
+    output = head(random_features(spec, 1))
     expected = sum(parameter.numel() for parameter in head.parameters())
-    cost = measure(head, NARROW)
+    cost = measure(head, spec)
     assert (cost.parameters, cost.candidates) == (expected, output.boxes.shape[1])
     assert cost.flops > 2 * 60 * 32  # at the very least every value of the map is multiplied once
 
 
-def test_flops_grow_with_the_area_of_the_input(build: Callable[..., Head]) -> None:
-    small, large = (FeatureSpec(NARROW.layers, NARROW.main, side, side) for side in (128, 256))
+def test_flops_grow_with_the_area_of_the_input(entry: registry.Entry, build: Callable[..., Head]) -> None:
+    sides = (FeatureSpec(NARROW.layers, NARROW.main, side, side) for side in (128, 256))
+    small, large = (with_blocks(entry, spec) for spec in sides)
     ratio = measure(build(large, 3), large).flops / measure(build(small, 3), small).flops
     assert 3.0 < ratio < 4.5
 
 
 def test_embeddings_are_refused_in_one_sentence_by_heads_without_text(entry: registry.Entry) -> None:
     head = small_head(entry, NARROW, classes=3)
-    if "prototypes" in registry.defaults(entry):
+    if "text" in registry.choices(entry, "prototypes"):
         head.set_class_embeddings(torch.eye(3, registry.config_dict(entry, small_config(entry))["text_dim"]))
     else:
         with pytest.raises(UserError, match="does not compare classes with text"):

@@ -30,7 +30,7 @@ def test_the_finest_map_of_a_hierarchical_network_is_joined() -> None:
     spec = SPECS["cnn-tall"]
     head, features = _build(spec=spec), random_features(spec, 1)
     before = head.levels(features)[0]
-    head.finest_lateral = None
+    head.finer.lateral = None
     assert not torch.allclose(head.levels(features)[0], before)
 
 

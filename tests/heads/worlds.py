@@ -1,6 +1,7 @@
 """Feature specs, random features and narrow configurations that suit any head."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -29,6 +30,14 @@ SPECS = {
 }
 
 
+def with_blocks(entry: registry.Entry, spec: FeatureSpec) -> FeatureSpec:
+    """The same features with the intermediate blocks that the head reads besides."""
+    main = spec.main_layers[-1]
+    missing = [block for block in entry.head.blocks if f"block{block}" not in spec.names]
+    blocks = tuple(FeatureLayer(f"block{block}", main.channels, main.stride) for block in missing)
+    return replace(spec, layers=blocks + spec.layers)
+
+
 def small_config(entry: registry.Entry) -> dict[str, int]:
     """A quarter of every whole-number option: fewer channels, fewer blocks."""
     return {
@@ -38,7 +47,7 @@ def small_config(entry: registry.Entry) -> dict[str, int]:
 
 def small_head(entry: registry.Entry, spec: FeatureSpec, classes: int = CLASSES, seed: int = 0) -> Head:
     torch.manual_seed(seed)
-    return registry.build(entry.name, spec, classes, small_config(entry)).eval()
+    return registry.build(entry.name, with_blocks(entry, spec), classes, small_config(entry)).eval()
 
 
 def random_features(spec: FeatureSpec, batch: int, seed: int = 0, scale: float = 1.0) -> dict[str, Tensor]:
