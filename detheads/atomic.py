@@ -3,6 +3,7 @@
 Torch-free: the deployment runtime uses it too.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -30,6 +31,37 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def only_process(folder: Path, activity: str) -> Iterator[bool]:
+    """Hold the lock of ``folder``, which is made where it is missing; the system lets go of it when the process ends,
+    however it ends.
+
+    Args:
+        activity: what another process would be doing there, such as "building the cache".
+
+    Yields:
+        False on a file system without locks.
+
+    Raises:
+        UserError: when another process holds the lock, or the folder is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; choose another folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    locked = True
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is {activity} {folder}; wait for it or stop it.") from None
+        except OSError:
+            locked = False  # some network file systems know no locks
+        yield locked
+    finally:
+        os.close(descriptor)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

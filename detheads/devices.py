@@ -1,4 +1,6 @@
-"""Which torch device a command uses."""
+"""Which torch device a command uses, and how many cores there are."""
+
+import os
 
 import torch
 
@@ -19,3 +21,8 @@ def pick_device(name: str = "") -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"the device {name!r} cannot be used here ({str(error).splitlines()[0]}).") from None
     return device
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,7 +1,5 @@
 """How a cache build begins: one builder at a time, and a recorded plan that a later run goes on with."""
 
-import fcntl
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,25 +28,13 @@ class BuildPlan(BaseModel):
 
 @contextmanager
 def only_builder(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock (the system lets go of it when the process ends, however it ends); clear half files."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; choose another folder for the cache.")
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process is building the cache {folder}; wait for it or stop it.") from None
-        except OSError:
-            pass  # some network file systems know no locks
-        else:
+    """Hold the folder's lock and clear the half files of a killed build."""
+    with atomic.only_process(folder, "building the cache") as locked:
+        if locked:
             for stem in ("shard-*", "build", "annotations", "manifest"):
                 for partial in folder.glob(f".{stem}.*.partial.*"):
                     partial.unlink(missing_ok=True)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def prepare(folder: Path, dataset: Dataset, settings: Settings) -> int:

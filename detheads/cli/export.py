@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from detheads.cli.options import WeightsOption
+from detheads.cli.options import HeadFiles, WeightsOption
 from detheads.cli.output import JsonFlag, emit, remark, steps
 from detheads.errors import UserError
 
@@ -39,6 +39,7 @@ def export(
     tensorrt: Annotated[bool, typer.Option("--tensorrt/--onnx-only", help="Build a TensorRT engine too.")] = True,
     batch: Annotated[str, typer.Option(help="Batch sizes of the engine: smallest:best:largest.")] = "1:4:8",
     which: WhichOption = "best",
+    head_file: HeadFiles = None,
     weights: WeightsOption = None,
     max_map_drop: DropOption = 0.001,
     min_matched: MatchedOption = 0.99,
@@ -116,6 +117,7 @@ def verify(
     data: Annotated[Path, typer.Option(help="Dataset folder to prove the bundle on.")],
     split: SplitOption = None,
     which: WhichOption = "best",
+    head_file: HeadFiles = None,
     weights: WeightsOption = None,
     max_map_drop: DropOption = 0.001,
     min_matched: MatchedOption = 0.99,

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from detheads.backbones.spec import BackboneSpec, spec_of
-from detheads.cli.options import BackboneOption, SizeOption, parse_size
+from detheads.cli.options import BackboneOption, HeadFiles, SizeOption, parse_size
 from detheads.cli.output import JsonFlag, emit, table
 from detheads.cli.train import HeadOptions, parse_options
 from detheads.errors import UserError
@@ -20,6 +20,7 @@ ClassesOption = Annotated[int, typer.Option(min=1, help="Number of classes.")]
 
 @app.command("list")
 def list_heads(
+    head_file: HeadFiles = None,
     backbone: BackboneOption = "eupe_vitb16",
     size: SizeOption = None,
     classes: ClassesOption = 80,
@@ -67,6 +68,7 @@ def list_heads(
 def show(
     name: Annotated[str, typer.Argument(help="A name of 'detheads heads list'.")],
     option: HeadOptions = None,
+    head_file: HeadFiles = None,
     backbone: BackboneOption = "eupe_vitb16",
     size: SizeOption = None,
     classes: ClassesOption = 80,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import typer
 
 from detheads import __version__
-from detheads.cli import analytical, bench, cache, data, demo, deploy, doctor, export, heads, text, train
+from detheads.cli import analytical, arena, bench, cache, data, demo, deploy, doctor, export, heads, text, train
 from detheads.errors import UserError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.add_typer(heads.app, name="heads")
 app.add_typer(text.app, name="text")
 app.command()(train.train)
 app.command("eval")(train.evaluate)
+app.add_typer(arena.app, name="arena")
 app.add_typer(analytical.app, name="analytical")
 app.command("export")(export.export)
 app.command("verify")(export.verify)
@@ -84,6 +85,7 @@ EXTRA_OF_MODULE = {
     "safetensors": "train",
     "pycocotools": "train",
     "open_clip": "train",
+    "scipy": "train",
     "sklearn": "train",
     "threadpoolctl": "train",
     "matplotlib": "train",

@@ -20,6 +20,26 @@ RandomWeightsOption = Annotated[
 ]
 
 
+def _load_head_files(paths: list[Path] | None) -> list[Path] | None:
+    """Make the heads in these files known before the command looks for any."""
+    if paths:
+        from detheads.heads.head_file import load_head_file
+
+        for path in paths:
+            load_head_file(path)
+    return paths
+
+
+HeadFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--head-file",
+        callback=_load_head_files,
+        help="Python file with a head of your own (it is executed); repeatable.",
+    ),
+]
+
+
 def parse_size(text: str | None) -> tuple[int, int] | None:
     """``"512"`` -> ``(512, 512)``; ``"384x640"`` -> height 384, width 640."""
     if text is None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
+from detheads.cli.options import HeadFiles
 from detheads.cli.output import JsonFlag, emit, progress, remark, table
 from detheads.errors import UserError
 from detheads.training.config import Precision
@@ -24,6 +25,7 @@ def train(
     val: Annotated[Path, typer.Option(help="Feature cache to evaluate on.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; an interrupted one is resumed.")],
     option: HeadOptions = None,
+    head_file: HeadFiles = None,
     text: Annotated[
         Path | None, typer.Option(help="Class embeddings (.npy or .npz) for heads that compare with text.")
     ] = None,
@@ -109,6 +111,7 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
     cache: Annotated[Path, typer.Option(help="Feature cache to evaluate on.")],
     which: Annotated[Literal["best", "last"], typer.Option(help="Which weights of the run.")] = "best",
+    head_file: HeadFiles = None,
     soft_nms: Annotated[bool, typer.Option("--soft-nms", help="Soft NMS with linear decay.")] = False,
     evaluator: Annotated[
         Literal["pycocotools", "hotcoco"], typer.Option(help="hotcoco is faster and gives the same values.")

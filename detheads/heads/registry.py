@@ -58,6 +58,11 @@ def entries() -> dict[str, Entry]:
     return dict(sorted(_ENTRIES.items()))
 
 
+def forget(name: str) -> None:
+    """Make a head unknown again, where there is one of that name."""
+    _ENTRIES.pop(name, None)
+
+
 def trainable() -> dict[str, Entry]:
     """The heads that gradients train; the others are solved in closed form."""
     return {name: found for name, found in entries().items() if found.head.trainable}
@@ -72,7 +77,9 @@ def entry(name: str) -> Entry:
     known = entries()
     if name not in known:
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or list(known)
-        raise UserError(f"unknown head {name!r}; did you mean {', '.join(close)}?")
+        raise UserError(
+            f"unknown head {name!r}; did you mean {', '.join(close)}? A head of your own needs its file: --head-file."
+        )
     return known[name]
 
 

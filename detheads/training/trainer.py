@@ -82,7 +82,7 @@ class Trainer:
         device: torch.device | None = None,
         class_embeddings: Tensor | None = None,
     ) -> None:
-        _require_same_features(train, val)
+        require_same_features(train, val)
         self.train_cache, self.val_cache, self.run, self.config = train, val, run, config
         self.device = device or torch.device("cpu")
         torch.manual_seed(config.seed)
@@ -284,7 +284,7 @@ def _with_prototypes(
     return {"prototypes": next(kind for kind in kinds if kind != "text")} | result
 
 
-def _require_same_features(train: FeatureCache, val: FeatureCache) -> None:
+def require_same_features(train: FeatureCache, val: FeatureCache) -> None:
     for key in ("backbone", "weights_sha256", "height", "width", "layers", "main"):
         first, second = getattr(train.manifest.settings, key), getattr(val.manifest.settings, key)
         if first != second:

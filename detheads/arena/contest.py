@@ -1,0 +1,105 @@
+"""One head's part in an arena, in whatever process: train, evaluate, count, write the row."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from detheads import atomic
+from detheads.arena.records import Row, detections_path, run_folder
+from detheads.cache.reader import FeatureCache
+from detheads.errors import UserError
+from detheads.evaluation.predict import predict_cache
+from detheads.heads import registry
+from detheads.heads.cost import measure
+from detheads.heads.head_file import load_head_file
+from detheads.text import load_class_embeddings
+from detheads.training.checkpoint import build_head, load_checkpoint
+from detheads.training.config import TrainConfig
+from detheads.training.trainer import Status, Trainer
+
+STATISTICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+
+
+class Job(BaseModel):
+    """All that a process needs to know to train one head of an arena. Paths are absolute.
+
+    Attributes:
+        threads: of this head's process.
+        text: class embeddings for heads that compare with text.
+        head_files: files of heads that are not in the package.
+        device: torch's name of it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    arena: Path
+    head: str
+    options: dict[str, Any]
+    train: Path
+    val: Path
+    training: dict[str, Any]
+    threads: int
+    text: Path | None = None
+    head_files: tuple[Path, ...] = ()
+    device: str = "cpu"
+
+
+def compete(job: Job, on_step: Callable[[Status], None] = lambda status: None) -> Row:
+    """Train and evaluate the head; an interrupted run goes on.
+
+    Raises:
+        UserError: when the head cannot be built or trained (its row is the caller's to write).
+    """
+    torch.set_num_threads(job.threads)
+    for path in job.head_files:
+        load_head_file(path)
+    train, val = FeatureCache(job.train), FeatureCache(job.val)
+    folder = run_folder(job.arena, job.head)
+    embeddings = load_class_embeddings(job.text, train.dataset.class_names) if job.text else None
+    entry = registry.entry(job.head)
+    trainer = Trainer(
+        job.head,
+        job.options,
+        train,
+        val,
+        folder,
+        TrainConfig(**job.training),
+        device=torch.device(job.device),
+        class_embeddings=embeddings if "text" in registry.choices(entry, "prototypes") else None,
+    )
+    result = trainer.fit(on_step)
+    checkpoint = load_checkpoint(folder)
+    head = build_head(checkpoint)
+    atomic.write_json(detections_path(job.arena, job.head), predict_cache(head, val), indent=None)
+    cost = measure(head, train.feature_spec)
+    return Row(
+        head=job.head,
+        summary=entry.summary,
+        status="done",
+        options=checkpoint.head_config,
+        parameters=cost.parameters,
+        gflops=round(cost.flops / 1e9, 3),
+        candidates=cost.candidates,
+        nms_free=entry.head.nms_free,
+        metrics={name: result.metrics[name] for name in STATISTICS},
+        per_class={name: values["AP"] for name, values in result.metrics["per_class"].items()},
+        best_epoch=result.best_epoch,
+        seconds=round(result.seconds, 1),
+    )
+
+
+def failed(job: Job, error: str) -> Row:
+    """The row of a head that could not finish."""
+    known = registry.entries().get(job.head)
+    return Row(head=job.head, summary=known.summary if known else "", status="failed", error=error, options=job.options)
+
+
+def describe(error: BaseException) -> str:
+    """An exception as one sentence."""
+    if isinstance(error, UserError):
+        return str(error)
+    first = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__

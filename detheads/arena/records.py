@@ -1,0 +1,152 @@
+"""What an arena writes down: its setting, one row a head, and where the files lie. Torch-free."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from detheads import atomic
+from detheads.errors import UserError
+
+SETTING_NAME = "arena.json"
+
+
+class Setting(BaseModel):
+    """What all heads of an arena have in common. A restarted arena must have the same.
+
+    Attributes:
+        dataset: name of the training data.
+        backbone, height, width: the features; input pixels.
+        classes: names by label.
+        train_images, val_images: number of images.
+        train_cache, val_cache: folders of the caches.
+        train_sha256, val_sha256: digests of their manifests.
+        training: the training configuration of every head.
+        text_sha256: digest of the class embeddings, None without.
+        machine: cores and processor the arena was started on.
+        versions: of detheads and torch.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str
+    backbone: str
+    height: int
+    width: int
+    classes: tuple[str, ...]
+    train_images: int
+    val_images: int
+    train_cache: str
+    val_cache: str
+    train_sha256: str
+    val_sha256: str
+    training: dict[str, Any]
+    text_sha256: str | None
+    machine: str
+    versions: dict[str, str]
+
+
+class Row(BaseModel):
+    """How one head did.
+
+    Attributes:
+        head: its name.
+        summary: what it is, in one line.
+        status: ``done``, or ``failed`` with ``error`` saying why in one sentence.
+        options: the head's resolved configuration.
+        parameters, gflops, candidates, nms_free: what it costs (one image), None when it could not be built.
+        metrics: the twelve COCO statistics by name on the validation cache (-1 where undefined), at the best epoch.
+        per_class: AP by class name.
+        best_epoch: 1-based.
+        seconds: wall time of training and evaluations.
+        milliseconds: of the head and its decoding in ONNX Runtime, one image, one thread, without backbone and
+            suppression; None when not measured.
+        latency_remark: why milliseconds are missing.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    head: str
+    summary: str = ""
+    status: Literal["done", "failed"]
+    error: str | None = None
+    options: dict[str, Any] = {}
+    parameters: int | None = None
+    gflops: float | None = None
+    candidates: int | None = None
+    nms_free: bool | None = None
+    metrics: dict[str, float] = {}
+    per_class: dict[str, float] = {}
+    best_epoch: int | None = None
+    seconds: float | None = None
+    milliseconds: float | None = None
+    latency_remark: str | None = None
+
+
+def run_folder(arena: Path, head: str) -> Path:
+    """The training run of a head: ``log.jsonl``, ``best.safetensors``, ``config.json``."""
+    return arena / "runs" / head
+
+
+def row_path(arena: Path, head: str) -> Path:
+    return arena / "rows" / f"{head}.json"
+
+
+def detections_path(arena: Path, head: str) -> Path:
+    """COCO results of the head's best weights on the validation cache (xywh, original pixels)."""
+    return arena / "detections" / f"{head}.json"
+
+
+def log_path(arena: Path, head: str) -> Path:
+    """What the head's process printed, with the traceback of a crash."""
+    return arena / "logs" / f"{head}.log"
+
+
+def read_setting(arena: Path) -> Setting:
+    """The setting of an arena folder.
+
+    Raises:
+        UserError: when the folder holds no arena or the file is damaged.
+    """
+    path = arena / SETTING_NAME
+    if not path.is_file():
+        raise UserError(f"{arena} holds no arena; run one with 'detheads arena run ... -o {arena}' first.")
+    try:
+        return Setting.model_validate(atomic.read_json(path))
+    except ValidationError as error:
+        raise UserError(f"{path} is damaged ({_first(error)}); delete it and run the arena again.") from None
+
+
+def read_row(arena: Path, head: str) -> Row | None:
+    """The row of a head, None while it has none.
+
+    Raises:
+        UserError: when the file is damaged.
+    """
+    path = row_path(arena, head)
+    if not path.is_file():
+        return None
+    try:
+        return Row.model_validate(atomic.read_json(path))
+    except ValidationError as error:
+        raise UserError(f"{path} is damaged ({_first(error)}); delete it and run the arena again.") from None
+
+
+def read_rows(arena: Path) -> list[Row]:
+    """All rows of an arena, best AP first, failed ones last."""
+    rows = [read_row(arena, path.stem) for path in sorted((arena / "rows").glob("*.json"))]
+    return sorted((row for row in rows if row is not None), key=rank_key)
+
+
+def write_row(arena: Path, row: Row) -> None:
+    atomic.write_json(row_path(arena, row.head), row.model_dump())
+
+
+def rank_key(row: Row) -> tuple[bool, float, str]:
+    """Orders rows by descending AP, failed ones last, then by name."""
+    return row.status == "failed", -row.metrics.get("AP", -1.0), row.head
+
+
+def _first(error: ValidationError) -> str:
+    fault = error.errors()[0]
+    return f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"

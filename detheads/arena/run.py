@@ -1,0 +1,247 @@
+"""An arena: every head on the same cache under the same budget, each in a process of its own."""
+
+import hashlib
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detheads import __version__, atomic
+from detheads.arena.contest import Job
+from detheads.arena.pool import OnRow, OnStep, run_local, run_ray
+from detheads.arena.records import (
+    SETTING_NAME,
+    Row,
+    Setting,
+    read_row,
+    read_rows,
+    read_setting,
+    row_path,
+    run_folder,
+    write_row,
+)
+from detheads.cache.reader import FeatureCache
+from detheads.devices import available_cores
+from detheads.errors import UserError
+from detheads.heads import registry
+from detheads.heads.head_file import load_head_file
+from detheads.training.checkpoint import build_head, load_checkpoint
+from detheads.training.config import TrainConfig
+from detheads.training.trainer import require_same_features
+
+ALL = "all"
+MAY_DIFFER = ("train_cache", "val_cache", "machine", "versions")
+"""What a restarted arena need not share with its beginning: the same caches may lie elsewhere."""
+
+
+@dataclass(frozen=True)
+class Contestants:
+    """The heads of an arena with the options given for each, and the files of those that are not in the package."""
+
+    options: Mapping[str, Mapping[str, Any]]
+    head_files: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Where:
+    """On what the heads run.
+
+    Attributes:
+        processes: at a time on this machine.
+        threads: of each process; a fair share of the cores when None.
+        ray: address of a Ray cluster to use instead of this machine.
+        device: torch's name of it.
+    """
+
+    processes: int = 1
+    threads: int | None = None
+    ray: str | None = None
+    device: str = "cpu"
+
+    @property
+    def threads_each(self) -> int:
+        return self.threads or max(1, available_cores() // self.processes)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Callbacks: a step of a head, a finished row, the head whose latency is measured."""
+
+    on_step: OnStep = lambda head, step, total: None
+    on_row: OnRow = lambda row: None
+    on_latency: Callable[[str], None] = field(default=lambda head: None)
+
+
+def choose(names: str, options: Sequence[tuple[str, str]] = (), head_files: Sequence[Path] = ()) -> Contestants:
+    """The heads that take part.
+
+    Args:
+        names: comma-separated names, or ``all`` for every head that is trained.
+        options: pairs of name and value: ``width`` for all heads that have it, ``fcos.width`` for one.
+        head_files: files of further heads, which take part without being named.
+
+    Raises:
+        UserError: unknown head, an option that no head has, a value of the wrong type.
+    """
+    own = [load_head_file(path).name for path in head_files]
+    listed = [name.strip() for name in names.split(",") if name.strip()]
+    if ALL in listed:
+        listed = list(registry.trainable())
+    if not listed and not own:
+        raise UserError("an arena needs at least one head; name some with --heads, or all.")
+    chosen: dict[str, dict[str, Any]] = {registry.entry(name).name: {} for name in [*listed, *own]}
+    for key, value in options:
+        head, _, option = key.rpartition(".")
+        if head and head not in chosen:
+            raise UserError(f"the option {key} names a head that takes no part; the heads are {', '.join(chosen)}.")
+        takers = [name for name in ([head] if head else chosen) if option in registry.defaults(registry.entry(name))]
+        if not takers:
+            raise UserError(f"no head of the arena has an option {option!r}; see 'detheads heads show NAME'.")
+        for name in takers:
+            chosen[name][option] = value
+    for name, given in chosen.items():
+        made = registry.config_dict(registry.entry(name), given)
+        chosen[name] = {option: made[option] for option in given}
+    return Contestants(chosen, tuple(path.resolve() for path in head_files))
+
+
+def run_arena(
+    contestants: Contestants,
+    train: Path,
+    val: Path,
+    folder: Path,
+    config: TrainConfig,
+    *,
+    where: Where | None = None,
+    text: Path | None = None,
+    retry_failed: bool = False,
+    measure_latency: bool = True,
+    watch: Watch | None = None,
+) -> list[Row]:
+    """Train and evaluate every head; started again it goes on with what is not finished.
+
+    Args:
+        train, val: feature caches.
+        text: class embeddings for the heads that compare with text.
+        retry_failed: heads whose row says failed run again, from the start.
+        measure_latency: time every head in ONNX Runtime when all have trained.
+
+    Returns:
+        The rows of these heads, best AP first.
+
+    Raises:
+        UserError: when the caches do not belong together, the folder holds another arena, or the disk is full.
+    """
+    where, watch = where or Where(), watch or Watch()
+    caches = FeatureCache(train), FeatureCache(val)
+    require_same_features(*caches)
+    setting = _setting(*caches, config, text)
+    with atomic.only_process(folder, "running the arena"):
+        _claim(folder, setting)
+        jobs = []
+        for name, options in contestants.options.items():
+            known = read_row(folder, name)
+            if known is not None and known.status == "failed" and retry_failed:
+                row_path(folder, name).unlink()
+                _forget_run(folder, name)
+                known = None
+            if known is None:
+                jobs.append(
+                    Job(
+                        arena=folder.resolve(),
+                        head=name,
+                        options=dict(options),
+                        train=train.resolve(),
+                        val=val.resolve(),
+                        training=asdict(config),
+                        threads=where.threads_each,
+                        text=text.resolve() if text else None,
+                        head_files=contestants.head_files,
+                        device=where.device,
+                    )
+                )
+            else:
+                _require_same_options(folder, known, options)
+                watch.on_row(known)
+        if where.ray is not None:
+            run_ray(jobs, where.ray, watch.on_row)
+        else:
+            run_local(jobs, where.processes, watch.on_step, watch.on_row)
+        if measure_latency:
+            for row in read_rows(folder):
+                if row.head in contestants.options and row.status == "done" and row.milliseconds is None:
+                    watch.on_latency(row.head)
+                    write_row(folder, _with_latency(folder, row))
+    return [row for row in read_rows(folder) if row.head in contestants.options]
+
+
+def _setting(train: FeatureCache, val: FeatureCache, config: TrainConfig, text: Path | None) -> Setting:
+    features = train.feature_spec
+    return Setting(
+        dataset=train.dataset.name,
+        backbone=train.manifest.settings.backbone,
+        height=features.height,
+        width=features.width,
+        classes=tuple(train.dataset.class_names),
+        train_images=len(train),
+        val_images=len(val),
+        train_cache=str(train.folder.resolve()),
+        val_cache=str(val.folder.resolve()),
+        train_sha256=train.sha256,
+        val_sha256=val.sha256,
+        training=asdict(config),
+        text_sha256=atomic.sha256_of(text) if text else None,
+        machine=f"{available_cores()} cores, {platform.machine()}, {platform.system()}",
+        versions={"detheads": __version__, "torch": torch.__version__},
+    )
+
+
+def _claim(folder: Path, setting: Setting) -> None:
+    """Record the setting, or check that the folder's arena has the same."""
+    if (folder / SETTING_NAME).is_file():
+        recorded = read_setting(folder).model_dump()
+        for key, value in setting.model_dump().items():
+            if key not in MAY_DIFFER and recorded[key] != value:
+                raise UserError(
+                    f"{folder} holds an arena with another {key.replace('_', ' ')} ({_short(recorded[key])}, not "
+                    f"{_short(value)}); choose another folder with -o."
+                )
+        return
+    if any(item for item in folder.iterdir() if not item.name.startswith(".")):
+        raise UserError(f"{folder} is not empty and holds no arena; choose another folder with -o.")
+    atomic.write_json(folder / SETTING_NAME, setting.model_dump())
+
+
+def _require_same_options(folder: Path, row: Row, options: Mapping[str, Any]) -> None:
+    for option, value in options.items():
+        if option in row.options and row.options[option] != value:
+            raise UserError(
+                f"{row.head} has run in {folder} with {option}={row.options[option]}, not {value}; choose another "
+                "folder with -o."
+            )
+
+
+def _forget_run(folder: Path, head: str) -> None:
+    run = run_folder(folder, head)
+    for path in run.iterdir() if run.is_dir() else ():
+        path.unlink()
+
+
+def _with_latency(folder: Path, row: Row) -> Row:
+    from detheads.export.latency import head_milliseconds
+
+    checkpoint = load_checkpoint(run_folder(folder, row.head))
+    try:
+        took = head_milliseconds(build_head(checkpoint), checkpoint.feature_spec)
+    except Exception as error:  # a head of one's own may do what no ONNX file can
+        first = next(iter(str(error).splitlines()), "")
+        return row.model_copy(update={"latency_remark": f"{type(error).__name__}: {first}"})
+    return row.model_copy(update={"milliseconds": round(took, 3), "latency_remark": None})
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,259 @@
+"""``detheads arena``: compare heads on one cache, or on many datasets."""
+
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from detheads.cli.cache import parse_blocks
+from detheads.cli.options import (
+    BackboneOption,
+    HeadFiles,
+    RandomWeightsOption,
+    SizeOption,
+    WeightsOption,
+    parse_size,
+)
+from detheads.cli.output import JsonFlag, emit, progress, remark, table
+from detheads.cli.train import parse_options
+from detheads.errors import UserError
+from detheads.training.config import Precision
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from detheads.arena.records import Row
+    from detheads.arena.run import Watch, Where
+    from detheads.training.config import TrainConfig
+
+app = typer.Typer(help="Train and compare heads under one budget; report; many domains.", no_args_is_help=True)
+
+HeadsOption = Annotated[str, typer.Option(help="Names separated by commas, or all.")]
+OptionsOption = Annotated[
+    list[str] | None,
+    typer.Option("-O", "--option", help="width=64 for every head that has it, fcos.width=64 for one; repeatable."),
+]
+EpochsOption = Annotated[int, typer.Option(min=1, help="Passes over the cache, the same for every head.")]
+BatchOption = Annotated[int, typer.Option(min=1, help="Images a step.")]
+RateOption = Annotated[float, typer.Option(help="Peak learning rate.")]
+DecayOption = Annotated[float, typer.Option(help="Weight decay of AdamW.")]
+EveryOption = Annotated[int, typer.Option(min=1, help="Epochs between evaluations.")]
+PrecisionOption = Annotated[Precision, typer.Option(help="auto: mixed precision on a GPU, fp32 on a CPU.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of weights, order and flips.")]
+JobsOption = Annotated[int, typer.Option(min=1, help="Heads that train at a time, each in a process of its own.")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads of each head; its share of the cores.")]
+RayOption = Annotated[
+    str | None, typer.Option("--ray", help="Address of a Ray cluster that trains the heads instead of this machine.")
+]
+TextOption = Annotated[Path | None, typer.Option(help="Class embeddings for the heads that compare with text.")]
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, ...; a GPU where there is one when empty.")]
+OutputOption = Annotated[Path, typer.Option("-o", "--output", help="Folder of the arena; started again it goes on.")]
+
+
+@app.command()
+def run(
+    cache: Annotated[Path, typer.Option(help="Feature cache to train on.")],
+    val: Annotated[Path, typer.Option(help="Feature cache to evaluate on.")],
+    output: OutputOption,
+    heads: HeadsOption = "all",
+    option: OptionsOption = None,
+    head_file: HeadFiles = None,
+    text: TextOption = None,
+    epochs: EpochsOption = 12,
+    batch: BatchOption = 8,
+    lr: RateOption = 1e-3,
+    weight_decay: DecayOption = 0.01,
+    eval_every: EveryOption = 1,
+    precision: PrecisionOption = "auto",
+    seed: SeedOption = 0,
+    jobs: JobsOption = 1,
+    threads: ThreadsOption = None,
+    ray: RayOption = None,
+    device: DeviceOption = "",
+    latency: Annotated[bool, typer.Option(help="Time every trained head in ONNX Runtime.")] = True,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Heads that failed run again.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train and evaluate heads on the same features under the same budget. A head that fails is a row, not the end."""
+    from detheads.arena.run import choose, run_arena
+
+    contestants = choose(heads, list(parse_options(option or []).items()), head_file or ())
+    config = _budget(epochs, batch, lr, weight_decay, eval_every, precision, seed)
+    with _watching(len(contestants.options)) as watch:
+        rows = run_arena(
+            contestants,
+            cache,
+            val,
+            output,
+            config,
+            where=_where(jobs, threads, ray, device),
+            text=text,
+            retry_failed=retry_failed,
+            measure_latency=latency,
+            watch=watch,
+        )
+    answer = {"arena": str(output), "rows": [row.model_dump() for row in rows]}
+    emit(answer, as_json, lambda console: _render(console, rows, output))
+
+
+@app.command()
+def report(
+    arena: Annotated[Path, typer.Argument(help="Folder of an arena.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Dataset folder of the validation images, for example pictures.")
+    ] = None,
+    pictures: Annotated[int, typer.Option(min=0, help="Number of example pictures.")] = 4,
+    as_json: JsonFlag = False,
+) -> None:
+    """Leaderboard (Markdown, JSON, CSV), AP against parameters, curves, pictures, and one page that works offline."""
+    from dataclasses import asdict
+
+    from detheads.arena.report import write_report
+
+    files = asdict(write_report(arena, data=data, pictures=pictures))
+    answer = {name: str(path) for name, path in files.items() if path is not None}
+    emit(answer, as_json, lambda console: console.print("\n".join(answer.values())))
+
+
+@app.command()
+def domains(
+    root: Annotated[Path, typer.Argument(help="Folder with dataset folders in it (RF100-VL's, COCO, or any mix).")],
+    output: OutputOption,
+    heads: HeadsOption = "all",
+    zero_shot: Annotated[
+        Path | None,
+        typer.Option(help="Run of a head trained with --text: evaluate it everywhere and train nothing; needs --text."),
+    ] = None,
+    backbone: BackboneOption = "eupe_vitb16",
+    size: SizeOption = None,
+    weights: WeightsOption = None,
+    random_weights: RandomWeightsOption = False,
+    layers: Annotated[str, typer.Option(help="Further transformer blocks to store, such as 2,5,8.")] = "",
+    flips: Annotated[bool, typer.Option("--flips", help="Store features of each mirrored training image too.")] = False,
+    option: OptionsOption = None,
+    head_file: HeadFiles = None,
+    text: TextOption = None,
+    epochs: EpochsOption = 12,
+    batch: BatchOption = 8,
+    lr: RateOption = 1e-3,
+    weight_decay: DecayOption = 0.01,
+    eval_every: EveryOption = 1,
+    precision: PrecisionOption = "auto",
+    seed: SeedOption = 0,
+    jobs: JobsOption = 1,
+    threads: ThreadsOption = None,
+    ray: RayOption = None,
+    device: DeviceOption = "",
+    as_json: JsonFlag = False,
+) -> None:
+    """The same heads on every dataset below a folder: each is cached once, trained on (or zero-shot), and ranked."""
+    from detheads.arena.domains import DOMAINS_NAME, Skipped, find_domains, markdown, run_domains, run_zero_shot
+    from detheads.arena.run import choose
+    from detheads.atomic import read_json
+    from detheads.backbones.backbone import load_backbone
+    from detheads.devices import pick_device
+
+    found = find_domains(root)
+    contestants = choose(heads, list(parse_options(option or []).items()), head_file or ())
+    config = _budget(epochs, batch, lr, weight_decay, eval_every, precision, seed)
+    if zero_shot is not None and text is None:
+        raise UserError("--zero-shot needs the embeddings of all class names; give their file with --text.")
+    encoder = load_backbone(
+        backbone, parse_size(size), weights=weights, random_weights=random_weights, blocks=parse_blocks(layers)
+    ).to(pick_device(device))
+    remark(f"{sum(not isinstance(domain, Skipped) for domain in found)} domains below {root}")
+    with _watching(len(contestants.options)) as watch, progress() as bar:
+        tasks: dict[str, Any] = {}
+
+        def on_cache(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(f"caching {name}", total=total)
+            bar.update(tasks[name], completed=done, total=total)
+
+        if zero_shot is not None and text is not None:
+            result = run_zero_shot(found, zero_shot, text, encoder, output, on_cache=on_cache)
+        else:
+            result = run_domains(
+                found,
+                contestants,
+                encoder,
+                output,
+                config,
+                flips=flips,
+                where=_where(jobs, threads, ray, device),
+                text=text,
+                watch=watch,
+                on_cache=on_cache,
+            )
+    emit(read_json(output / DOMAINS_NAME), as_json, lambda console: console.print(markdown(result), markup=False))
+
+
+def _budget(
+    epochs: int, batch: int, lr: float, weight_decay: float, eval_every: int, precision: Precision, seed: int
+) -> "TrainConfig":
+    from detheads.training.config import TrainConfig
+
+    return TrainConfig(
+        epochs=epochs,
+        batch=batch,
+        lr=lr,
+        weight_decay=weight_decay,
+        eval_every=eval_every,
+        precision=precision,
+        seed=seed,
+    )
+
+
+def _where(jobs: int, threads: int | None, ray: str | None, device: str) -> "Where":
+    from detheads.arena.run import Where
+    from detheads.devices import pick_device
+
+    return Where(processes=jobs, threads=threads, ray=ray, device=str(pick_device(device)))
+
+
+@contextmanager
+def _watching(count: int) -> "Iterator[Watch]":
+    """A bar for all heads and one for each that trains; a line for each row."""
+    from detheads.arena.run import Watch
+
+    with progress() as bar:
+        overall = bar.add_task("heads", total=count)
+        tasks: dict[str, Any] = {}
+
+        def on_step(head: str, step: int, total: int) -> None:
+            if head not in tasks:
+                tasks[head] = bar.add_task(head, total=total)
+            bar.update(tasks[head], completed=step, total=total)
+
+        def on_row(row: "Row") -> None:
+            if row.head in tasks:
+                bar.remove_task(tasks.pop(row.head))
+            bar.advance(overall)
+            outcome = f"AP {row.metrics['AP']:.3f}" if row.status == "done" else f"failed: {row.error}"
+            bar.console.print(f"{row.head}: {outcome}", markup=False, soft_wrap=True)
+
+        yield Watch(on_step, on_row, lambda head: bar.update(overall, description=f"timing {head}"))
+
+
+def _render(console: Console, rows: Sequence["Row"], folder: Path) -> None:
+    def number(value: float | None, pattern: str) -> str:
+        return "" if value is None else format(value, pattern)
+
+    cells = [
+        (
+            row.head,
+            number(row.metrics.get("AP"), ".3f"),
+            number(row.metrics.get("AP50"), ".3f"),
+            number(row.parameters, ","),
+            number(row.gflops, ".2f"),
+            number(row.milliseconds, ".1f"),
+            number(None if row.seconds is None else row.seconds / 60, ".1f"),
+            "" if row.status == "done" else f"failed: {row.error}",
+        )
+        for row in rows
+    ]
+    console.print(table(("head", "AP", "AP50", "parameters", "GFLOPs", "ms", "minutes", ""), cells))
+    console.print(f"{folder}; 'detheads arena report {folder}' draws and compares")
