@@ -1,0 +1,185 @@
+"""Adaptive queries: learned vectors look for objects, and a detection is what one of them read.
+
+Hypothesis: a frozen encoder already separates objects, so a few queries that attend to its patches can say all there
+is to say, once each, without anchors and without suppression. What made such queries slow to train is that they had
+to find their place first; here each has a box from the start, and every attention head looks through a Gaussian window
+whose place and sharpness, relative to that box, the query decides anew in each layer.
+
+A layer: self-attention of the queries, windowed cross-attention to the patches of the stride-s map, feed-forward; then
+a correction of the box and class logits, which are trained after every layer.
+
+Sources: Carion et al. 2020, "End-to-End Object Detection with Transformers"; Liu et al. 2022, "DAB-DETR" (queries
+are boxes, refined by layers); Gao et al. 2021, "Fast Convergence of DETR with Spatially Modulated Co-Attention"
+(Gaussian windows); phanerozoic/detection-heads, ``adaptive_query``. Refuted if a dense head of equal size on the same
+cache does as well or better.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from detheads.heads.attention import ENCODED, Attention, FeedForward, SelfAttention, attention_heads, sine_encoding
+from detheads.heads.blocks import ChannelDropout, conv_norm, join_main, join_stride, joined_channels
+from detheads.heads.contract import FeatureSpec, HeadOutput
+from detheads.heads.dense import PRIOR_BIAS, grid_points, tower
+from detheads.heads.queries import Prediction, QueryHead
+from detheads.heads.registry import register
+
+MAX_LOG_SHARPNESS = 2.0
+"""A window is at most e^2 times narrower or wider than the query's box."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of ``adaptive_query``.
+
+    Attributes:
+        width: channels of queries and patches.
+        tower_blocks: 3x3 convolutions on the patches before they are read.
+        queries: learned vectors, the most objects found in an image.
+        layers: rounds of reading and refining.
+        dropout: share of the backbone's channels dropped in each training step.
+    """
+
+    width: int = 128
+    tower_blocks: int = 2
+    queries: int = 100
+    layers: int = 3
+    dropout: float = 0.0
+
+
+@register(Config)
+class AdaptiveQuery(QueryHead):
+    """Learned queries read the patches through windows that follow their boxes."""
+
+    places: Tensor
+    columns: Tensor
+    rows: Tensor
+
+    def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
+        super().__init__(spec)
+        if config.layers < 1:
+            raise ValueError("queries predict nothing without a layer")
+        width, stride = config.width, join_stride(spec)
+        self.dropout = ChannelDropout(config.dropout)
+        self.stem = nn.Sequential(conv_norm(joined_channels(spec), width, 1), *tower(width, config.tower_blocks))
+        self.token_norm = nn.LayerNorm(width)
+        self.place = nn.Linear(2 * ENCODED, width)
+        self.contents = nn.Parameter(torch.randn(config.queries, width))
+        self.references = nn.Parameter(reference_boxes(config.queries, spec.height / spec.width).logit())
+        self.layers = nn.ModuleList(DecoderLayer(width, stride / self.size[:2]) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(width)
+        self.classes = nn.Linear(width, num_classes)
+        nn.init.constant_(self.classes.bias, PRIOR_BIAS)
+        correction = nn.Linear(width, 4)
+        nn.init.normal_(correction.weight, std=0.01)
+        nn.init.zeros_(correction.bias)
+        self.corrections = nn.Sequential(nn.Linear(width, width), nn.ReLU(), correction)
+        places = grid_points(spec.height, spec.width, stride) / self.size[:2]
+        self.register_buffer("places", places, persistent=False)  # [N, 2], shares of the input size
+        self.register_buffer("columns", places[:, 0].unique(), persistent=False)  # [W]
+        self.register_buffer("rows", places[:, 1].unique(), persistent=False)  # [H]
+
+    def forward(self, features: Mapping[str, Tensor]) -> HeadOutput:
+        patches = self.stem(join_main(self.dropout(features), self.spec))  # [B, C, H, W]
+        values = self.token_norm(patches.flatten(2).transpose(1, 2))  # [B, N, C]
+        keys = values + self.place(sine_encoding(self.places))
+        batch = patches.shape[0]
+        contents = self.contents.expand(batch, -1, -1)  # [B, Q, C]
+        references = self.references.expand(batch, -1, -1)  # [B, Q, 4], logits of centre and size
+        predictions: list[Prediction] = []
+        for layer in self.layers:
+            contents = layer(contents, references.sigmoid(), keys, values, self.columns, self.rows)
+            read = self.norm(contents)
+            references = references + self.corrections(read).float()
+            predictions.append((self.to_pixels(references.sigmoid()), self.classes(read).float()))
+            references = references.detach()  # each layer learns its own correction
+        boxes, logits = predictions[-1]
+        return HeadOutput(boxes, logits, None, {"intermediate": predictions[:-1]})
+
+    def to_pixels(self, boxes: Tensor) -> Tensor:
+        """Centre and size ``[B, Q, 4]``, shares of the input size, to xyxy in input pixels."""
+        center, half = boxes[..., :2], boxes[..., 2:] / 2
+        return torch.cat((center - half, center + half), dim=-1) * self.size
+
+
+class DecoderLayer(nn.Module):
+    """Queries attend to each other, then to the patches, then think.
+
+    Args:
+        cell: ``[2]`` width and height of a patch as shares of the input size.
+    """
+
+    cell: Tensor
+
+    def __init__(self, width: int, cell: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("cell", cell, persistent=False)
+        self.heads = attention_heads(width)
+        self.place = nn.Linear(4 * ENCODED, width)
+        self.among = SelfAttention(width)
+        self.norm = nn.LayerNorm(width)
+        self.window = nn.Linear(width, self.heads * 4)
+        nn.init.normal_(self.window.weight, std=0.01)
+        with torch.no_grad():  # the heads start in a circle around the centre of the box
+            angles = torch.arange(self.heads) * (2 * math.pi / self.heads)
+            self.window.bias.copy_(
+                torch.stack((angles.cos() / 2, angles.sin() / 2, *[0 * angles] * 2), dim=1).flatten()
+            )
+        self.read = Attention(width)
+        self.think = FeedForward(width)
+
+    def forward(
+        self, contents: Tensor, boxes: Tensor, keys: Tensor, values: Tensor, columns: Tensor, rows: Tensor
+    ) -> Tensor:
+        """New contents ``[B, Q, C]``.
+
+        Args:
+            contents: ``[B, Q, C]``.
+            boxes: ``[B, Q, 4]`` centre and size, shares of the input size.
+            keys, values: ``[B, H * W, C]``, the patches row by row.
+            columns, rows: ``[W]`` and ``[H]``, where the patches lie, shares of the input size.
+        """
+        position = self.place(sine_encoding(boxes))  # [B, Q, C]
+        contents = self.among(contents, position)
+        queries = self.norm(contents)
+        prior = self.log_window(queries, boxes, columns, rows)
+        contents = contents + self.read(queries + position, keys, values, prior)
+        thought: Tensor = self.think(contents)
+        return thought
+
+    def log_window(self, queries: Tensor, boxes: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
+        """Logarithm of each head's Gaussian window, ``[B, heads, Q, H * W]``; arguments as of :meth:`forward`.
+
+        Its centre lies in the box; its deviation is half the box's size, sharpened by the query, but half a patch at
+        least, so that no window falls between the patches.
+        """
+        window = self.window(queries).float().unflatten(2, (self.heads, 4)).transpose(1, 2)  # [B, heads, Q, 4]
+        center, half = boxes[..., :2].unsqueeze(1), boxes[..., 2:].unsqueeze(1) / 2  # [B, 1, Q, 2] each
+        center = center + window[..., :2].tanh() * half  # [B, heads, Q, 2]
+        sharpness = window[..., 2:].clamp(-MAX_LOG_SHARPNESS, MAX_LOG_SHARPNESS).exp()
+        deviation = half / sharpness + self.cell / 2
+        x = (columns - center[..., :1]) / deviation[..., :1]  # [B, heads, Q, W]
+        y = (rows - center[..., 1:]) / deviation[..., 1:]  # [B, heads, Q, H]
+        return -(y.square().unsqueeze(-1) + x.square().unsqueeze(-2)).flatten(3) / 2
+
+
+def reference_boxes(count: int, aspect: float) -> Tensor:
+    """``count`` boxes ``[count, 4]`` in rows over the whole image, each two steps of its row wide and two rows high.
+
+    Args:
+        aspect: height of the image divided by its width.
+
+    Returns:
+        Centre and size, shares of the image's size, below 1.
+    """
+    rows = min(count, max(1, round(math.sqrt(count * aspect))))
+    row = torch.arange(count) * rows // max(1, count)  # [count]
+    per_row = torch.bincount(row)  # [rows]
+    before = per_row.cumsum(0) - per_row
+    x = (torch.arange(count) - before[row] + 0.5) / per_row[row]
+    size = torch.stack((2 / per_row[row], torch.full((count,), 2 / max(1, rows))), dim=1).clamp(max=0.95)
+    return torch.cat((torch.stack((x, (row + 0.5) / rows), dim=1), size), dim=1)

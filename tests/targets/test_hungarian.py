@@ -1,0 +1,65 @@
+"""One-to-one matching against all permutations, with costs written from the papers."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from detheads.targets.hungarian import match_one_to_one
+
+
+def giou(a: list[float], b: list[float]) -> float:
+    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height
+    hull = (max(a[2], b[2]) - min(a[0], b[0])) * (max(a[3], b[3]) - min(a[1], b[1]))
+    return width * height / union - (hull - union) / hull
+
+
+def cost(logit: float, box: list[float], target: list[float]) -> float:
+    """2 x focal + 5 x L1 - 2 x GIoU."""
+    p = 1 / (1 + math.exp(-logit))
+    focal = -0.25 * (1 - p) ** 2 * math.log(p) + 0.75 * p**2 * math.log(1 - p)
+    return 2 * focal + 5 * sum(abs(x - y) for x, y in zip(box, target, strict=True)) - 2 * giou(box, target)
+
+
+def total(pairs: list[tuple[int, int]], logits: Tensor, boxes: Tensor, targets: Tensor, labels: Tensor) -> float:
+    return sum(cost(float(logits[n, labels[m]]), boxes[n].tolist(), targets[m].tolist()) for n, m in pairs)
+
+
+def random_boxes(count: int, generator: torch.Generator) -> Tensor:
+    corners = torch.rand(count, 2, 2, generator=generator, dtype=torch.float64)
+    return torch.cat((corners.amin(dim=1), corners.amax(dim=1) + 0.01), dim=1)
+
+
+@pytest.mark.parametrize(("predictions", "objects"), [(6, 3), (4, 4), (2, 5), (5, 1), (3, 0)])
+@pytest.mark.parametrize("seed", range(5))
+def test_the_matching_is_the_cheapest_of_all(predictions: int, objects: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    boxes, targets = random_boxes(predictions, generator), random_boxes(objects, generator)
+    logits = 3 * torch.randn(predictions, 4, generator=generator, dtype=torch.float64)
+    labels = torch.randint(4, (objects,), generator=generator)
+
+    few = min(predictions, objects)
+    candidates = (
+        list(zip(rows, columns, strict=True))
+        for rows in itertools.permutations(range(predictions), few)
+        for columns in itertools.combinations(range(objects), few)
+    )
+    cheapest = min(candidates, key=lambda pairs: total(pairs, logits, boxes, targets, labels))
+
+    matched = match_one_to_one(logits, boxes, targets, labels).matched.tolist()
+    assert [(n, m) for n, m in enumerate(matched) if m >= 0] == sorted(cheapest)
+
+
+def test_of_two_equal_boxes_the_one_of_the_right_class_is_taken() -> None:
+    box = torch.tensor([[0.1, 0.1, 0.4, 0.5]])
+    logits = torch.tensor([[2.0, -2.0], [-2.0, 2.0]])
+    assert match_one_to_one(logits, box.expand(2, 4), box, torch.tensor([1])).matched.tolist() == [-1, 0]
+
+
+def test_predictions_that_are_not_finite_are_matched_all_the_same() -> None:
+    boxes = torch.tensor([[math.nan] * 4, [0.1, 0.1, 0.4, 0.5]])
+    assert match_one_to_one(torch.zeros(2, 1), boxes, boxes[1:], torch.tensor([0])).matched.tolist() == [-1, 0]
