@@ -54,8 +54,11 @@ class FCOS(PyramidHead):
             assigner=config.assigner,
             dropout=config.dropout,
         )
-        plain = len(spec.main_layers) == 1
-        self.pyramid = SimplePyramid(spec, config.width) if plain else TopDownPyramid(spec, config.width)
+        self.pyramid = self.build_pyramid(spec, config.width)
+
+    def build_pyramid(self, spec: FeatureSpec, width: int) -> nn.Module:
+        """Backbone layers by name to five maps ``[B, width, H, W]``; the variants of FCOS override this."""
+        return SimplePyramid(spec, width) if len(spec.main_layers) == 1 else TopDownPyramid(spec, width)
 
     def levels(self, features: Mapping[str, Tensor]) -> list[Tensor]:
         """Five maps ``[B, width, H, W]``."""
@@ -83,10 +86,15 @@ class SimplePyramid(nn.Module):
         )
         self.extra = nn.ModuleList(conv_norm_relu(width, width, 3, stride=2) for _ in range(2))
 
-    def forward(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+    def inputs(self, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The maps ``[B, C, H, W]`` of stride s from which strides s/2, s and 2s are made."""
         x = features[self.layer]
-        inputs = (self.finer(x), x, self.coarser(x))
-        levels = [output(level) for output, level in zip(self.outputs, inputs, strict=True)]
+        return x, x, x
+
+    def forward(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+        fine, same, coarse = self.inputs(features)
+        scaled = (self.finer(fine), same, self.coarser(coarse))
+        levels = [output(level) for output, level in zip(self.outputs, scaled, strict=True)]
         for downsample in self.extra:
             levels.append(downsample(levels[-1]))
         return levels

@@ -1,0 +1,67 @@
+"""Hook FCOS: do intermediate transformer blocks know what the last one has forgotten?
+
+Hypothesis: a transformer's early and middle blocks still hold edges and places that its last block has traded for
+meaning, and small objects profit from them. Each of the three inputs of the simple pyramid (strides s/2, s, 2s) is the
+last block's map plus a learned projection of one intermediate block, the earliest for the finest. That is the only
+difference from ``fcos``: the projections start at zero, so that both begin as the same network.
+At 768 channels and 80 classes the default has 17,909,850 parameters.
+
+Sources: Ranftl, Bochkovskiy, Koltun. Vision Transformers for Dense Prediction. ICCV 2021 (blocks of a ViT-B and their
+order); ``fcos.py`` and its papers; phanerozoic/detection-heads, row ``hook_fcos``. Refuted if ``fcos`` does as well on
+the same cache under the same budget.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from detheads.errors import UserError
+from detheads.heads import fcos
+from detheads.heads.contract import FeatureSpec
+from detheads.heads.registry import register
+
+
+@dataclass(frozen=True)
+class Config(fcos.Config):
+    """Options of ``hook_fcos``: those of ``fcos``."""
+
+
+@register(Config)
+class HookFCOS(fcos.FCOS):
+    """FCOS that reads blocks 2, 5 and 8 of a transformer besides its last one."""
+
+    blocks: ClassVar[tuple[int, ...]] = (2, 5, 8)
+
+    def build_pyramid(self, spec: FeatureSpec, width: int) -> nn.Module:
+        """The simple pyramid with one more block at each of its inputs."""
+        if len(spec.main_layers) != 1:
+            raise UserError(
+                f"head hook_fcos reads the blocks of a plain transformer, not {', '.join(spec.main)} together; "
+                "use fcos for a hierarchical backbone."
+            )
+        return HookedPyramid(spec, width, [f"block{block}" for block in self.blocks])
+
+
+class HookedPyramid(fcos.SimplePyramid):
+    """The simple pyramid whose inputs each hear one intermediate block.
+
+    Args:
+        hooks: layer names for strides s/2, s, 2s.
+    """
+
+    def __init__(self, spec: FeatureSpec, width: int, hooks: list[str]) -> None:
+        super().__init__(spec, width)
+        self.hooks = hooks
+        channels = spec.main_layers[0].channels
+        self.projections = nn.ModuleList(nn.Conv2d(spec.layer(hook).channels, channels, 1) for hook in hooks)
+        for parameter in self.projections.parameters():
+            nn.init.zeros_(parameter)
+
+    def inputs(self, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        fine, same, coarse = (
+            last + projection(features[hook])  # [B, C, H, W]
+            for last, projection, hook in zip(super().inputs(features), self.projections, self.hooks, strict=True)
+        )
+        return fine, same, coarse
