@@ -1,0 +1,120 @@
+"""Labels by optimal transport: which point learns which object is one global, cheapest plan.
+
+Hypothesis: an assignment by geometry alone (ATSS, FCOS) wastes positives on points that predict an object badly and
+decides each conflict between overlapping objects by itself. Here each object offers as many positives as its current
+predictions deserve, each point takes one object or the background, and an entropic optimal transport finds the
+cheapest plan for the whole image; the cost is what the point would lose by learning the object. Everything else is a
+plain dense head, so that a difference is the assignment's.
+
+Sources: Ge et al. 2021, "OTA: Optimal Transport Assignment for Object Detection" (costs, dynamic k, Sinkhorn);
+Cuturi 2013, "Sinkhorn Distances"; Lyu et al. 2022, "RTMDet" (the soft centre prior); the row ``optimal_transport`` of
+phanerozoic/detection-heads. Refuted if ATSS with the same levels and towers does as well.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import box_iou, generalized_box_iou
+
+from detheads.heads.contract import FeatureSpec, HeadOutput, Targets
+from detheads.heads.dense import Matches, PyramidHead, gather_matches
+from detheads.heads.octaves import Octaves, octave_strides
+from detheads.heads.registry import register
+from detheads.targets.assignment import Assignment
+from detheads.targets.optimal_transport import assign_optimal_transport
+
+LEVELS = 4
+BOX_COST = 2.0
+"""Weight of ``1 - GIoU`` against the classification's cost."""
+PRIOR_RADIUS = 3.0
+"""Strides from the centre of the object at which the prior costs 1; each further stride costs ten times more."""
+MAX_PRIOR_DECADES = 2.0
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of ``optimal_transport``.
+
+    Attributes:
+        width: channels of levels and towers.
+        tower_blocks: convolutions in each of the two towers.
+        top_q: predictions whose IoUs decide how many positives an object offers.
+        regularisation: of the transport, in units of the cost; small is near the exact plan.
+        iterations: of Sinkhorn's algorithm.
+        dropout: share of the backbone's channels dropped in each training step.
+    """
+
+    width: int = 128
+    tower_blocks: int = 2
+    top_q: int = 10
+    regularisation: float = 0.1
+    iterations: int = 100
+    dropout: float = 0.0
+
+
+@register(Config)
+class OptimalTransport(PyramidHead):
+    """Dense head whose labels are the plan of an entropic optimal transport."""
+
+    def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
+        if min(config.top_q, config.iterations) < 1 or config.regularisation <= 0:
+            raise ValueError("top_q and iterations must be 1 or more, regularisation above 0")
+        super().__init__(
+            spec,
+            num_classes,
+            octave_strides(spec, LEVELS),
+            width=config.width,
+            tower_blocks=config.tower_blocks,
+            assigner="atss",  # never asked: match() below takes its place
+            dropout=config.dropout,
+        )
+        self.config = config
+        self.octaves = Octaves(spec, config.width, LEVELS)
+
+    def levels(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+        """Four maps ``[B, width, H, W]``."""
+        return self.octaves(features)
+
+    @torch.no_grad()
+    def match(self, output: HeadOutput, targets: Sequence[Targets]) -> Matches:
+        """The plan's positives, from the predictions as they are now."""
+        assignments = [
+            Assignment(self._transport(boxes, logits, target))
+            for boxes, logits, target in zip(output.boxes, output.logits, targets, strict=True)
+        ]
+        return gather_matches(assignments, targets)
+
+    def _transport(self, boxes: Tensor, logits: Tensor, target: Targets) -> Tensor:
+        """Index of the object of each point, -1 for background: ``[N]`` from predictions ``[N, 4]``, ``[N, K]``."""
+        x, y = self.points.unbind(dim=1)  # [N]
+        x1, y1, x2, y2 = target.boxes[:, :, None].unbind(dim=1)  # [M, 1]
+        inside = (x > x1) & (x < x2) & (y > y1) & (y < y2)  # [M, N]
+        near = torch.nonzero(inside.any(dim=0)).squeeze(1)  # [R], the only points that can learn an object
+        matched = torch.full_like(self.points[:, 0], -1, dtype=torch.int64)
+        if len(near) == 0:
+            return matched
+        offset = torch.hypot(x[near] - (x1 + x2) / 2, y[near] - (y1 + y2) / 2) / self.strides[near]  # [M, R]
+        prior = 10.0 ** (offset - PRIOR_RADIUS).clamp(max=MAX_PRIOR_DECADES)
+        overlap = 1 - generalized_box_iou(target.boxes, boxes[near])  # [M, R]
+        cost = _class_cost(logits[near][:, target.labels].T) + BOX_COST * overlap + prior
+        matched[near] = assign_optimal_transport(
+            cost,
+            box_iou(target.boxes, boxes[near]),
+            inside[:, near],
+            top_q=self.config.top_q,
+            regularisation=self.config.regularisation,
+            iterations=self.config.iterations,
+        )
+        return matched
+
+
+def _class_cost(logits: Tensor) -> Tensor:
+    """Focal loss of logits as positives less that as negatives: what turning them from background would cost.
+
+    A term that is the same for an object and the background, as the other classes' losses are, does not move a plan.
+    """
+    positive = 0.25 * (-logits).sigmoid().square() * F.softplus(-logits)
+    return positive - 0.75 * logits.sigmoid().square() * F.softplus(logits)
