@@ -2,6 +2,7 @@
 
 from typing import cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision import ops
@@ -22,6 +23,25 @@ def sigmoid_focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gam
         A scalar.
     """
     return cast(Tensor, ops.sigmoid_focal_loss(logits, targets, alpha=alpha, gamma=gamma, reduction="sum"))
+
+
+def heatmap_focal_loss(logits: Tensor, targets: Tensor, alpha: float = 2.0, beta: float = 4.0) -> Tensor:
+    """Penalty-reduced focal loss summed over all elements (Law & Deng 2018, "CornerNet", eq. 1).
+
+    Divide the sum by the number of objects of the batch, at least 1.
+
+    Args:
+        logits: any shape.
+        targets: same shape, in ``[0, 1]``: 1 at the peaks, see :func:`detheads.targets.heatmap.heatmap_targets`.
+        alpha: exponent of the modulating factor.
+        beta: exponent that spares cells close to a peak.
+
+    Returns:
+        A scalar.
+    """
+    found = (1 - logits.sigmoid()).pow(alpha) * F.logsigmoid(logits)
+    rejected = (1 - targets).pow(beta) * logits.sigmoid().pow(alpha) * F.logsigmoid(-logits)
+    return -torch.where(targets == 1, found, rejected).sum()
 
 
 def giou_loss(predicted: Tensor, target: Tensor) -> Tensor:

@@ -1,8 +1,10 @@
+import math
+
 import pytest
 import torch
 from torchvision.ops import generalized_box_iou_loss
 
-from detheads.losses import centerness_loss, giou_loss, sigmoid_focal_loss
+from detheads.losses import centerness_loss, giou_loss, heatmap_focal_loss, sigmoid_focal_loss
 
 
 def test_focal_loss_is_the_papers_formula_summed() -> None:
@@ -16,6 +18,25 @@ def test_focal_loss_is_the_papers_formula_summed() -> None:
 def test_focal_loss_stays_finite_at_extreme_logits() -> None:
     logits = torch.tensor([-200.0, 200.0, -200.0, 200.0], requires_grad=True)
     loss = sigmoid_focal_loss(logits, torch.tensor([0.0, 1.0, 1.0, 0.0]))
+    loss.backward()
+    assert loss.isfinite() and logits.grad is not None and logits.grad.isfinite().all()
+
+
+def test_heatmap_loss_is_the_papers_formula_summed() -> None:
+    generator = torch.Generator().manual_seed(4)
+    logits = torch.randn(2, 3, 5, 6, dtype=torch.float64, generator=generator) * 4
+    targets = torch.rand(logits.shape, generator=generator, dtype=torch.float64)
+    targets[:, :, 1, 2] = 1.0
+    expected = 0.0
+    for logit, y in zip(logits.flatten().tolist(), targets.flatten().tolist(), strict=True):
+        p = 1 / (1 + math.exp(-logit))
+        expected -= (1 - p) ** 2 * math.log(p) if y == 1 else (1 - y) ** 4 * p**2 * math.log(1 - p)
+    assert float(heatmap_focal_loss(logits, targets)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_heatmap_loss_stays_finite_at_extreme_logits() -> None:
+    logits = torch.tensor([-200.0, 200.0, -200.0, 200.0, 200.0], requires_grad=True)
+    loss = heatmap_focal_loss(logits, torch.tensor([0.0, 1.0, 1.0, 0.0, 0.5]))
     loss.backward()
     assert loss.isfinite() and logits.grad is not None and logits.grad.isfinite().all()
 

@@ -1,0 +1,117 @@
+"""Objects as points: an object is the peak of its class's heatmap, and needs no suppression.
+
+Hypothesis: on features of a strong frozen encoder, whose every patch has seen the whole image, one grid is enough: an
+object of any size is one point, its centre, at which its size and the rest of its position can be read off. A point
+counts only where its class is highest among its eight neighbours, so that no box ever has to be compared with another.
+
+Sources: Zhou, Wang, Krähenbühl. Objects as Points. 2019. Law, Deng. CornerNet. ECCV 2018 (the heatmap loss). Boxes
+learn the overlap, as in Liu et al. Training-Time-Friendly Network. AAAI 2020. phanerozoic/detection-heads, row
+``centernet``. Refuted if a pyramid head of equal size does better on the large objects of the same cache.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detheads.heads.blocks import (
+    ChannelDropout,
+    DepthwiseResidual,
+    FinerLevel,
+    conv_norm_relu,
+    join_main,
+    join_stride,
+    joined_channels,
+)
+from detheads.heads.contract import FeatureSpec, Head, HeadOutput, Targets
+from detheads.heads.dense import MAX_LOG_DISTANCE, PRIOR_BIAS, grid_points, init_prediction, tower
+from detheads.heads.registry import register
+from detheads.losses import giou_loss, heatmap_focal_loss
+from detheads.targets.heatmap import gaussian_radius, grid_cells, heatmap_targets
+
+MIN_IOU = 0.7
+"""A point counts as close to a centre when a box so far off still has this IoU."""
+
+FLOOR = -30.0
+"""Logit of a point that is no peak: a score of nothing in every precision."""
+
+BOX_WEIGHT = 2.0
+"""Weight of the overlap loss beside that of the heatmaps."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of ``centernet``.
+
+    Attributes:
+        width: channels of tower and grid.
+        tower_blocks: 3x3 convolutions at the backbone's stride.
+        dropout: share of the backbone's channels dropped in each training step.
+    """
+
+    width: int = 128
+    tower_blocks: int = 2
+    dropout: float = 0.0
+
+
+@register(Config)
+class CenterNet(Head):
+    """Centres as the peaks of class heatmaps, size and offset read off there, no suppression."""
+
+    nms_free: ClassVar[bool] = True
+    points: Tensor
+
+    def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
+        super().__init__()
+        width = config.width
+        self.spec, self.stride = spec, join_stride(spec) / 2
+        self.register_buffer("points", grid_points(spec.height, spec.width, self.stride), persistent=False)  # [N, 2]
+        self.dropout = ChannelDropout(config.dropout)
+        self.stem = nn.Sequential(conv_norm_relu(joined_channels(spec), width, 1), tower(width, config.tower_blocks))
+        self.finer = FinerLevel(spec, width)
+        self.for_classes = DepthwiseResidual(width)
+        self.for_boxes = DepthwiseResidual(width)
+        self.classes = init_prediction(nn.Conv2d(width, num_classes, 1), bias=PRIOR_BIAS)
+        self.sizes = init_prediction(nn.Conv2d(width, 2, 1), bias=1.0)
+        self.offsets = init_prediction(nn.Conv2d(width, 2, 1))
+
+    def forward(self, features: Mapping[str, Tensor]) -> HeadOutput:
+        features = self.dropout(features)
+        grid = self.finer(self.stem(join_main(features, self.spec)), features)  # [B, width, H, W] at stride s/2
+        for_boxes = self.for_boxes(grid)
+        heatmaps = self.classes(self.for_classes(grid)).float()  # [B, K, H, W]
+        # The offset is from the middle of the cell, half a cell at most.
+        centers = self.points + _flatten(self.offsets(for_boxes)).tanh() * (self.stride / 2)  # [B, N, 2]
+        half = _flatten(self.sizes(for_boxes)).clamp(max=MAX_LOG_DISTANCE).exp() * (self.stride / 2)
+        boxes = torch.cat((centers - half, centers + half), dim=2)  # [B, N, 4]
+        return HeadOutput(boxes, _flatten(peaks(heatmaps)), None, {"heatmaps": heatmaps})
+
+    def loss(self, output: HeadOutput, targets: Sequence[Targets]) -> dict[str, Tensor]:
+        """Heatmap loss of all points, and GIoU loss of the boxes at the centres, an object each."""
+        heatmaps: Tensor = output.extras["heatmaps"]
+        wanted, found = [], []
+        for boxes, target in zip(output.boxes, targets, strict=True):
+            centers = (target.boxes[:, :2] + target.boxes[:, 2:]) / 2
+            cells, _ = grid_cells(centers, self.stride, *heatmaps.shape[2:])  # [M, 2]
+            radii = gaussian_radius((target.boxes[:, 2:] - target.boxes[:, :2]) / self.stride, MIN_IOU)
+            wanted.append(heatmap_targets(cells, radii, target.labels, *heatmaps.shape[1:]))
+            found.append(boxes[cells[:, 1] * heatmaps.shape[3] + cells[:, 0]])  # [M, 4]
+        objects = max(1, sum(len(target.boxes) for target in targets))
+        overlap = giou_loss(torch.cat(found), torch.cat([target.boxes for target in targets]))  # [all M]
+        return {
+            "heatmap": heatmap_focal_loss(heatmaps, torch.stack(wanted)) / objects,
+            "box": BOX_WEIGHT * overlap.sum() / objects,
+        }
+
+
+def peaks(heatmaps: Tensor) -> Tensor:
+    """Logits ``[B, K, H, W]``, lowered to :data:`FLOOR` where one of the eight neighbours is higher."""
+    return torch.where(heatmaps == F.max_pool2d(heatmaps, 3, stride=1, padding=1), heatmaps, FLOOR)
+
+
+def _flatten(maps: Tensor) -> Tensor:
+    """``[B, C, H, W]`` -> float32 ``[B, H * W, C]``."""
+    return maps.float().flatten(2).transpose(1, 2)

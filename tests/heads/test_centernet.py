@@ -1,0 +1,61 @@
+"""What is particular to objects as points: peaks, and what the heatmaps and boxes learn."""
+
+import numpy as np
+import torch
+from scipy.ndimage import maximum_filter
+
+from detheads.heads import registry
+from detheads.heads.centernet import FLOOR, CenterNet, peaks
+from detheads.heads.contract import HeadOutput, Targets
+from tests.heads.worlds import SPECS, random_features
+
+SPEC = SPECS["vit-wide"]  # 80 x 208 pixels: 10 x 26 points 8 pixels apart
+
+
+def _head() -> CenterNet:
+    torch.manual_seed(0)
+    head = registry.build("centernet", SPEC, 3, {"width": 16, "tower_blocks": 1}).eval()
+    assert isinstance(head, CenterNet)
+    return head
+
+
+def test_only_the_highest_of_nine_neighbours_keeps_its_logit() -> None:
+    heatmaps = torch.randn(2, 3, 7, 9, generator=torch.Generator().manual_seed(0))
+    highest = maximum_filter(heatmaps.numpy(), (1, 1, 3, 3), mode="constant", cval=-np.inf)
+    expected = np.where(heatmaps.numpy() == highest, heatmaps.numpy(), FLOOR)
+    np.testing.assert_array_equal(peaks(heatmaps).numpy(), expected)
+
+
+def test_no_two_neighbours_are_detected_as_one_class() -> None:
+    with torch.no_grad():
+        output = _head()(random_features(SPEC, 2))
+    found = (output.logits > FLOOR).view(2, 10, 26, 3)
+    assert found.any()
+    assert not (found[:, :, 1:] & found[:, :, :-1]).any() and not (found[:, 1:] & found[:, :-1]).any()
+
+
+def test_the_box_of_a_point_is_centred_in_its_cell() -> None:
+    with torch.no_grad():
+        boxes = _head()(random_features(SPEC, 1, scale=30.0)).boxes[0]
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    row, column = torch.meshgrid(torch.arange(10), torch.arange(26), indexing="ij")
+    cells = torch.stack((column, row), dim=2).view(-1, 2)
+    assert (centers >= cells * 8 - 1e-3).all() and (centers <= (cells + 1) * 8 + 1e-3).all()
+
+
+def test_the_right_heatmaps_and_boxes_cost_nothing() -> None:
+    head = _head()
+    target = Targets(torch.tensor([[40.0, 8.0, 60.0, 50.0], [150.0, 30.0, 170.0, 44.0]]), torch.tensor([2, 0]))
+    cells = [(3, 6, 2), (4, 20, 0)]  # rows and columns of their centres (50, 29) and (160, 37), and classes
+
+    def loss_of(cells: list[tuple[int, int, int]]) -> float:
+        heatmaps, boxes = torch.full((1, 3, 10, 26), -50.0), torch.zeros(1, 260, 4)
+        for (row, column, label), box in zip(cells, target.boxes, strict=True):
+            heatmaps[0, label, row, column] = 50.0
+            boxes[0, row * 26 + column] = box
+        output = HeadOutput(boxes, heatmaps.flatten(2).transpose(1, 2), None, {"heatmaps": heatmaps})
+        return float(torch.stack(list(head.loss(output, [target]).values())).sum())
+
+    assert loss_of(cells) < 1e-5
+    assert loss_of([(3, 6, 1), (4, 20, 0)]) > 10  # another class
+    assert loss_of([(3, 7, 2), (4, 20, 0)]) > 10  # another place
