@@ -1,0 +1,102 @@
+"""Cascade pool: scales from a cascade of poolings, without a feature pyramid network.
+
+Hypothesis: over features of a strong frozen encoder, going from one scale to the next needs no learned convolution.
+Each level is a pooling of the one below, in which every channel learns how far it keeps the strongest of four cells
+(maximum: is it there?) and how far their mean (average: how much of it?). Context comes from pooling too: a cascade of
+stride-1 maxima sees 3, 7 and 11 cells around each cell, and one 1x1 convolution, shared by all levels, mixes them.
+
+Sources: He, Zhang, Ren, Sun. Spatial Pyramid Pooling in Deep Convolutional Networks. 2015. The cascade in place of
+parallel poolings: ultralytics, SPPF. The learned mix of both poolings: Lee, Gallagher, Tu. Generalizing Pooling
+Functions in Convolutional Neural Networks. AISTATS 2016. phanerozoic/detection-heads, row ``cascade_pool``.
+Refuted if ``slim_fcos``, with strided convolutions between its levels, does better at equal parameters.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detheads.heads.blocks import FinerLevel, conv_norm, conv_norm_relu, join_main, join_stride, joined_channels
+from detheads.heads.contract import FeatureSpec
+from detheads.heads.dense import Assigner, PyramidHead
+from detheads.heads.registry import register
+
+POOLED_LEVELS = 3
+"""Levels above the backbone's own stride."""
+
+CONTEXT_WINDOWS = (3, 5, 5)
+"""Windows of the stride-1 cascade; one after the other they reach over 3, 7 and 11 cells."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of ``cascade_pool``.
+
+    Attributes:
+        width: channels of levels and towers.
+        tower_blocks: convolutions in each of the two towers.
+        assigner: ``atss`` or ``fcos``.
+        dropout: share of the backbone's channels dropped in each training step.
+    """
+
+    width: int = 128
+    tower_blocks: int = 2
+    assigner: Assigner = "atss"
+    dropout: float = 0.0
+
+
+@register(Config)
+class CascadePool(PyramidHead):
+    """Scales and context by pooling alone, two shared towers."""
+
+    def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
+        stride = join_stride(spec)
+        super().__init__(
+            spec,
+            num_classes,
+            [stride / 2 * 2**level for level in range(POOLED_LEVELS + 2)],
+            width=config.width,
+            tower_blocks=config.tower_blocks,
+            assigner=config.assigner,
+            dropout=config.dropout,
+        )
+        self.project = conv_norm_relu(joined_channels(spec), config.width, 1)
+        self.finer = FinerLevel(spec, config.width)
+        self.gates = nn.Parameter(torch.zeros(POOLED_LEVELS, config.width))
+        self.context = PoolingContext(config.width)
+
+    def levels(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+        """Five maps ``[B, width, H, W]``, strides s/2 to 8s."""
+        cascade = [self.project(join_main(features, self.spec))]
+        for gate in self.gates.unbind():
+            cascade.append(mixed_pool(cascade[-1], gate))
+        return [self.context(level) for level in (self.finer(cascade[0], features), *cascade)]
+
+
+class PoolingContext(nn.Module):
+    """What lies around each cell: a cascade of stride-1 maxima beside the map itself, mixed by a 1x1 convolution."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mix = conv_norm((1 + len(CONTEXT_WINDOWS)) * width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = [x]
+        for window in CONTEXT_WINDOWS:
+            seen.append(F.max_pool2d(seen[-1], window, stride=1, padding=window // 2))
+        return F.relu(x + self.mix(torch.cat(seen, dim=1)))  # [B, width, H, W]
+
+
+def mixed_pool(x: Tensor, gate: Tensor) -> Tensor:
+    """Halve ``[B, C, H, W]`` to ``[B, C, ceil(H / 2), ceil(W / 2)]`` by a mix of maximum and average of 2x2 cells.
+
+    Args:
+        gate: ``[C]`` logit of the maximum's share; the border cells of odd sizes pool what there is.
+    """
+    # ceil_mode only where it matters: engines differ in how they pool a padded border.
+    odd = x.shape[2] % 2 == 1 or x.shape[3] % 2 == 1
+    share = gate.sigmoid().view(1, -1, 1, 1)
+    strongest = F.max_pool2d(x, 2, ceil_mode=odd)
+    return share * strongest + (1 - share) * F.avg_pool2d(x, 2, ceil_mode=odd, count_include_pad=False)
