@@ -1,0 +1,109 @@
+"""Compression: how few bits of a feature map does detection need?
+
+Hypothesis: of the hundreds of channels that a frozen encoder gives for each cell, detection needs a few dozen bits.
+The head sees nothing but a code: a linear bottleneck to ``code`` channels, each rounded to one of ``levels`` values;
+everything behind it, all scales included, is made from the dequantised code. Codes are the same in training and
+evaluation, so ``bits_per_cell`` is what a cache or a wire would have to carry: 62.5 bits with the defaults, where
+768 channels in fp16 have 12,288.
+
+Sources: Mentzer, Minnen, Agustsson, Tschannen. Finite Scalar Quantization: VQ-VAE Made Simple. ICLR 2024 (arXiv
+2309.15505); straight-through gradients: Bengio, Leonard, Courville. 2013. phanerozoic/detection-heads, row
+``compression``. Refuted if AP falls with ``code`` and ``levels`` as soon as they are lowered from large values.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from detheads.heads.blocks import conv_norm, conv_norm_relu, join_main, join_stride, joined_channels
+from detheads.heads.contract import FeatureSpec
+from detheads.heads.dense import Assigner, PyramidHead
+from detheads.heads.registry import register
+
+COARSER_LEVELS = 3
+"""Levels above the code's own stride."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of ``compression``.
+
+    Attributes:
+        code: channels of the code.
+        levels: values that a channel of the code can take; odd, so that zero is one of them.
+        width: channels of levels and towers.
+        tower_blocks: convolutions in each of the two towers.
+        assigner: ``atss`` or ``fcos``.
+        dropout: share of the backbone's channels dropped in each training step.
+    """
+
+    code: int = 16
+    levels: int = 15
+    width: int = 128
+    tower_blocks: int = 2
+    assigner: Assigner = "atss"
+    dropout: float = 0.0
+
+
+@register(Config)
+class Compression(PyramidHead):
+    """Detects from a code of a few bits a cell."""
+
+    def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
+        stride, width = join_stride(spec), config.width
+        super().__init__(
+            spec,
+            num_classes,
+            [stride / 2 * 2**level for level in range(COARSER_LEVELS + 2)],
+            width=width,
+            tower_blocks=config.tower_blocks,
+            assigner=config.assigner,
+            dropout=config.dropout,
+        )
+        self.code_channels = config.code
+        self.quantiser = FiniteScalarQuantiser(config.levels)
+        # The scale of the code comes from its own norm: unscaled features would drive every value to the outer levels.
+        self.bottleneck = conv_norm(joined_channels(spec), config.code, 1)
+        self.decoder = conv_norm_relu(config.code, width, 3)
+        # Not FinerLevel: its lateral would bring the backbone's own map past the code.
+        self.finer = nn.ConvTranspose2d(width, width, 2, stride=2)
+        self.coarser = nn.ModuleList(conv_norm_relu(width, width, 3, stride=2) for _ in range(COARSER_LEVELS))
+
+    @property
+    def bits_per_cell(self) -> float:
+        """Information of one cell's code, at most: bits."""
+        return self.code_channels * math.log2(self.quantiser.levels)
+
+    def code(self, features: Mapping[str, Tensor]) -> Tensor:
+        """The code ``[B, code, H, W]``, float32 values in ``[-1, 1]``: all that the rest of the head sees."""
+        return self.quantiser(self.bottleneck(join_main(features, self.spec)))
+
+    def levels(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+        """Five maps ``[B, width, H, W]``, strides s/2 to 8s."""
+        levels = [self.decoder(self.code(features))]
+        for downsample in self.coarser:
+            levels.append(downsample(levels[-1]))
+        return [self.finer(levels[0]), *levels]
+
+
+class FiniteScalarQuantiser(nn.Module):
+    """Bound each value and round it to one of ``levels`` equally spaced ones in ``[-1, 1]``.
+
+    Raises:
+        ValueError: when ``levels`` is even or below 2.
+    """
+
+    def __init__(self, levels: int) -> None:
+        super().__init__()
+        if levels < 2 or levels % 2 == 0:
+            raise ValueError(f"levels must be odd and at least 3, not {levels}")
+        self.levels = levels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape -> the same shape, float32; the gradient is that of the bound."""
+        half = self.levels // 2
+        bounded = x.float().tanh() * half
+        # Written so that the value is the rounded one to the last bit, and nothing of the unrounded one leaks.
+        return (bounded.round().detach() + (bounded - bounded.detach())) / half
