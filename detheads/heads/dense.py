@@ -72,9 +72,9 @@ class PointHead(Head):
             centerness: ``[B, 1, H, W]`` a level.
         """
         scaled = [level * scale for level, scale in zip(distances, self.level_scales, strict=True)]
-        ltrb = _flatten(scaled).clamp(max=MAX_LOG_DISTANCE).exp() * self.strides[:, None]  # [B, N, 4]
+        ltrb = flatten_levels(scaled).clamp(max=MAX_LOG_DISTANCE).exp() * self.strides[:, None]  # [B, N, 4]
         boxes = torch.cat((self.points - ltrb[..., :2], self.points + ltrb[..., 2:]), dim=2)
-        return HeadOutput(boxes, _flatten(logits), _flatten(centerness).squeeze(2), {})
+        return HeadOutput(boxes, flatten_levels(logits), flatten_levels(centerness).squeeze(2), {})
 
     def loss(self, output: HeadOutput, targets: Sequence[Targets]) -> dict[str, Tensor]:
         """Focal, centerness-weighted GIoU and centerness loss (Tian et al. 2019, eq. 2), a positive point each."""
@@ -195,6 +195,6 @@ def _cells(pixels: int, stride: float) -> int:
     return int(-(-pixels // stride))
 
 
-def _flatten(levels: Sequence[Tensor]) -> Tensor:
+def flatten_levels(levels: Sequence[Tensor]) -> Tensor:
     """``[B, C, H, W]`` a level -> float32 ``[B, N, C]``, level after level."""
     return torch.cat([level.float().flatten(2).transpose(1, 2) for level in levels], dim=1)
