@@ -124,10 +124,9 @@ def test_points_that_predict_an_object_well_learn_it() -> None:
     head = small_head(registry.entry("optimal_transport"), SPEC)
     assert isinstance(head, OptimalTransport)
     target = Targets(torch.tensor([[32.0, 32.0, 96.0, 96.0]]), torch.tensor([0]))
-    fine = 16 * 16
+    assert head.points_per_level[0] == 16 * 16
     for row, column in ((7, 7), (7, 8), (8, 7), (8, 8)):  # the four points of stride 8 around the centre
         boxes = torch.tensor([0.0, 0.0, 8.0, 8.0]).repeat(1, len(head.points), 1)
         boxes[0, row * 16 + column] = target.boxes[0]
         matches = head.match(HeadOutput(boxes, torch.zeros(1, boxes.shape[1], 1), None, {}), [target])
         assert matches.points.tolist() == [row * 16 + column]
-    assert head.points_per_level[0] == fine
