@@ -3,7 +3,7 @@
 Hypothesis: over features of a strong frozen encoder, going from one scale to the next needs no learned convolution.
 Each level is a pooling of the one below, in which every channel learns how far it keeps the strongest of four cells
 (maximum: is it there?) and how far their mean (average: how much of it?). Context comes from pooling too: a cascade of
-stride-1 maxima sees 3, 7 and 11 cells around each cell, and one 1x1 convolution, shared by all levels, mixes them.
+stride-1 maxima sees 3x3 and 7x7 cells around each, and one 1x1 convolution, shared by all levels, mixes them.
 
 Sources: He, Zhang, Ren, Sun. Spatial Pyramid Pooling in Deep Convolutional Networks. 2015. The cascade in place of
 parallel poolings: ultralytics, SPPF. The learned mix of both poolings: Lee, Gallagher, Tu. Generalizing Pooling
@@ -26,8 +26,8 @@ from detheads.heads.registry import register
 POOLED_LEVELS = 3
 """Levels above the backbone's own stride."""
 
-CONTEXT_WINDOWS = (3, 5, 5)
-"""Windows of the stride-1 cascade; one after the other they reach over 3, 7 and 11 cells."""
+CONTEXT_WINDOWS = (3, 5)
+"""Windows of the stride-1 cascade; one after the other they reach over 3 and 7 cells."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,14 @@ class PoolingContext(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         seen = [x]
         for window in CONTEXT_WINDOWS:
-            seen.append(F.max_pool2d(seen[-1], window, stride=1, padding=window // 2))
+            seen.append(local_maximum(seen[-1], window))
         return F.relu(x + self.mix(torch.cat(seen, dim=1)))  # [B, width, H, W]
+
+
+def local_maximum(x: Tensor, window: int) -> Tensor:
+    """The maximum of ``window`` x ``window`` cells around each, along x and then along y: half the work of both."""
+    rows = F.max_pool2d(x, (1, window), stride=1, padding=(0, window // 2))
+    return F.max_pool2d(rows, (window, 1), stride=1, padding=(window // 2, 0))
 
 
 def mixed_pool(x: Tensor, gate: Tensor) -> Tensor:
