@@ -1,0 +1,108 @@
+"""Mutual attention: patches and object slots tell each other what is where before anything is detected.
+
+Hypothesis: whether a patch is part of an object depends on what else is in the picture, and convolutions carry that no
+further than their receptive field. A few learned slots read from all patches, attend to each other, and are read by
+all patches: relations between objects at the cost of slots times patches, ahead of an ordinary dense head. The
+read-back starts near zero, so that the dense head is what training departs from.
+
+Sources: Jaegle et al. 2021, "Perceiver"; Locatello et al. 2020, "Object-Centric Learning with Slot Attention"; Hu et
+al. 2018, "Relation Networks for Object Detection"; phanerozoic/detection-heads, ``mutual_attention``. Refuted if the
+same head without rounds (``layers=0``) on the same cache does as well.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from detheads.cofiber import low_passes
+from detheads.heads.attention import ENCODED, Attention, FeedForward, SelfAttention, sine_encoding
+from detheads.heads.blocks import FinerLevel, conv_norm, join_main, join_stride, joined_channels
+from detheads.heads.contract import FeatureSpec
+from detheads.heads.dense import Assigner, PyramidHead, grid_points
+from detheads.heads.registry import register
+
+LEVELS = 4
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of ``mutual_attention``.
+
+    Attributes:
+        width: channels of patches, slots and towers.
+        slots: learned vectors through which patches hear of each other.
+        layers: rounds of reading, relating and reading back; 0 leaves a plain dense head.
+        tower_blocks: convolutions in each of the two towers.
+        assigner: ``atss`` or ``fcos``.
+        dropout: share of the backbone's channels dropped in each training step.
+    """
+
+    width: int = 128
+    slots: int = 16
+    layers: int = 2
+    tower_blocks: int = 2
+    assigner: Assigner = "atss"
+    dropout: float = 0.0
+
+
+@register(Config)
+class MutualAttention(PyramidHead):
+    """Patches and object slots attend to each other ahead of a dense head."""
+
+    places: Tensor
+
+    def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
+        width, stride = config.width, join_stride(spec)
+        super().__init__(
+            spec,
+            num_classes,
+            [stride / 2 * 2**level for level in range(LEVELS)],
+            width=width,
+            tower_blocks=config.tower_blocks,
+            assigner=config.assigner,
+            dropout=config.dropout,
+        )
+        self.project = conv_norm(joined_channels(spec), width, 1)
+        self.slots = nn.Parameter(torch.randn(config.slots, width))
+        self.place = nn.Linear(2 * ENCODED, width)
+        self.rounds = nn.ModuleList(Round(width) for _ in range(config.layers))
+        self.finer = FinerLevel(spec, width)
+        places = grid_points(spec.height, spec.width, stride) / torch.tensor([spec.width, spec.height])
+        self.register_buffer("places", places, persistent=False)  # [N, 2], shares of the input size
+
+    def levels(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+        """Four maps ``[B, width, H, W]``, strides s/2 to 4s."""
+        x = self.relate(self.project(join_main(features, self.spec)))
+        return [self.finer(x, features), *low_passes(x, LEVELS - 1)]
+
+    def relate(self, x: Tensor) -> Tensor:
+        """The map ``[B, width, H, W]`` after every patch has heard, by way of the slots, of all others."""
+        patches = x.flatten(2).transpose(1, 2)  # [B, N, C]
+        slots = self.slots.expand(x.shape[0], -1, -1)  # [B, S, C]
+        positions = self.place(sine_encoding(self.places))  # [N, C]
+        for mutual in self.rounds:
+            patches, slots = mutual(patches, slots, positions)
+        return patches.transpose(1, 2).unflatten(2, x.shape[-2:])
+
+
+class Round(nn.Module):
+    """Slots read from the patches, relate to each other, and are read by the patches."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.patch_norm = nn.LayerNorm(width)
+        self.slot_norm = nn.LayerNorm(width)
+        self.read = Attention(width)
+        self.relate = nn.Sequential(SelfAttention(width), FeedForward(width), nn.LayerNorm(width))
+        self.read_back = Attention(width)
+        nn.init.normal_(self.read_back.out.weight, std=0.01)
+
+    def forward(self, patches: Tensor, slots: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """New patches ``[B, N, C]`` and slots ``[B, S, C]``; ``positions`` ``[N, C]`` say where the patches are."""
+        normed = self.patch_norm(patches)
+        placed = normed + positions
+        slots = slots + self.read(self.slot_norm(slots), placed, normed + positions)
+        slots = self.relate(slots)
+        return patches + self.read_back(placed, slots, slots), slots
