@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detheads.heads.blocks import (
@@ -27,16 +26,14 @@ from detheads.heads.blocks import (
     joined_channels,
 )
 from detheads.heads.contract import FeatureSpec, Head, HeadOutput, Targets
-from detheads.heads.dense import MAX_LOG_DISTANCE, PRIOR_BIAS, grid_points, init_prediction, tower
+from detheads.heads.dense import MAX_LOG_DISTANCE, PRIOR_BIAS, flatten_levels, grid_points, init_prediction, tower
+from detheads.heads.peaks import peaks
 from detheads.heads.registry import register
 from detheads.losses import giou_loss, heatmap_focal_loss
 from detheads.targets.heatmap import gaussian_radius, grid_cells, heatmap_targets
 
 MIN_IOU = 0.7
 """A point counts as close to a centre when a box so far off still has this IoU."""
-
-FLOOR = -30.0
-"""Logit of a point that is no peak: a score of nothing in every precision."""
 
 BOX_WEIGHT = 2.0
 """Weight of the overlap loss beside that of the heatmaps."""
@@ -84,10 +81,10 @@ class CenterNet(Head):
         for_boxes = self.for_boxes(grid)
         heatmaps = self.classes(self.for_classes(grid)).float()  # [B, K, H, W]
         # The offset is from the middle of the cell, half a cell at most.
-        centers = self.points + _flatten(self.offsets(for_boxes)).tanh() * (self.stride / 2)  # [B, N, 2]
-        half = _flatten(self.sizes(for_boxes)).clamp(max=MAX_LOG_DISTANCE).exp() * (self.stride / 2)
+        centers = self.points + flatten_levels([self.offsets(for_boxes)]).tanh() * (self.stride / 2)  # [B, N, 2]
+        half = flatten_levels([self.sizes(for_boxes)]).clamp(max=MAX_LOG_DISTANCE).exp() * (self.stride / 2)
         boxes = torch.cat((centers - half, centers + half), dim=2)  # [B, N, 4]
-        return HeadOutput(boxes, _flatten(peaks(heatmaps)), None, {"heatmaps": heatmaps})
+        return HeadOutput(boxes, flatten_levels([peaks(heatmaps)]), None, {"heatmaps": heatmaps})
 
     def loss(self, output: HeadOutput, targets: Sequence[Targets]) -> dict[str, Tensor]:
         """Heatmap loss of all points, and GIoU loss of the boxes at the centres, an object each."""
@@ -105,13 +102,3 @@ class CenterNet(Head):
             "heatmap": heatmap_focal_loss(heatmaps, torch.stack(wanted)) / objects,
             "box": BOX_WEIGHT * overlap.sum() / objects,
         }
-
-
-def peaks(heatmaps: Tensor) -> Tensor:
-    """Logits ``[B, K, H, W]``, lowered to :data:`FLOOR` where one of the eight neighbours is higher."""
-    return torch.where(heatmaps == F.max_pool2d(heatmaps, 3, stride=1, padding=1), heatmaps, FLOOR)
-
-
-def _flatten(maps: Tensor) -> Tensor:
-    """``[B, C, H, W]`` -> float32 ``[B, H * W, C]``."""
-    return maps.float().flatten(2).transpose(1, 2)

@@ -1,0 +1,214 @@
+"""Relational corners: an object is a pair of corners that belong together.
+
+Hypothesis: the two corners of a box are easier to place than its centre, each depends on two sides only, not on four,
+and which corners belong together is a relation that one learned number a corner can carry. As nothing but background
+lies outside the box at its corner, corner pooling carries the object there: the strongest response to the right and
+below for a top-left corner, to the left and above for a bottom-right one.
+
+Sources: Law, Deng. CornerNet: Detecting Objects as Paired Keypoints. ECCV 2018. Newell, Huang, Deng. Associative
+Embedding. NeurIPS 2017. phanerozoic/detection-heads, row ``relational_corners``. Refuted if ``centernet``, the same
+grid with one point an object, does as well at equal parameters.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detheads.detections import highest
+from detheads.heads.blocks import (
+    ChannelDropout,
+    DepthwiseResidual,
+    FinerLevel,
+    conv_norm,
+    conv_norm_relu,
+    join_main,
+    join_stride,
+    joined_channels,
+)
+from detheads.heads.contract import FeatureSpec, Head, HeadOutput, Targets
+from detheads.heads.dense import PRIOR_BIAS, grid_points, init_prediction, tower
+from detheads.heads.peaks import FLOOR, peaks
+from detheads.heads.registry import register
+from detheads.losses import heatmap_focal_loss
+from detheads.targets.heatmap import gaussian_radius, grid_cells, heatmap_targets
+
+MIN_IOU = 0.3
+"""A point counts as close to a corner when a box with corners so far off still has this IoU (Law & Deng 2018)."""
+
+MARGIN = 1.0
+"""Embeddings of different objects are pushed so far apart."""
+
+DISTANCE_COST = 8.0
+"""A pair's logits fall by so much for each unit between its embeddings: half of the margin turns 0.9 into 0.14."""
+
+EMBEDDING_WEIGHT = 0.5
+"""Weight of the embedding losses beside those of heatmaps and offsets."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of ``relational_corners``.
+
+    Attributes:
+        width: channels of tower and grid.
+        tower_blocks: 3x3 convolutions at the backbone's stride.
+        corners: corners of each kind that are paired, all of them where there are fewer cells.
+        dropout: share of the backbone's channels dropped in each training step.
+    """
+
+    width: int = 128
+    tower_blocks: int = 2
+    corners: int = 50
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class Corners:
+    """Dense maps of one kind of corner.
+
+    Attributes:
+        heatmaps: ``[B, K, H, W]`` logits.
+        embeddings: ``[B, 1, H, W]``, alike for the two corners of an object.
+        offsets: ``[B, 2, H, W]`` xy in ``[0, 1]``, where in its cell the corner lies.
+    """
+
+    heatmaps: Tensor
+    embeddings: Tensor
+    offsets: Tensor
+
+
+@register(Config)
+class RelationalCorners(Head):
+    """Corner heatmaps with corner pooling, paired by learned embeddings."""
+
+    cells: Tensor
+
+    def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
+        super().__init__()
+        if config.corners < 1:
+            raise ValueError("nothing is found without corners")
+        width, self.corners = config.width, config.corners
+        self.spec, self.stride = spec, join_stride(spec) / 2
+        cells = grid_points(spec.height, spec.width, self.stride) / self.stride - 0.5
+        self.register_buffer("cells", cells, persistent=False)  # [N, 2] (column, row)
+        self.dropout = ChannelDropout(config.dropout)
+        self.stem = nn.Sequential(conv_norm_relu(joined_channels(spec), width, 1), tower(width, config.tower_blocks))
+        self.finer = FinerLevel(spec, width)
+        self.top_left = CornerBranch(width, num_classes, ahead=True)
+        self.bottom_right = CornerBranch(width, num_classes, ahead=False)
+
+    def forward(self, features: Mapping[str, Tensor]) -> HeadOutput:
+        features = self.dropout(features)
+        grid = self.finer(self.stem(join_main(features, self.spec)), features)  # [B, width, H, W] at stride s/2
+        starts, ends = self.top_left(grid), self.bottom_right(grid)
+        boxes, logits = self.pair(starts, ends)
+        return HeadOutput(boxes, logits, None, {"starts": starts, "ends": ends})
+
+    def pair(self, starts: Corners, ends: Corners) -> tuple[Tensor, Tensor]:
+        """Boxes ``[B, C * C, 4]`` and logits ``[B, C * C, K]`` of all pairs of the ``C`` best corners of each kind."""
+        low, first, name = (values.unsqueeze(2) for values in self.best(starts))  # [B, C, 1, 2 or K or 1]
+        high, second, other = (values.unsqueeze(1) for values in self.best(ends))  # [B, 1, C, 2 or K or 1]
+        logits = (first + second) / 2 - DISTANCE_COST * (name - other).abs()  # [B, C, C, K]
+        possible = (high > low).all(dim=3, keepdim=True)  # [B, C, C, 1]
+        logits = torch.where(possible, logits.clamp(min=FLOOR), FLOOR)
+        high = torch.maximum(low, high)  # [B, C, C, 2]; an impossible pair is a box without area
+        return torch.cat((low.expand_as(high), high), dim=3).flatten(1, 2), logits.flatten(1, 2)
+
+    def best(self, corners: Corners) -> tuple[Tensor, Tensor, Tensor]:
+        """Positions ``[B, C, 2]`` (xy, input pixels), logits ``[B, C, K]`` and embeddings ``[B, C, 1]`` of the ``C``
+        highest peaks."""
+        logits = peaks(corners.heatmaps).flatten(2)  # [B, K, N]
+        _, chosen = highest(logits.detach().amax(dim=1), min(self.corners, logits.shape[2]))  # [B, C]
+
+        def at(maps: Tensor) -> Tensor:
+            return maps.gather(2, chosen.unsqueeze(1).expand(-1, maps.shape[1], -1)).transpose(1, 2)  # [B, C, maps]
+
+        positions = (self.cells[chosen] + at(corners.offsets.flatten(2))) * self.stride
+        return positions, at(logits), at(corners.embeddings.flatten(2))
+
+    def loss(self, output: HeadOutput, targets: Sequence[Targets]) -> dict[str, Tensor]:
+        """Heatmap and offset loss of both kinds of corner, an object each; embedding loss, an image each."""
+        starts: Corners = output.extras["starts"]
+        ends: Corners = output.extras["ends"]
+        heatmap, offset, names = [], [], []
+        for corners, columns in ((starts, slice(0, 2)), (ends, slice(2, 4))):
+            wanted = []
+            for image, target in enumerate(targets):
+                cells, offsets = grid_cells(target.boxes[:, columns], self.stride, *corners.heatmaps.shape[2:])
+                radii = gaussian_radius((target.boxes[:, 2:] - target.boxes[:, :2]) / self.stride, MIN_IOU)
+                wanted.append(heatmap_targets(cells, radii, target.labels, *corners.heatmaps.shape[1:]))
+                column, row = cells.unbind(dim=1)
+                found = corners.offsets[image, :, row, column].T  # [M, 2]
+                offset.append(F.smooth_l1_loss(found, offsets, reduction="sum"))
+                names.append(corners.embeddings[image, 0, row, column])  # [M]
+            heatmap.append(heatmap_focal_loss(corners.heatmaps, torch.stack(wanted)))
+        objects = max(1, sum(len(target.boxes) for target in targets))
+        pairs = zip(names[: len(targets)], names[len(targets) :], strict=True)
+        return {
+            "heatmap": torch.stack(heatmap).sum() / objects,
+            "offset": torch.stack(offset).sum() / objects,
+            "embedding": EMBEDDING_WEIGHT * torch.stack([associative_loss(*pair) for pair in pairs]).mean(),
+        }
+
+
+class CornerBranch(nn.Module):
+    """Corner pooling, then the maps of one kind of corner.
+
+    Args:
+        ahead: the object lies to the right and below (a top-left corner), else to the left and above.
+    """
+
+    def __init__(self, width: int, num_classes: int, *, ahead: bool) -> None:
+        super().__init__()
+        self.ahead = ahead
+        pooled = max(1, width // 2)
+        self.along_row = conv_norm_relu(width, pooled, 1)
+        self.along_column = conv_norm_relu(width, pooled, 1)
+        self.merge = conv_norm(pooled, width, 1)
+        self.mix = DepthwiseResidual(width)
+        self.heatmaps = init_prediction(nn.Conv2d(width, num_classes, 1), bias=PRIOR_BIAS)
+        self.embeddings = init_prediction(nn.Conv2d(width, 1, 1))
+        self.offsets = init_prediction(nn.Conv2d(width, 2, 1))
+
+    def forward(self, grid: Tensor) -> Corners:
+        """``[B, width, H, W]`` to the maps of its corners."""
+        across = running_max(self.along_row(grid), 3, ahead=self.ahead)
+        down = running_max(self.along_column(grid), 2, ahead=self.ahead)
+        x = self.mix(F.relu(grid + self.merge(across + down)))  # [B, width, H, W]
+        return Corners(self.heatmaps(x).float(), self.embeddings(x).float(), self.offsets(x).float().sigmoid())
+
+
+def running_max(x: Tensor, dim: int, *, ahead: bool) -> Tensor:
+    """The largest value from each place to the end along ``dim`` (``ahead``), or from the start to it.
+
+    A window that doubles ``log2(n)`` times: slices, maxima and concatenations, which every engine has.
+    """
+    size = x.shape[dim]
+    for step in range(math.ceil(math.log2(size))):
+        reach = 2**step
+        low, high = x.narrow(dim, 0, size - reach), x.narrow(dim, reach, size - reach)
+        larger = torch.maximum(low, high)
+        rim = x.narrow(dim, size - reach if ahead else 0, reach)  # sees its whole rest already
+        x = torch.cat((larger, rim) if ahead else (rim, larger), dim=dim)
+    return x
+
+
+def associative_loss(first: Tensor, second: Tensor) -> Tensor:
+    """Pull the two embeddings of each object together, push the objects of an image apart (Law & Deng, eq. 4 and 5).
+
+    Args:
+        first, second: ``[M]``, the embeddings of the two corners of each object; ``M`` may be 0.
+
+    Returns:
+        A scalar: the mean over the objects of the squared distances of the corners to their middle, and the mean
+        over ordered pairs of objects of what their middles lack in distance.
+    """
+    middle = (first + second) / 2
+    pull = ((first - middle).square() + (second - middle).square()).sum() / max(1, len(first))
+    lacking = (MARGIN - (middle[:, None] - middle).abs()).relu()  # [M, M]
+    others = 1 - torch.eye(len(first), device=first.device)
+    return pull + (lacking * others).sum() / max(1, len(first) * (len(first) - 1))
