@@ -1,6 +1,8 @@
 """Classes as directions: the classifier of heads that compare features with class embeddings."""
 
 import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,8 +36,12 @@ class CosineClassifier(nn.Module):
         projected = F.linear(x.permute(0, 2, 3, 1), self.cls_project.weight)  # [B, H, W, text_dim]
         prototypes = F.normalize(self.embeddings, dim=1)  # [K, text_dim]
         cosine = F.linear(F.normalize(projected, dim=3), prototypes)  # [B, H, W, K]
-        scale = self.logit_scale.clamp(max=math.log(100.0)).exp()
-        return (cosine * scale + self.cls_bias).permute(0, 3, 1, 2)  # [B, K, H, W]
+        return (cosine * self.scale + self.cls_bias).permute(0, 3, 1, 2)  # [B, K, H, W]
+
+    @property
+    def scale(self) -> Tensor:
+        """What cosines are multiplied by."""
+        return self.logit_scale.clamp(max=math.log(100.0)).exp()
 
     def set_embeddings(self, embeddings: Tensor) -> None:
         """Compare with these embeddings ``[K, text_dim]``; the projection starts from their principal components."""
@@ -47,3 +53,29 @@ class CosineClassifier(nn.Module):
             components = torch.linalg.svd(self.embeddings, full_matrices=False).Vh  # [min(K, text_dim), text_dim]
             count = min(len(components), self.cls_project.in_features)
             self.cls_project.weight[:, :count] = components[:count].T
+
+
+class FoldedCosineClassifier(CosineClassifier):
+    """The same logits without a visit to the space of the classes, for spaces much wider than the features.
+
+    With ``P`` the projection, ``(P x) . e = x . (P^T e)`` and ``|P x|^2 = x . (P^T P x)``, so that a point costs
+    ``hidden`` times ``hidden + K`` multiplications, whatever the dimension. Squares lose half of the digits, which
+    float32 can spare; projections shorter than 1e-3 have no direction.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, hidden, H, W]`` -> logits ``[B, K, H, W]``, float32."""
+        with _full_precision(x.device.type):
+            rows = x.permute(0, 2, 3, 1).float()  # [B, H, W, hidden]
+            projection = self.cls_project.weight  # [text_dim, hidden]
+            products = F.linear(rows, F.normalize(self.embeddings, dim=1) @ projection)  # [B, H, W, K]
+            squares = (F.linear(rows, projection.T @ projection) * rows).sum(dim=3, keepdim=True)  # [B, H, W, 1]
+            cosine = products * squares.clamp(min=1e-6).rsqrt()
+            return (cosine * self.scale + self.cls_bias).permute(0, 3, 1, 2)  # [B, K, H, W]
+
+
+def _full_precision(device_type: str) -> AbstractContextManager[Any]:
+    """Products of float32 tensors stay float32 in here, in mixed precision too."""
+    if torch.amp.is_autocast_available(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()  # the meta device, on which heads are measured

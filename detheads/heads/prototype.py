@@ -1,0 +1,116 @@
+"""Prototypes: classes are fixed directions that nothing has to learn.
+
+Hypothesis: a strong frozen encoder has already put the classes apart, so the classifier needs no weights of its own:
+what a class looks like is the mean of the encoder's features where it was seen, or the embedding of its name. The head
+only learns to clean a point's features up, as a projection back into that space, and the cosine with the fixed
+direction of each class decides. A class costs nothing but its mean, and rare classes are as well defined as others.
+
+Sources: Snell, Swersky, Zemel. Prototypical Networks for Few-shot Learning. NeurIPS 2017 (the class mean as
+prototype). Radford et al. Learning Transferable Visual Models From Natural Language Supervision. ICML 2021 (text).
+phanerozoic/detection-heads, row ``prototype``. Refuted if ``threshold_prototype`` or ``split_tower`` with learned
+prototypes does better, above all on rare classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from detheads.heads.blocks import join_main, join_stride, joined_channels
+from detheads.heads.contract import FeatureSpec, HeadOutput, Targets
+from detheads.heads.cosine import FoldedCosineClassifier
+from detheads.heads.dense import Assigner, Matches, PyramidHead
+from detheads.heads.octaves import Octaves, octave_strides
+from detheads.heads.registry import register
+from detheads.targets.heatmap import grid_cells
+
+LEVELS = 4
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of ``prototype``.
+
+    Attributes:
+        width: channels of levels and towers.
+        tower_blocks: convolutions in each of the two towers.
+        prototypes: ``text`` compares with given class embeddings, ``image`` with the mean backbone features of the
+            training objects of each class.
+        text_dim: dimension of the text embeddings.
+        assigner: ``atss`` or ``fcos``.
+        dropout: share of the backbone's channels dropped in each training step; the means never miss a channel.
+    """
+
+    width: int = 128
+    tower_blocks: int = 2
+    prototypes: Literal["text", "image"] = "text"
+    text_dim: int = 768
+    assigner: Assigner = "atss"
+    dropout: float = 0.0
+
+
+@register(Config)
+class Prototype(PyramidHead):
+    """Classes as fixed prototypes: mean backbone features, or text embeddings."""
+
+    feature_sums: Tensor
+    feature_counts: Tensor
+
+    def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
+        super().__init__(
+            spec,
+            num_classes,
+            octave_strides(spec, LEVELS),
+            width=config.width,
+            tower_blocks=config.tower_blocks,
+            assigner=config.assigner,
+            dropout=config.dropout,
+        )
+        self.octaves = Octaves(spec, config.width, LEVELS)
+        self.from_images = config.prototypes == "image"
+        dimension = joined_channels(spec) if self.from_images else config.text_dim
+        self.classes: FoldedCosineClassifier = FoldedCosineClassifier(
+            config.width, num_classes, dimension, learned=False
+        )
+        if self.from_images:
+            self.register_buffer("feature_sums", torch.zeros(num_classes, dimension))
+            self.register_buffer("feature_counts", torch.zeros(num_classes))
+
+    def levels(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+        """Four maps ``[B, width, H, W]``, strides s/2 to 4s."""
+        return self.octaves(features)
+
+    def forward(self, features: Mapping[str, Tensor]) -> HeadOutput:
+        output = super().forward(features)
+        return replace(output, extras={"backbone": join_main(features, self.spec)}) if self.from_images else output
+
+    def match(self, output: HeadOutput, targets: Sequence[Targets]) -> Matches:
+        """The positive points, which are also what image prototypes are the means of, and are added to them."""
+        matches = super().match(output, targets)
+        if self.from_images and self.training:
+            self._remember(output.extras["backbone"], matches)
+        return matches
+
+    @torch.no_grad()
+    def _remember(self, backbone: Tensor, matches: Matches) -> None:
+        """Add the features ``[B, C, H, W]`` at the positive points to the means of their classes.
+
+        A class not seen yet keeps the random direction it was given.
+        """
+        cells, _ = grid_cells(self.points[matches.points], join_stride(self.spec), *backbone.shape[2:])
+        column, row = cells.unbind(dim=1)
+        features = F.normalize(backbone[matches.images, :, row, column].float(), dim=1)  # [P, C]
+        self.feature_sums.index_add_(0, matches.labels, features)
+        self.feature_counts.index_add_(0, matches.labels, torch.ones_like(features[:, 0]))
+        counts = self.feature_counts[:, None]  # [K, 1]
+        means = self.feature_sums / counts.clamp(min=1)
+        self.classes.embeddings.copy_(torch.where(counts > 0, means, self.classes.embeddings))
+
+    def set_class_embeddings(self, embeddings: Tensor) -> None:
+        """Compare classes with these text embeddings ``[K, text_dim]``, and start the projection from their PCs."""
+        if self.from_images:
+            super().set_class_embeddings(embeddings)
+        self.classes.set_embeddings(embeddings)
