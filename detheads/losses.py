@@ -25,6 +25,20 @@ def sigmoid_focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gam
     return cast(Tensor, ops.sigmoid_focal_loss(logits, targets, alpha=alpha, gamma=gamma, reduction="sum"))
 
 
+def focal_cost(logits: Tensor) -> Tensor:
+    """What turning background into an object costs: the focal loss of each logit as a positive less that as a
+    negative, at the usual ``alpha`` 0.25 and ``gamma`` 2. Assignments by cost compare predictions with it.
+
+    Args:
+        logits: any shape.
+
+    Returns:
+        The same shape; falls with the logit.
+    """
+    positive = 0.25 * (-logits).sigmoid().square() * F.softplus(-logits)
+    return positive - 0.75 * logits.sigmoid().square() * F.softplus(logits)
+
+
 def heatmap_focal_loss(logits: Tensor, targets: Tensor, alpha: float = 2.0, beta: float = 4.0) -> Tensor:
     """Penalty-reduced focal loss summed over all elements (Law & Deng 2018, "CornerNet", eq. 1).
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.ops import generalized_box_iou_loss
 
-from detheads.losses import centerness_loss, giou_loss, heatmap_focal_loss, sigmoid_focal_loss
+from detheads.losses import centerness_loss, focal_cost, giou_loss, heatmap_focal_loss, sigmoid_focal_loss
 
 
 def test_focal_loss_is_the_papers_formula_summed() -> None:
@@ -20,6 +20,13 @@ def test_focal_loss_stays_finite_at_extreme_logits() -> None:
     loss = sigmoid_focal_loss(logits, torch.tensor([0.0, 1.0, 1.0, 0.0]))
     loss.backward()
     assert loss.isfinite() and logits.grad is not None and logits.grad.isfinite().all()
+
+
+def test_focal_cost_is_the_difference_of_the_focal_losses_as_object_and_as_background() -> None:
+    for logit in (-6.0, -0.5, 0.0, 3.0):
+        one = torch.tensor([logit], dtype=torch.float64)
+        as_object, as_background = (sigmoid_focal_loss(one, torch.full_like(one, target)) for target in (1.0, 0.0))
+        torch.testing.assert_close(focal_cost(one).squeeze(), as_object - as_background)
 
 
 def test_heatmap_loss_is_the_papers_formula_summed() -> None:

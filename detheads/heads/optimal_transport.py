@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import box_iou, generalized_box_iou
 
@@ -23,6 +22,7 @@ from detheads.heads.contract import FeatureSpec, HeadOutput, Targets
 from detheads.heads.dense import Matches, PyramidHead, gather_matches
 from detheads.heads.octaves import Octaves, octave_strides
 from detheads.heads.registry import register
+from detheads.losses import focal_cost
 from detheads.targets.assignment import Assignment
 from detheads.targets.optimal_transport import assign_optimal_transport
 
@@ -99,7 +99,8 @@ class OptimalTransport(PyramidHead):
         offset = torch.hypot(x[near] - (x1 + x2) / 2, y[near] - (y1 + y2) / 2) / self.strides[near]  # [M, R]
         prior = 10.0 ** (offset - PRIOR_RADIUS).clamp(max=MAX_PRIOR_DECADES)
         overlap = 1 - generalized_box_iou(target.boxes, boxes[near])  # [M, R]
-        cost = _class_cost(logits[near][:, target.labels].T) + BOX_COST * overlap + prior
+        # The other classes' losses are the same for an object and the background, and do not move a plan.
+        cost = focal_cost(logits[near][:, target.labels].T) + BOX_COST * overlap + prior
         matched[near] = assign_optimal_transport(
             cost,
             box_iou(target.boxes, boxes[near]),
@@ -109,12 +110,3 @@ class OptimalTransport(PyramidHead):
             iterations=self.config.iterations,
         )
         return matched
-
-
-def _class_cost(logits: Tensor) -> Tensor:
-    """Focal loss of logits as positives less that as negatives: what turning them from background would cost.
-
-    A term that is the same for an object and the background, as the other classes' losses are, does not move a plan.
-    """
-    positive = 0.25 * (-logits).sigmoid().square() * F.softplus(-logits)
-    return positive - 0.75 * logits.sigmoid().square() * F.softplus(logits)

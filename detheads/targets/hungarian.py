@@ -1,11 +1,11 @@
 """One-to-one assignment: each object goes to one prediction, so that none needs to be suppressed."""
 
 import torch
-import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torchvision.ops import generalized_box_iou
 
+from detheads.losses import focal_cost
 from detheads.targets.assignment import Assignment
 
 CLASS_WEIGHT, L1_WEIGHT, GIOU_WEIGHT = 2.0, 5.0, 2.0
@@ -38,9 +38,7 @@ def match_one_to_one(logits: Tensor, boxes: Tensor, target_boxes: Tensor, target
 
 def matching_cost(logits: Tensor, boxes: Tensor, target_boxes: Tensor, target_labels: Tensor) -> Tensor:
     """``[N, M]``: what each prediction costs each object; arguments as of :func:`match_one_to_one`."""
-    logits = logits[:, target_labels]  # [N, M]
-    positive = 0.25 * (-logits).sigmoid().square() * F.softplus(-logits)
-    negative = 0.75 * logits.sigmoid().square() * F.softplus(logits)
+    classes = focal_cost(logits[:, target_labels])  # [N, M]
     distance = torch.cdist(boxes, target_boxes, p=1)
     overlap: Tensor = generalized_box_iou(boxes, target_boxes)
-    return CLASS_WEIGHT * (positive - negative) + L1_WEIGHT * distance - GIOU_WEIGHT * overlap
+    return CLASS_WEIGHT * classes + L1_WEIGHT * distance - GIOU_WEIGHT * overlap
