@@ -1,0 +1,113 @@
+"""Prototypes with a threshold: what is not like a class enough is not that class, however the others compare.
+
+Hypothesis: a detector's many weak false detections are points that resemble a class a little. A classifier that may
+say "none of these" at each point, by a similarity each class requires and learns itself, drops them for good, where a
+logit only ranks them low. A class has several prototypes, as it has several looks; the best of them counts, and below
+the threshold nothing does. The gate is a step in training and in use, so that both see one function; the gradient takes
+it for a sigmoid.
+
+Sources: Bengio, Léonard, Courville. Estimating or Propagating Gradients Through Stochastic Neurons. 2013 (the
+straight-through gradient). Allen et al. Infinite Mixture Prototypes for Few-Shot Learning. ICML 2019 (several
+prototypes a class). phanerozoic/detection-heads, row ``threshold_prototype``. Refuted if the same head with its
+thresholds at -1, which is always open, makes no more false detections at equal recall.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detheads.heads.contract import FeatureSpec
+from detheads.heads.dense import PRIOR_BIAS, Assigner, PyramidHead
+from detheads.heads.octaves import Octaves, octave_strides
+from detheads.heads.registry import register
+
+LEVELS = 4
+
+CLOSED = -10.0
+"""Logit below the threshold: a score of 0.007 at the very best centerness, under any score threshold in use."""
+
+SOFTNESS = 0.1
+"""Width of the sigmoid, in cosine, that stands in for the step when gradients are computed."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of ``threshold_prototype``.
+
+    Attributes:
+        width: channels of levels and towers, and dimension of the prototypes.
+        tower_blocks: convolutions in each of the two towers.
+        per_class: prototypes of each class.
+        assigner: ``atss`` or ``fcos``.
+        dropout: share of the backbone's channels dropped in each training step.
+    """
+
+    width: int = 128
+    tower_blocks: int = 2
+    per_class: int = 4
+    assigner: Assigner = "atss"
+    dropout: float = 0.0
+
+
+@register(Config)
+class ThresholdPrototype(PyramidHead):
+    """Several learned prototypes a class, and a learned similarity below which there is no detection."""
+
+    def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
+        super().__init__(
+            spec,
+            num_classes,
+            octave_strides(spec, LEVELS),
+            width=config.width,
+            tower_blocks=config.tower_blocks,
+            assigner=config.assigner,
+            dropout=config.dropout,
+        )
+        self.octaves = Octaves(spec, config.width, LEVELS)
+        self.classes: GatedPrototypes = GatedPrototypes(config.width, num_classes, config.per_class)
+
+    def levels(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+        """Four maps ``[B, width, H, W]``, strides s/2 to 4s."""
+        return self.octaves(features)
+
+
+class GatedPrototypes(nn.Module):
+    """``scale * similarity_k + bias_k`` where the similarity of class ``k`` exceeds its threshold, else :data:`CLOSED`.
+
+    The threshold decides and does not rank: raising it takes candidates away and leaves the others as they are. (Not
+    so after suppression: a candidate that is gone suppresses none.)
+    """
+
+    def __init__(self, width: int, num_classes: int, per_class: int) -> None:
+        super().__init__()
+        if per_class < 1:
+            raise ValueError("a class needs a prototype")
+        self.embed = nn.Conv2d(width, width, 1, bias=False)
+        self.prototypes = nn.Parameter(F.normalize(torch.randn(num_classes, per_class, width), dim=2))
+        self.thresholds = nn.Parameter(torch.zeros(num_classes))
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.bias = nn.Parameter(torch.full((num_classes,), PRIOR_BIAS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, width, H, W]`` -> logits ``[B, K, H, W]``."""
+        similarity = self.similarity(x)
+        scale = self.logit_scale.clamp(max=math.log(100.0)).exp()
+        opened = scale * similarity + self.bias[:, None, None]
+        return CLOSED + step(similarity - self.thresholds[:, None, None]) * (opened - CLOSED)
+
+    def similarity(self, x: Tensor) -> Tensor:
+        """Cosine of ``[B, width, H, W]`` with the closest prototype of each class, ``[B, K, H, W]`` float32."""
+        points = F.normalize(self.embed(x).float(), dim=1)  # [B, width, H, W]
+        prototypes = F.normalize(self.prototypes, dim=2).flatten(0, 1)  # [K * per_class, width]
+        cosines = F.conv2d(points, prototypes[:, :, None, None]).float()  # [B, K * per_class, H, W]
+        return cosines.unflatten(1, self.prototypes.shape[:2]).amax(dim=2)
+
+
+def step(margin: Tensor) -> Tensor:
+    """1 where ``margin`` is above 0, else 0, with the gradient of ``sigmoid(margin / SOFTNESS)``."""
+    soft = (margin / SOFTNESS).sigmoid()
+    return (margin > 0).to(margin.dtype) + (soft - soft.detach())
