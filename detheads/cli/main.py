@@ -89,6 +89,7 @@ EXTRA_OF_MODULE = {
     "sklearn": "train",
     "threadpoolctl": "train",
     "matplotlib": "train",
+    "jinja2": "train",
     "yaml": "train",
     "hotcoco": "hotcoco",
     "onnx": "export",

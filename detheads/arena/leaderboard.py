@@ -1,0 +1,189 @@
+"""The leaderboard of an arena: its entries, the Pareto front, and the table as Markdown and CSV. Torch-free."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Literal
+
+from detheads.arena.records import Row, Setting
+
+MISSING = "–"  # noqa: RUF001 - an en dash reads as "nothing here"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the leaderboard; None is unknown or undefined. The fields are the columns of the CSV file.
+
+    Attributes:
+        AP, AP50, AP75, APs, APm, APl: in ``[0, 1]``.
+        parameters, gflops: of the head, one image.
+        milliseconds: of the head in ONNX Runtime, one image, one thread.
+        minutes: of training and evaluations.
+        best_epoch: 1-based.
+        pareto: no other head has both as few parameters and as high an AP, and one of them better.
+    """
+
+    head: str
+    status: Literal["done", "failed"]
+    AP: float | None
+    AP50: float | None
+    AP75: float | None
+    APs: float | None
+    APm: float | None
+    APl: float | None
+    parameters: int | None
+    gflops: float | None
+    milliseconds: float | None
+    minutes: float | None
+    best_epoch: int | None
+    nms_free: bool | None
+    pareto: bool
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the printed tables: the entry's field, its title, how numbers are written, what it means."""
+
+    key: str
+    title: str
+    pattern: str = ""
+    note: str = ""
+
+    @property
+    def best_is_high(self) -> bool:
+        return self.key.startswith("AP") or self.key in ("nms_free", "pareto")
+
+    def value(self, entry: Entry) -> float | str | None:
+        """What the column sorts by."""
+        value: float | str | None = getattr(entry, self.key)
+        return int(value) if isinstance(value, bool) else value
+
+    def cell(self, entry: Entry) -> str:
+        value = getattr(entry, self.key)
+        if value is None:
+            return MISSING
+        if isinstance(value, bool):
+            return "yes" if value else ""
+        return format(value, self.pattern)
+
+
+COLUMNS = (
+    Column("head", "head"),
+    Column("AP", "AP", ".3f", "mean over IoU 0.50:0.95 on the validation images, at the best epoch"),
+    Column("AP50", "AP50", ".3f", "AP at IoU 0.50"),
+    Column("AP75", "AP75", ".3f", "AP at IoU 0.75"),
+    Column("parameters", "parameters", ",", "of the head, without the backbone"),
+    Column("gflops", "GFLOPs", ".2f", "of the head, one image"),
+    Column("milliseconds", "ms", ".1f", "ONNX Runtime, one image, one thread, without backbone and suppression"),
+    Column("minutes", "minutes", ".1f", "training and evaluations"),
+    Column("best_epoch", "best epoch"),
+    Column("nms_free", "NMS-free", note="needs no suppression of duplicates"),
+    Column("pareto", "Pareto", note="no other head is as small and as good, and better in one of the two"),
+)
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> set[int]:
+    """Indices of the points (cost, value) that no other point beats: as cheap and as good, and better in one.
+
+    Equal points do not beat each other.
+    """
+    front: set[int] = set()
+    last: tuple[float, float] | None = None
+    for index in sorted(range(len(points)), key=lambda index: (points[index][0], -points[index][1])):
+        if last is None or points[index][1] > last[1] or points[index] == last:
+            front.add(index)
+            last = points[index]
+    return front
+
+
+def leaderboard(rows: Iterable[Row]) -> list[Entry]:
+    """An entry a row, in the order of the rows."""
+    rows = list(rows)
+    placed = [(row.head, row.parameters, ap) for row in rows if (ap := _ap(row)) is not None and row.parameters]
+    front = pareto_front([(float(parameters), ap) for _, parameters, ap in placed])
+    on_front = {placed[index][0] for index in front}
+    return [
+        Entry(
+            head=row.head,
+            status=row.status,
+            **{name: _defined(row, name) for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")},
+            parameters=row.parameters,
+            gflops=row.gflops,
+            milliseconds=row.milliseconds,
+            minutes=None if row.seconds is None else round(row.seconds / 60, 2),
+            best_epoch=row.best_epoch,
+            nms_free=row.nms_free,
+            pareto=row.head in on_front,
+            error=row.error,
+        )
+        for row in rows
+    ]
+
+
+def facts(setting: Setting) -> dict[str, str]:
+    """What all heads have in common, by title."""
+    training = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in setting.training.items())
+    return {
+        "Data": f"{setting.dataset}: {setting.train_images:,} training and {setting.val_images:,} validation images",
+        "Classes": f"{len(setting.classes)}: {', '.join(setting.classes)}",
+        "Features": f"{setting.backbone}, input {setting.width} x {setting.height} pixels",
+        "Budget": training,
+        "Text": f"class embeddings {setting.text_sha256[:12]}" if setting.text_sha256 else "no class embeddings",
+        "Machine": setting.machine,
+        "Versions": ", ".join(f"{name} {version}" for name, version in setting.versions.items()),
+    }
+
+
+def verdict(entries: Sequence[Entry]) -> str:
+    """The outcome in a sentence or two."""
+    done = [entry for entry in entries if entry.status == "done"]
+    heads = f"{len(entries)} {'head' if len(entries) == 1 else 'heads'}"
+    if not done:
+        return f"{heads}, all failed."
+    count = f"{heads}, {len(entries) - len(done)} failed" if len(done) < len(entries) else heads
+    if done[0].AP is None:
+        return f"{count}. AP is undefined: the validation images show no object."
+    front = sorted((entry for entry in done if entry.pareto), key=lambda entry: entry.parameters or 0)
+    names = ", ".join(entry.head for entry in front)
+    return f"{count}. Best: {done[0].head} with AP {done[0].AP:.3f}. Pareto front, smallest first: {names}."
+
+
+def markdown(setting: Setting, entries: Sequence[Entry]) -> str:
+    """The leaderboard as Markdown, with what all heads have in common above the table."""
+    lines = [f"# Arena: {_plain(setting.dataset)}", "", _plain(verdict(entries)), ""]
+    lines += [f"- {title}: {_plain(text)}" for title, text in facts(setting).items()]
+    lines += ["", f"| {' | '.join(column.title for column in COLUMNS)} |"]
+    lines += ["|---|" + "---:|" * (len(COLUMNS) - 1)]
+    for entry in entries:
+        cells = [_plain(column.cell(entry)) for column in COLUMNS]
+        if entry.status == "failed":
+            cells[0] += f" (failed: {_plain(entry.error or 'no reason known')})"
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [""] + [f"- {column.title}: {column.note}" for column in COLUMNS if column.note]
+    return "\n".join(lines) + "\n"
+
+
+def csv_text(entries: Sequence[Entry]) -> str:
+    """The leaderboard as CSV: all fields of an entry, unrounded, unknown ones empty."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, [field.name for field in fields(Entry)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(entry) for entry in entries)
+    return stream.getvalue()
+
+
+def _ap(row: Row) -> float | None:
+    return _defined(row, "AP") if row.status == "done" else None
+
+
+def _defined(row: Row, name: str) -> float | None:
+    """A statistic; COCO says -1 where no object defines it."""
+    value = row.metrics.get(name)
+    return value if value is not None and value >= 0 else None
+
+
+def _plain(text: str) -> str:
+    """Text that neither ends a table cell nor is taken for HTML."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

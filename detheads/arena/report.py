@@ -1,0 +1,87 @@
+"""The report of an arena: leaderboard, plots, example pictures, and one page with all of it."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from detheads import atomic
+from detheads.arena.examples import Example, draw_examples
+from detheads.arena.leaderboard import csv_text, leaderboard, markdown
+from detheads.arena.page import render_page
+from detheads.arena.plots import curves_figure, pareto_figure, save_figure
+from detheads.arena.records import read_rows, read_setting
+from detheads.errors import UserError
+
+PICTURES_NAME = "pictures"
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """The files of a report. ``pictures`` is a folder with a strip a picture, None when none were drawn."""
+
+    page: Path
+    markdown: Path
+    json: Path
+    csv: Path
+    pareto: Path
+    curves: Path
+    pictures: Path | None
+
+
+def write_report(arena: Path, *, data: Path | None = None, pictures: int = 4, heads_drawn: int = 6) -> ReportFiles:
+    """Compare the heads of an arena, finished or still running, in files inside its folder.
+
+    Args:
+        arena: folder of the arena.
+        data: dataset folder of the validation images; without it there are no example pictures.
+        pictures: number of example pictures at most.
+        heads_drawn: heads on each of them at most, the best.
+
+    Raises:
+        UserError: when no head has a row yet, or the example pictures cannot be drawn.
+    """
+    setting, rows = read_setting(arena), read_rows(arena)
+    if not rows:
+        raise UserError(f"{arena} has no finished head yet; report when 'detheads arena run' has finished one.")
+    entries = leaderboard(rows)
+    examples: list[Example] = []
+    no_examples = ""
+    if pictures > 0 and data is None:
+        no_examples = (
+            "The example pictures were left out, because an arena keeps no image files. "
+            "For pictures name the dataset folder: detheads arena report ARENA --data FOLDER."
+        )
+    elif pictures > 0 and data is not None:
+        examples = draw_examples(arena, setting, entries, data, pictures, heads_drawn)
+    files = ReportFiles(
+        page=arena / "index.html",
+        markdown=arena / "leaderboard.md",
+        json=arena / "leaderboard.json",
+        csv=arena / "leaderboard.csv",
+        pareto=arena / "pareto.png",
+        curves=arena / "curves.png",
+        pictures=arena / PICTURES_NAME if examples else None,
+    )
+    table = markdown(setting, entries)
+    atomic.write_text(files.markdown, f"{table}\n{no_examples}\n" if no_examples else table)
+    answer = {"setting": setting.model_dump(), "heads": [asdict(entry) for entry in entries]}
+    atomic.write_json(files.json, answer)
+    atomic.write_text(files.csv, csv_text(entries))
+    save_figure(pareto_figure(entries), files.pareto)
+    save_figure(curves_figure(arena, entries), files.curves)
+    _write_strips(arena / PICTURES_NAME, examples)
+    plots = {"AP against parameters": files.pareto, "Training": files.curves}
+    atomic.write_text(files.page, render_page(setting, rows, entries, plots, examples, no_examples))
+    return files
+
+
+def _write_strips(folder: Path, examples: Sequence[Example]) -> None:
+    """Write a strip a picture and remove those of an earlier report."""
+    written = set()
+    for number, example in enumerate(examples, start=1):
+        path = folder / f"strip-{number:02d}-{example.image_id}.jpg"
+        with atomic.replacing(path) as partial:
+            example.strip().save(partial, quality=90)
+        written.add(path)
+    for stale in set(folder.glob("strip-*.jpg")) - written:
+        stale.unlink()
