@@ -92,6 +92,7 @@ EXTRA_OF_MODULE = {
     "jinja2": "train",
     "yaml": "train",
     "hotcoco": "hotcoco",
+    "ray": "ray",
     "onnx": "export",
     "onnxscript": "export",
 }
