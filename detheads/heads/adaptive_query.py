@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from detheads.heads.attention import ENCODED, Attention, FeedForward, SelfAttention, attention_heads, sine_encoding
 from detheads.heads.blocks import ChannelDropout, conv_norm, join_main, join_stride, joined_channels
 from detheads.heads.contract import FeatureSpec, HeadOutput
-from detheads.heads.dense import PRIOR_BIAS, grid_points, tower
-from detheads.heads.queries import Prediction, QueryHead
+from detheads.heads.dense import grid_points, tower
+from detheads.heads.queries import Prediction, QueryHead, box_layers, class_layer
 from detheads.heads.registry import register
 
 MAX_LOG_SHARPNESS = 2.0
@@ -72,12 +72,8 @@ class AdaptiveQuery(QueryHead):
         self.references = nn.Parameter(reference_boxes(config.queries, spec.height / spec.width).logit())
         self.layers = nn.ModuleList(DecoderLayer(width, stride / self.size[:2]) for _ in range(config.layers))
         self.norm = nn.LayerNorm(width)
-        self.classes = nn.Linear(width, num_classes)
-        nn.init.constant_(self.classes.bias, PRIOR_BIAS)
-        correction = nn.Linear(width, 4)
-        nn.init.normal_(correction.weight, std=0.01)
-        nn.init.zeros_(correction.bias)
-        self.corrections = nn.Sequential(nn.Linear(width, width), nn.ReLU(), correction)
+        self.classes = class_layer(width, num_classes)
+        self.corrections = box_layers(width, bias=0.0)
         places = grid_points(spec.height, spec.width, stride) / self.size[:2]
         self.register_buffer("places", places, persistent=False)  # [N, 2], shares of the input size
         self.register_buffer("columns", places[:, 0].unique(), persistent=False)  # [W]

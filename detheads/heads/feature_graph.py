@@ -23,33 +23,26 @@ from torch import Tensor, nn
 from detheads.cofiber import low_passes
 from detheads.heads.blocks import FinerLevel, conv_norm, join_main, join_stride, joined_channels
 from detheads.heads.contract import FeatureSpec
-from detheads.heads.dense import Assigner, PyramidHead, grid_points
+from detheads.heads.dense import PyramidConfig, PyramidHead, grid_points
+from detheads.heads.octaves import octave_strides
 from detheads.heads.registry import register
 
 LEVELS = 4
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(PyramidConfig):
     """Options of ``feature_graph``.
 
     Attributes:
-        width: channels of nodes and towers.
         neighbours: edges of a node to similar ones, besides its spatial neighbours.
         embedding: dimensions of the space in which nodes are compared.
         rounds: of messages; 0 leaves a plain dense head.
-        tower_blocks: convolutions in each of the two towers.
-        assigner: ``atss`` or ``fcos``.
-        dropout: share of the backbone's channels dropped in each training step.
     """
 
-    width: int = 128
     neighbours: int = 8
     embedding: int = 32
     rounds: int = 2
-    tower_blocks: int = 2
-    assigner: Assigner = "atss"
-    dropout: float = 0.0
 
 
 @register(Config)
@@ -60,15 +53,7 @@ class FeatureGraph(PyramidHead):
 
     def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
         width, stride = config.width, join_stride(spec)
-        super().__init__(
-            spec,
-            num_classes,
-            [stride / 2 * 2**level for level in range(LEVELS)],
-            width=width,
-            tower_blocks=config.tower_blocks,
-            assigner=config.assigner,
-            dropout=config.dropout,
-        )
+        super().__init__(spec, num_classes, octave_strides(spec, LEVELS), config, config.assigner)
         self.neighbours = config.neighbours
         self.project = conv_norm(joined_channels(spec), width, 1)
         self.embed = nn.Conv2d(width, config.embedding, 1)
@@ -109,17 +94,17 @@ class EdgeConvolution(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.ends = nn.Linear(width, width)
-        self.alike = nn.Parameter(torch.zeros(width))
+        self.alike = nn.Linear(1, width, bias=False)
+        nn.init.zeros_(self.alike.weight)
         self.out = nn.Linear(width, width)
 
     def forward(self, nodes: Tensor, edges: Tensor, similarity: Tensor) -> Tensor:
         """New nodes ``[B, N, C]``; ``edges`` ``[B, N, E]`` name the other ends, of that ``similarity``."""
         sent = F.linear(self.norm(nodes), self.ends.weight)  # [B, N, C]
         there = edges.flatten(1).unsqueeze(2).expand(-1, -1, sent.shape[2])  # [B, N * E, C]
-        arriving = sent.gather(1, there).unflatten(1, edges.shape[1:])  # [B, N, E, C]
-        arriving = arriving + similarity.unsqueeze(3).to(sent.dtype) * self.alike
+        arriving = sent.gather(1, there).unflatten(1, edges.shape[1:]) + self.alike(similarity.unsqueeze(3))
         # What is the same on all edges of a node may wait until after the maximum.
-        message = F.relu(arriving.amax(dim=2) - sent + self.ends.bias)
+        message = F.relu(arriving.amax(dim=2) - sent + self.ends.bias)  # [B, N, C]
         step: Tensor = self.out(message)
         return nodes + step
 

@@ -20,31 +20,24 @@ from detheads.cofiber import low_passes
 from detheads.heads.attention import ENCODED, Attention, FeedForward, SelfAttention, sine_encoding
 from detheads.heads.blocks import FinerLevel, conv_norm, join_main, join_stride, joined_channels
 from detheads.heads.contract import FeatureSpec
-from detheads.heads.dense import Assigner, PyramidHead, grid_points
+from detheads.heads.dense import PyramidConfig, PyramidHead, grid_points
+from detheads.heads.octaves import octave_strides
 from detheads.heads.registry import register
 
 LEVELS = 4
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(PyramidConfig):
     """Options of ``mutual_attention``.
 
     Attributes:
-        width: channels of patches, slots and towers.
         slots: learned vectors through which patches hear of each other.
         layers: rounds of reading, relating and reading back; 0 leaves a plain dense head.
-        tower_blocks: convolutions in each of the two towers.
-        assigner: ``atss`` or ``fcos``.
-        dropout: share of the backbone's channels dropped in each training step.
     """
 
-    width: int = 128
     slots: int = 16
     layers: int = 2
-    tower_blocks: int = 2
-    assigner: Assigner = "atss"
-    dropout: float = 0.0
 
 
 @register(Config)
@@ -55,15 +48,7 @@ class MutualAttention(PyramidHead):
 
     def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
         width, stride = config.width, join_stride(spec)
-        super().__init__(
-            spec,
-            num_classes,
-            [stride / 2 * 2**level for level in range(LEVELS)],
-            width=width,
-            tower_blocks=config.tower_blocks,
-            assigner=config.assigner,
-            dropout=config.dropout,
-        )
+        super().__init__(spec, num_classes, octave_strides(spec, LEVELS), config, config.assigner)
         self.project = conv_norm(joined_channels(spec), width, 1)
         self.slots = nn.Parameter(torch.randn(config.slots, width))
         self.place = nn.Linear(2 * ENCODED, width)
@@ -101,8 +86,6 @@ class Round(nn.Module):
 
     def forward(self, patches: Tensor, slots: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """New patches ``[B, N, C]`` and slots ``[B, S, C]``; ``positions`` ``[N, C]`` say where the patches are."""
-        normed = self.patch_norm(patches)
-        placed = normed + positions
-        slots = slots + self.read(self.slot_norm(slots), placed, normed + positions)
-        slots = self.relate(slots)
+        placed = self.patch_norm(patches) + positions
+        slots = self.relate(slots + self.read(self.slot_norm(slots), placed, placed))
         return patches + self.read_back(placed, slots, slots), slots

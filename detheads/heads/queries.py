@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from detheads.heads.contract import FeatureSpec, Head, HeadOutput, Targets
-from detheads.heads.dense import gather_matches
+from detheads.heads.dense import PRIOR_BIAS, gather_matches
 from detheads.losses import giou_loss, sigmoid_focal_loss
 from detheads.targets.hungarian import CLASS_WEIGHT, GIOU_WEIGHT, L1_WEIGHT, match_one_to_one
 
@@ -62,3 +62,18 @@ class QueryHead(Head, ABC):
             "box": L1_WEIGHT * (found - wanted).abs().sum() / objects,
             "overlap": GIOU_WEIGHT * giou_loss(found, wanted).sum() / objects,
         }
+
+
+def class_layer(width: int, num_classes: int) -> nn.Linear:
+    """Class logits of ``[B, Q, width]``, rare at the start as the focal loss wants them."""
+    layer = nn.Linear(width, num_classes)
+    nn.init.constant_(layer.bias, PRIOR_BIAS)
+    return layer
+
+
+def box_layers(width: int, bias: float) -> nn.Sequential:
+    """Four numbers of ``[B, Q, width]``, all near ``bias`` at the start."""
+    last = nn.Linear(width, 4)
+    nn.init.normal_(last.weight, std=0.01)
+    nn.init.constant_(last.bias, bias)
+    return nn.Sequential(nn.Linear(width, width), nn.ReLU(), last)

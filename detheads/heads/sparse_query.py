@@ -30,7 +30,7 @@ from detheads.heads.blocks import (
 )
 from detheads.heads.contract import FeatureSpec, HeadOutput, Targets
 from detheads.heads.dense import MAX_LOG_DISTANCE, PRIOR_BIAS, flatten_levels, grid_points, init_prediction, tower
-from detheads.heads.queries import QueryHead
+from detheads.heads.queries import QueryHead, box_layers, class_layer
 from detheads.heads.registry import register
 from detheads.losses import sigmoid_focal_loss
 from detheads.targets.atss import assign_atss
@@ -90,12 +90,8 @@ class SparseQuery(QueryHead):
             *(nn.Sequential(SelfAttention(width), FeedForward(width)) for _ in range(config.layers))
         )
         self.norm = nn.LayerNorm(width)
-        self.classes = nn.Linear(width, num_classes)
-        nn.init.constant_(self.classes.bias, PRIOR_BIAS)
-        distances = nn.Linear(width, 4)
-        nn.init.normal_(distances.weight, std=0.01)
-        nn.init.ones_(distances.bias)
-        self.distances = nn.Sequential(nn.Linear(width, width), nn.ReLU(), distances)
+        self.classes = class_layer(width, num_classes)
+        self.distances = box_layers(width, bias=1.0)
 
     def forward(self, features: Mapping[str, Tensor]) -> HeadOutput:
         levels = self.levels(self.dropout(features))

@@ -47,7 +47,7 @@ def test_grids_of_one_row_or_column_have_neighbours_within_them(height: int, wid
 def _random_graph() -> tuple[EdgeConvolution, torch.Tensor, torch.Tensor, torch.Tensor]:
     torch.manual_seed(1)
     convolve = EdgeConvolution(64)  # so many channels that each edge is the largest in some
-    torch.nn.init.normal_(convolve.alike)
+    torch.nn.init.normal_(convolve.alike.weight)
     edges = torch.stack([torch.randperm(NODES)[:3] for _ in range(2 * NODES)]).view(2, NODES, 3)
     return convolve, torch.randn(2, NODES, 64), edges, torch.rand(2, NODES, 3)
 
@@ -59,7 +59,7 @@ def test_a_message_is_the_maximum_of_an_edge_function_of_difference_and_similari
         for image in range(2):
             for node in range(NODES):
                 messages = [
-                    F.relu(convolve.ends(normed[image, end] - normed[image, node]) + convolve.alike * alike)
+                    F.relu(convolve.ends(normed[image, end] - normed[image, node]) + convolve.alike(alike[None]))
                     for end, alike in zip(edges[image, node], similarity[image, node], strict=True)
                 ]
                 expected = nodes[image, node] + convolve.out(torch.stack(messages).amax(dim=0))
