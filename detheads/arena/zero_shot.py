@@ -24,7 +24,7 @@ def with_other_classes(checkpoint: Checkpoint, spec: FeatureSpec, embeddings: Te
     if checkpoint.head_config.get("prototypes") != "text":
         raise UserError(
             f"the head {checkpoint.head_name} was not trained with text embeddings, so it cannot look for other "
-            "classes; train split_tower with --text."
+            "classes; train split_tower or prototype with --text."
         )
     if spec != checkpoint.feature_spec:
         raise UserError("the zero-shot head was trained on other features than these; use its backbone and input size.")

@@ -12,15 +12,15 @@ Refuted if ``slim_fcos``, with strided convolutions between its levels, does bet
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detheads.heads.blocks import FinerLevel, conv_norm, conv_norm_relu, join_main, join_stride, joined_channels
+from detheads.heads.blocks import FinerLevel, conv_norm, conv_norm_relu, join_main, joined_channels
 from detheads.heads.contract import FeatureSpec
-from detheads.heads.dense import Assigner, PyramidHead
+from detheads.heads.dense import PyramidConfig, PyramidHead
+from detheads.heads.octaves import octave_strides
 from detheads.heads.registry import register
 
 POOLED_LEVELS = 3
@@ -30,38 +30,12 @@ CONTEXT_WINDOWS = (3, 5)
 """Windows of the stride-1 cascade; one after the other they reach over 3 and 7 cells."""
 
 
-@dataclass(frozen=True)
-class Config:
-    """Options of ``cascade_pool``.
-
-    Attributes:
-        width: channels of levels and towers.
-        tower_blocks: convolutions in each of the two towers.
-        assigner: ``atss`` or ``fcos``.
-        dropout: share of the backbone's channels dropped in each training step.
-    """
-
-    width: int = 128
-    tower_blocks: int = 2
-    assigner: Assigner = "atss"
-    dropout: float = 0.0
-
-
-@register(Config)
+@register(PyramidConfig)
 class CascadePool(PyramidHead):
     """Scales and context by pooling alone, two shared towers."""
 
-    def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
-        stride = join_stride(spec)
-        super().__init__(
-            spec,
-            num_classes,
-            [stride / 2 * 2**level for level in range(POOLED_LEVELS + 2)],
-            width=config.width,
-            tower_blocks=config.tower_blocks,
-            assigner=config.assigner,
-            dropout=config.dropout,
-        )
+    def __init__(self, spec: FeatureSpec, num_classes: int, config: PyramidConfig) -> None:
+        super().__init__(spec, num_classes, octave_strides(spec, POOLED_LEVELS + 2), config, config.assigner)
         self.project = conv_norm_relu(joined_channels(spec), config.width, 1)
         self.finer = FinerLevel(spec, config.width)
         self.gates = nn.Parameter(torch.zeros(POOLED_LEVELS, config.width))

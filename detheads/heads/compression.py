@@ -17,9 +17,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from detheads.heads.blocks import conv_norm, conv_norm_relu, join_main, join_stride, joined_channels
+from detheads.heads.blocks import conv_norm, conv_norm_relu, join_main, joined_channels
 from detheads.heads.contract import FeatureSpec
-from detheads.heads.dense import Assigner, PyramidHead
+from detheads.heads.dense import PyramidConfig, PyramidHead
+from detheads.heads.octaves import octave_strides
 from detheads.heads.registry import register
 
 COARSER_LEVELS = 3
@@ -27,24 +28,16 @@ COARSER_LEVELS = 3
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(PyramidConfig):
     """Options of ``compression``.
 
     Attributes:
         code: channels of the code.
         levels: values that a channel of the code can take; odd, so that zero is one of them.
-        width: channels of levels and towers.
-        tower_blocks: convolutions in each of the two towers.
-        assigner: ``atss`` or ``fcos``.
-        dropout: share of the backbone's channels dropped in each training step.
     """
 
     code: int = 16
     levels: int = 15
-    width: int = 128
-    tower_blocks: int = 2
-    assigner: Assigner = "atss"
-    dropout: float = 0.0
 
 
 @register(Config)
@@ -52,16 +45,8 @@ class Compression(PyramidHead):
     """Detects from a code of a few bits a cell."""
 
     def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
-        stride, width = join_stride(spec), config.width
-        super().__init__(
-            spec,
-            num_classes,
-            [stride / 2 * 2**level for level in range(COARSER_LEVELS + 2)],
-            width=width,
-            tower_blocks=config.tower_blocks,
-            assigner=config.assigner,
-            dropout=config.dropout,
-        )
+        width = config.width
+        super().__init__(spec, num_classes, octave_strides(spec, COARSER_LEVELS + 2), config, config.assigner)
         self.code_channels = config.code
         self.quantiser = FiniteScalarQuantiser(config.levels)
         # The scale of the code comes from its own norm: unscaled features would drive every value to the outer levels.

@@ -19,9 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detheads.cofiber import low_passes
-from detheads.heads.blocks import FinerLevel, conv_norm, conv_norm_relu, join_main, join_stride, joined_channels
+from detheads.heads.blocks import FinerLevel, conv_norm, conv_norm_relu, join_main, joined_channels
 from detheads.heads.contract import FeatureSpec
-from detheads.heads.dense import Assigner, PyramidHead
+from detheads.heads.dense import PyramidConfig, PyramidHead
+from detheads.heads.octaves import octave_strides
 from detheads.heads.registry import register
 
 JOINED_LEVELS = 4
@@ -32,22 +33,14 @@ GATE_KERNEL = 7
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(PyramidConfig):
     """Options of ``curvature``.
 
     Attributes:
         dimensions: of the feature space in which curvature is measured.
-        width: channels of levels and towers.
-        tower_blocks: convolutions in each of the two towers.
-        assigner: ``atss`` or ``fcos``.
-        dropout: share of the backbone's channels dropped in each training step.
     """
 
     dimensions: int = 16
-    width: int = 128
-    tower_blocks: int = 2
-    assigner: Assigner = "atss"
-    dropout: float = 0.0
 
 
 @register(Config)
@@ -55,16 +48,8 @@ class CurvatureHead(PyramidHead):
     """Towers that are told where the feature manifold bends."""
 
     def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
-        stride, width = join_stride(spec), config.width
-        super().__init__(
-            spec,
-            num_classes,
-            [stride / 2 * 2**level for level in range(JOINED_LEVELS + 1)],
-            width=width,
-            tower_blocks=config.tower_blocks,
-            assigner=config.assigner,
-            dropout=config.dropout,
-        )
+        width = config.width
+        super().__init__(spec, num_classes, octave_strides(spec, JOINED_LEVELS + 1), config, config.assigner)
         self.project = conv_norm_relu(joined_channels(spec), width, 1)
         self.finer = FinerLevel(spec, width)
         self.manifold = conv_norm(width, config.dimensions, 1)

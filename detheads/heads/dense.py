@@ -105,14 +105,38 @@ class PointHead(Head):
         return Assignment(assign_fcos(self.points, self.points_per_level, self.strides, boxes, level_ranges=ranges))
 
 
+@dataclass(frozen=True)
+class TowerConfig:
+    """Options of all heads with two towers.
+
+    Attributes:
+        width: channels of levels and towers.
+        tower_blocks: 3x3 convolutions in each of the two towers.
+        dropout: share of the backbone's channels dropped in each training step.
+    """
+
+    width: int = 128
+    tower_blocks: int = 2
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class PyramidConfig(TowerConfig):
+    """Options of the heads among them whose labels come from geometry.
+
+    Attributes:
+        assigner: ``atss``, or ``fcos`` (by regression range, center sampling).
+    """
+
+    assigner: Assigner = "atss"
+
+
 class PyramidHead(PointHead):
     """A point head with FCOS's two towers, shared by the maps that a sub-class's :meth:`levels` gives.
 
     Args:
         strides: of the levels, input pixels.
-        width: channels of the levels and towers.
-        tower_blocks: 3x3 convolutions in each tower.
-        dropout: share of the backbone's channels dropped in each training step.
+        assigner: decides which points learn which objects, unless a sub-class does so itself.
     """
 
     def __init__(
@@ -120,20 +144,17 @@ class PyramidHead(PointHead):
         spec: FeatureSpec,
         num_classes: int,
         strides: Sequence[float],
-        *,
-        width: int,
-        tower_blocks: int,
+        config: TowerConfig,
         assigner: Assigner,
-        dropout: float,
     ) -> None:
         super().__init__(spec.height, spec.width, strides, assigner)
         self.spec = spec
-        self.dropout = ChannelDropout(dropout)
-        self.class_tower = tower(width, tower_blocks)
-        self.box_tower = tower(width, tower_blocks)
-        self.classes: nn.Module = init_prediction(nn.Conv2d(width, num_classes, 3, padding=1), bias=PRIOR_BIAS)
-        self.distances = init_prediction(nn.Conv2d(width, 4, 3, padding=1), bias=1.0)
-        self.centerness = init_prediction(nn.Conv2d(width, 1, 3, padding=1))
+        self.dropout = ChannelDropout(config.dropout)
+        self.class_tower = tower(config.width, config.tower_blocks)
+        self.box_tower = tower(config.width, config.tower_blocks)
+        self.classes: nn.Module = init_prediction(nn.Conv2d(config.width, num_classes, 3, padding=1), bias=PRIOR_BIAS)
+        self.distances = init_prediction(nn.Conv2d(config.width, 4, 3, padding=1), bias=1.0)
+        self.centerness = init_prediction(nn.Conv2d(config.width, 1, 3, padding=1))
 
     @abstractmethod
     def levels(self, features: Mapping[str, Tensor]) -> list[Tensor]:

@@ -17,7 +17,7 @@ then being any map, does as well.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
 
 import torch
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from detheads.cofiber import low_passes, upsample_to
 from detheads.heads.blocks import conv_norm_relu, join_stride
 from detheads.heads.contract import FeatureSpec, HeadOutput, Targets
-from detheads.heads.dense import Assigner, PyramidHead, grid_points, init_prediction
+from detheads.heads.dense import PyramidConfig, PyramidHead, grid_points, init_prediction
 from detheads.heads.octaves import Octaves, octave_strides
 from detheads.heads.registry import register
 from detheads.targets.fcos import assign_fcos
@@ -38,39 +38,14 @@ ORDER_MARGIN = 0.5
 ORDER_WEIGHT, SMOOTHNESS_WEIGHT = 0.5, 0.5
 
 
-@dataclass(frozen=True)
-class Config:
-    """Options of ``depth_fusion``.
-
-    Attributes:
-        width: channels of levels and towers.
-        tower_blocks: convolutions in each of the two towers.
-        assigner: ``atss`` or ``fcos``.
-        dropout: share of the backbone's channels dropped in each training step.
-    """
-
-    width: int = 128
-    tower_blocks: int = 2
-    assigner: Assigner = "atss"
-    dropout: float = 0.0
-
-
-@register(Config)
+@register(PyramidConfig)
 class DepthFusion(PyramidHead):
     """Dense head whose box tower sees a depth map and its edges, learned from weak geometry."""
 
     depth_points: Tensor
 
-    def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
-        super().__init__(
-            spec,
-            num_classes,
-            octave_strides(spec, LEVELS),
-            width=config.width,
-            tower_blocks=config.tower_blocks,
-            assigner=config.assigner,
-            dropout=config.dropout,
-        )
+    def __init__(self, spec: FeatureSpec, num_classes: int, config: PyramidConfig) -> None:
+        super().__init__(spec, num_classes, octave_strides(spec, LEVELS), config, config.assigner)
         self.octaves = Octaves(spec, config.width, LEVELS)
         self.depth = nn.Sequential(
             conv_norm_relu(config.width, config.width, 3), init_prediction(nn.Conv2d(config.width, 1, 3, padding=1))

@@ -19,25 +19,17 @@ from torch import Tensor, nn
 from detheads.cofiber import upsample_to
 from detheads.heads.blocks import conv_norm, conv_norm_relu, group_norm
 from detheads.heads.contract import FeatureSpec
-from detheads.heads.dense import Assigner, PyramidHead
+from detheads.heads.dense import Assigner, PyramidConfig, PyramidHead
 from detheads.heads.registry import register
 
 
 @dataclass(frozen=True)
-class Config:
-    """Options of ``fcos``.
-
-    Attributes:
-        width: channels of pyramid and towers.
-        tower_blocks: convolutions in each of the two towers.
-        assigner: ``fcos`` (by regression range, center sampling) or ``atss``.
-        dropout: share of the backbone's channels dropped in each training step.
-    """
+class Config(PyramidConfig):
+    """Options of ``fcos``: those of all heads with two towers, with the published defaults."""
 
     width: int = 256
     tower_blocks: int = 4
     assigner: Assigner = "fcos"
-    dropout: float = 0.0
 
 
 @register(Config)
@@ -45,15 +37,7 @@ class FCOS(PyramidHead):
     """Feature pyramid, two shared towers, one candidate box a point."""
 
     def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
-        super().__init__(
-            spec,
-            num_classes,
-            pyramid_strides(spec),
-            width=config.width,
-            tower_blocks=config.tower_blocks,
-            assigner=config.assigner,
-            dropout=config.dropout,
-        )
+        super().__init__(spec, num_classes, pyramid_strides(spec), config, config.assigner)
         self.pyramid = self.build_pyramid(spec, config.width)
 
     def build_pyramid(self, spec: FeatureSpec, width: int) -> nn.Module:

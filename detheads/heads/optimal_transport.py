@@ -19,7 +19,7 @@ from torch import Tensor
 from torchvision.ops import box_iou, generalized_box_iou
 
 from detheads.heads.contract import FeatureSpec, HeadOutput, Targets
-from detheads.heads.dense import Matches, PyramidHead, gather_matches
+from detheads.heads.dense import Matches, PyramidHead, TowerConfig, gather_matches
 from detheads.heads.octaves import Octaves, octave_strides
 from detheads.heads.registry import register
 from detheads.losses import focal_cost
@@ -35,24 +35,18 @@ MAX_PRIOR_DECADES = 2.0
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(TowerConfig):
     """Options of ``optimal_transport``.
 
     Attributes:
-        width: channels of levels and towers.
-        tower_blocks: convolutions in each of the two towers.
         top_q: predictions whose IoUs decide how many positives an object offers.
         regularisation: of the transport, in units of the cost; small is near the exact plan.
         iterations: of Sinkhorn's algorithm.
-        dropout: share of the backbone's channels dropped in each training step.
     """
 
-    width: int = 128
-    tower_blocks: int = 2
     top_q: int = 10
     regularisation: float = 0.1
     iterations: int = 100
-    dropout: float = 0.0
 
 
 @register(Config)
@@ -66,10 +60,8 @@ class OptimalTransport(PyramidHead):
             spec,
             num_classes,
             octave_strides(spec, LEVELS),
-            width=config.width,
-            tower_blocks=config.tower_blocks,
+            config,
             assigner="atss",  # never asked: match() below takes its place
-            dropout=config.dropout,
         )
         self.config = config
         self.octaves = Octaves(spec, config.width, LEVELS)

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detheads.heads.contract import FeatureSpec, HeadOutput, Targets
-from detheads.heads.dense import PyramidHead, init_prediction
+from detheads.heads.dense import PyramidHead, TowerConfig, init_prediction
 from detheads.heads.octaves import Octaves, octave_strides
 from detheads.heads.registry import register
 from detheads.targets.assignment import Assignment
@@ -38,20 +38,14 @@ MIN_CONFIDENCE = 0.01
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(TowerConfig):
     """Options of ``patch_assembly``.
 
     Attributes:
-        width: channels of map and towers.
-        tower_blocks: convolutions in each of the two towers.
         rounds: of assembly; 0 leaves the votes as they are.
-        dropout: share of the backbone's channels dropped in each training step.
     """
 
-    width: int = 128
-    tower_blocks: int = 2
     rounds: int = 4
-    dropout: float = 0.0
 
 
 @register(Config)
@@ -59,15 +53,7 @@ class PatchAssembly(PyramidHead):
     """Patches vote for boxes and bond with their neighbours until they agree."""
 
     def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
-        super().__init__(
-            spec,
-            num_classes,
-            octave_strides(spec, 1),
-            width=config.width,
-            tower_blocks=config.tower_blocks,
-            assigner="fcos",
-            dropout=config.dropout,
-        )
+        super().__init__(spec, num_classes, octave_strides(spec, 1), config, assigner="fcos")
         self.rounds = config.rounds
         self.octaves = Octaves(spec, config.width, 1)
         self.glues = init_prediction(nn.Conv2d(config.width, 4, 3, padding=1))

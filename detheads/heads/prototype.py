@@ -22,7 +22,7 @@ from torch import Tensor
 from detheads.heads.blocks import join_main, join_stride, joined_channels
 from detheads.heads.contract import FeatureSpec, HeadOutput, Targets
 from detheads.heads.cosine import FoldedCosineClassifier
-from detheads.heads.dense import Assigner, Matches, PyramidHead
+from detheads.heads.dense import Matches, PyramidConfig, PyramidHead
 from detheads.heads.octaves import Octaves, octave_strides
 from detheads.heads.registry import register
 from detheads.targets.heatmap import grid_cells
@@ -31,25 +31,18 @@ LEVELS = 4
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(PyramidConfig):
     """Options of ``prototype``.
 
     Attributes:
-        width: channels of levels and towers.
-        tower_blocks: convolutions in each of the two towers.
         prototypes: ``text`` compares with given class embeddings, ``image`` with the mean backbone features of the
             training objects of each class.
         text_dim: dimension of the text embeddings.
-        assigner: ``atss`` or ``fcos``.
         dropout: share of the backbone's channels dropped in each training step; the means never miss a channel.
     """
 
-    width: int = 128
-    tower_blocks: int = 2
     prototypes: Literal["text", "image"] = "text"
     text_dim: int = 768
-    assigner: Assigner = "atss"
-    dropout: float = 0.0
 
 
 @register(Config)
@@ -60,15 +53,7 @@ class Prototype(PyramidHead):
     feature_counts: Tensor
 
     def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
-        super().__init__(
-            spec,
-            num_classes,
-            octave_strides(spec, LEVELS),
-            width=config.width,
-            tower_blocks=config.tower_blocks,
-            assigner=config.assigner,
-            dropout=config.dropout,
-        )
+        super().__init__(spec, num_classes, octave_strides(spec, LEVELS), config, config.assigner)
         self.octaves = Octaves(spec, config.width, LEVELS)
         self.from_images = config.prototypes == "image"
         dimension = joined_channels(spec) if self.from_images else config.text_dim

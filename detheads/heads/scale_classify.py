@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detheads.heads.contract import FeatureSpec, HeadOutput, Targets
-from detheads.heads.dense import Assigner, PyramidHead, flatten_levels, init_prediction
+from detheads.heads.dense import PyramidConfig, PyramidHead, flatten_levels, init_prediction
 from detheads.heads.octaves import Octaves, octave_strides
 from detheads.heads.registry import register
 
@@ -30,22 +30,14 @@ MAX_LOG_SHAPE = 8.0
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(PyramidConfig):
     """Options of ``scale_classify``.
 
     Attributes:
-        width: channels of levels and towers.
-        tower_blocks: convolutions in each of the two towers.
         scales: classes of scale, 2 or more, evenly spaced in the logarithm.
-        assigner: ``atss`` or ``fcos``.
-        dropout: share of the backbone's channels dropped in each training step.
     """
 
-    width: int = 128
-    tower_blocks: int = 2
     scales: int = 12
-    assigner: Assigner = "atss"
-    dropout: float = 0.0
 
 
 @register(Config)
@@ -58,15 +50,7 @@ class ScaleClassify(PyramidHead):
         if config.scales < 2:
             raise ValueError("scales must be 2 or more")
         strides = octave_strides(spec, LEVELS)
-        super().__init__(
-            spec,
-            num_classes,
-            strides,
-            width=config.width,
-            tower_blocks=config.tower_blocks,
-            assigner=config.assigner,
-            dropout=config.dropout,
-        )
+        super().__init__(spec, num_classes, strides, config, config.assigner)
         self.octaves = Octaves(spec, config.width, LEVELS)
         self.scales = init_prediction(nn.Conv2d(config.width, config.scales, 3, padding=1))
         smallest, largest = strides[0] / 2, math.hypot(spec.height, spec.width)

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detheads.heads.contract import FeatureSpec
-from detheads.heads.dense import PRIOR_BIAS, Assigner, PyramidHead
+from detheads.heads.dense import PRIOR_BIAS, PyramidConfig, PyramidHead
 from detheads.heads.octaves import Octaves, octave_strides
 from detheads.heads.registry import register
 
@@ -35,22 +35,15 @@ SOFTNESS = 0.1
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(PyramidConfig):
     """Options of ``threshold_prototype``.
 
     Attributes:
         width: channels of levels and towers, and dimension of the prototypes.
-        tower_blocks: convolutions in each of the two towers.
         per_class: prototypes of each class.
-        assigner: ``atss`` or ``fcos``.
-        dropout: share of the backbone's channels dropped in each training step.
     """
 
-    width: int = 128
-    tower_blocks: int = 2
     per_class: int = 4
-    assigner: Assigner = "atss"
-    dropout: float = 0.0
 
 
 @register(Config)
@@ -58,15 +51,7 @@ class ThresholdPrototype(PyramidHead):
     """Several learned prototypes a class, and a learned similarity below which there is no detection."""
 
     def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
-        super().__init__(
-            spec,
-            num_classes,
-            octave_strides(spec, LEVELS),
-            width=config.width,
-            tower_blocks=config.tower_blocks,
-            assigner=config.assigner,
-            dropout=config.dropout,
-        )
+        super().__init__(spec, num_classes, octave_strides(spec, LEVELS), config, config.assigner)
         self.octaves = Octaves(spec, config.width, LEVELS)
         self.classes: GatedPrototypes = GatedPrototypes(config.width, num_classes, config.per_class)
 

@@ -19,9 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detheads.cofiber import low_passes
-from detheads.heads.blocks import FinerLevel, conv_norm, conv_norm_relu, join_main, join_stride, joined_channels
+from detheads.heads.blocks import FinerLevel, conv_norm, conv_norm_relu, join_main, joined_channels
 from detheads.heads.contract import FeatureSpec
-from detheads.heads.dense import Assigner, PyramidHead
+from detheads.heads.dense import PyramidConfig, PyramidHead
+from detheads.heads.octaves import octave_strides
 from detheads.heads.registry import register
 
 JOINED_LEVELS = 4
@@ -29,24 +30,16 @@ JOINED_LEVELS = 4
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(PyramidConfig):
     """Options of ``tropical``.
 
     Attributes:
         dimensions: channels of the tropical layers; their work grows with its square.
         blocks: min-plus, max-plus blocks.
-        width: channels of levels and towers.
-        tower_blocks: convolutions in each of the two towers.
-        assigner: ``atss`` or ``fcos``.
-        dropout: share of the backbone's channels dropped in each training step.
     """
 
     dimensions: int = 32
     blocks: int = 1
-    width: int = 128
-    tower_blocks: int = 2
-    assigner: Assigner = "atss"
-    dropout: float = 0.0
 
 
 @register(Config)
@@ -54,16 +47,8 @@ class Tropical(PyramidHead):
     """Min-plus and max-plus layers over channels, erosion and dilation over space."""
 
     def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
-        stride, width = join_stride(spec), config.width
-        super().__init__(
-            spec,
-            num_classes,
-            [stride / 2 * 2**level for level in range(JOINED_LEVELS + 1)],
-            width=width,
-            tower_blocks=config.tower_blocks,
-            assigner=config.assigner,
-            dropout=config.dropout,
-        )
+        width = config.width
+        super().__init__(spec, num_classes, octave_strides(spec, JOINED_LEVELS + 1), config, config.assigner)
         self.project = conv_norm_relu(joined_channels(spec), width, 1)
         self.channels = nn.Sequential(*(ChannelBlock(width, config.dimensions) for _ in range(config.blocks)))
         self.finer = FinerLevel(spec, width)

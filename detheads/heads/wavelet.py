@@ -22,11 +22,11 @@ from detheads.heads.blocks import (
     FinerLevel,
     conv_norm_relu,
     join_main,
-    join_stride,
     joined_channels,
 )
 from detheads.heads.contract import FeatureSpec
-from detheads.heads.dense import Assigner, PyramidHead
+from detheads.heads.dense import PyramidConfig, PyramidHead
+from detheads.heads.octaves import octave_strides
 from detheads.heads.registry import register
 
 STEPS = 3
@@ -34,22 +34,14 @@ STEPS = 3
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(PyramidConfig):
     """Options of ``wavelet``.
 
     Attributes:
         family: ``haar`` (2 taps) or ``db2`` (Daubechies' 4 taps, smooth where Haar is blocky).
-        width: channels of levels and towers.
-        tower_blocks: convolutions in each of the two towers.
-        assigner: ``atss`` or ``fcos``.
-        dropout: share of the backbone's channels dropped in each training step.
     """
 
     family: wavelet.Family = "db2"
-    width: int = 128
-    tower_blocks: int = 2
-    assigner: Assigner = "atss"
-    dropout: float = 0.0
 
 
 @register(Config)
@@ -59,16 +51,8 @@ class Wavelet(PyramidHead):
     bank: Tensor
 
     def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
-        stride, width = join_stride(spec), config.width
-        super().__init__(
-            spec,
-            num_classes,
-            [stride / 2 * 2**level for level in range(STEPS + 2)],
-            width=width,
-            tower_blocks=config.tower_blocks,
-            assigner=config.assigner,
-            dropout=config.dropout,
-        )
+        width = config.width
+        super().__init__(spec, num_classes, octave_strides(spec, STEPS + 2), config, config.assigner)
         self.register_buffer("bank", wavelet.filters(config.family), persistent=False)
         # Linear in the channels, so it commutes with the transform, which then has far fewer channels to work on.
         self.project = nn.Conv2d(joined_channels(spec), width, 1, bias=False)

@@ -53,7 +53,7 @@ def test_smaller_options_never_cost_more_and_some_cost_less(entry: registry.Entr
 
 def test_unknown_option_is_one_sentence_with_the_known_ones(entry: registry.Entry) -> None:
     with pytest.raises(UserError, match=f"head {entry.name} has no option 'colour'; it has ") as raised:
-        registry.build(entry.name, NARROW, 3, {"colour": 1})
+        registry.build(entry.name, with_blocks(entry, NARROW), 3, {"colour": 1})
     assert all(name in str(raised.value) for name in registry.defaults(entry))
 
 
