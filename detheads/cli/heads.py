@@ -9,7 +9,7 @@ from rich.console import Console
 
 from detheads.backbones.spec import BackboneSpec, spec_of
 from detheads.cli.options import BackboneOption, HeadFiles, SizeOption, parse_size
-from detheads.cli.output import JsonFlag, emit, table
+from detheads.cli.output import JsonFlag, emit, remark, table
 from detheads.cli.train import HeadOptions, parse_options
 from detheads.errors import UserError
 
@@ -32,13 +32,12 @@ def list_heads(
 
     features = _features(backbone, size)
     rows: list[dict[str, Any]] = []
-    remarks: list[str] = []
     for entry in registry.entries().values():
         spec = _with_blocks(features, entry.head.blocks)
         try:
             head = registry.build(entry.name, spec, classes)
         except UserError as error:
-            remarks.append(str(error))
+            remark(f"left out: {error}")
             continue
         cost = measure(head, spec)
         rows.append(
@@ -58,8 +57,6 @@ def list_heads(
         ]
         console.print(table(("head", "parameters", "GFLOPs", "NMS-free", ""), cells))
         console.print(f"for {backbone} at {features.width}x{features.height}, {classes} classes, one image")
-        for line in remarks:
-            console.print(f"left out: {line}")
 
     emit(rows, as_json, render)
 

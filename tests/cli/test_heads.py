@@ -32,7 +32,14 @@ def test_the_list_for_another_backbone_size_and_number_of_classes(detheads: Call
         return {row["name"]: row["parameters"] + row["gflops"] for row in rows}
 
     few, many = parameters("--size", "256", "--classes", 1), parameters("--size", "256x512", "--classes", 300)
-    assert all(many[name] > few[name] for name in HEADS)
+    assert set(few) == {name for name in HEADS if not registry.entry(name).head.blocks}
+    assert all(many[name] > few[name] for name in few)
+
+
+def test_a_head_that_the_backbone_cannot_feed_is_left_out_with_the_reason(detheads: Callable[..., Any]) -> None:
+    listed = detheads("heads", "list", "--backbone", "effnet_lite0")
+    assert "left out: head hook_fcos reads block2, block5, block8" in listed.err
+    assert "hook_fcos" not in listed.out
 
 
 def test_the_list_for_the_human_is_a_table(detheads: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
