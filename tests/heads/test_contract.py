@@ -1,5 +1,7 @@
 """What every head promises, tested on every registered one."""
 
+import json
+
 import pytest
 import torch
 
@@ -123,3 +125,23 @@ def test_weights_load_into_a_head_rebuilt_from_its_recorded_configuration(
     features = random_features(spec, 1)
     with torch.no_grad():
         assert torch.equal(rebuilt(features).boxes, original(features).boxes)
+
+
+def test_two_trainings_from_one_saved_configuration_and_seed_are_equal(
+    entry: registry.Entry, spec: FeatureSpec
+) -> None:
+    saved = json.loads(json.dumps(registry.config_dict(entry, small_config(entry))))
+    features, targets = random_features(spec, 2), [objects(spec), no_objects()]
+
+    def train() -> dict[str, torch.Tensor]:
+        torch.manual_seed(3)
+        head = registry.build(entry.name, spec, CLASSES, saved).train()
+        optimiser = torch.optim.AdamW(head.parameters(), lr=1e-3)
+        for _ in range(2):
+            optimiser.zero_grad()
+            total_loss(head, features, targets).backward()
+            optimiser.step()
+        return head.state_dict()
+
+    first, second = train(), train()
+    assert all(torch.equal(first[name], second[name]) for name in first)
