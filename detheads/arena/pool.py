@@ -6,6 +6,7 @@ Either way a head's failure, however violent, is a row of its own; only a full d
 import json
 import logging
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +18,8 @@ from detheads.arena.contest import Job, describe, failed
 from detheads.arena.records import Row, log_path, read_row, write_row
 from detheads.arena.worker import DISK_FULL
 from detheads.errors import UserError
+
+CONNECT_SECONDS = 10.0
 
 OnStep = Callable[[str, int, int], None]
 """Called with (head, step, total steps)."""
@@ -84,6 +87,7 @@ def run_ray(jobs: Sequence[Job], address: str, on_row: OnRow) -> None:
         from ray.exceptions import RayError
     except ImportError:
         raise UserError("Ray is not installed; pip install 'detheads[ray]'.") from None
+    _require_listener(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, namespace="detheads")
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -104,6 +108,21 @@ def run_ray(jobs: Sequence[Job], address: str, on_row: OnRow) -> None:
             on_row(row)
     finally:
         ray.shutdown()
+
+
+def _require_listener(address: str) -> None:
+    """Ray itself tries for minutes to reach an address where nothing listens."""
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if not separator or not port.isdigit():
+        return  # "auto" and the like, which Ray looks up
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(address, describe(error)) from None
+
+
+def _no_cluster(address: str, reason: str) -> UserError:
+    return UserError(f"there is no Ray cluster at {address} ({reason}); start one with 'ray start'.")
 
 
 def _compete_remotely(specification: str) -> str:

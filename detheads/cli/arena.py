@@ -251,9 +251,12 @@ def _render(console: Console, rows: Sequence["Row"], folder: Path) -> None:
             number(row.gflops, ".2f"),
             number(row.milliseconds, ".1f"),
             number(None if row.seconds is None else row.seconds / 60, ".1f"),
-            "" if row.status == "done" else f"failed: {row.error}",
         )
         for row in rows
+        if row.status == "done"
     ]
-    console.print(table(("head", "AP", "AP50", "parameters", "GFLOPs", "ms", "minutes", ""), cells))
+    console.print(table(("head", "AP", "AP50", "parameters", "GFLOPs", "ms", "minutes"), cells))
+    for row in rows:
+        if row.status == "failed":
+            console.print(f"{row.head} failed: {row.error}", markup=False)
     console.print(f"{folder}; 'detheads arena report {folder}' draws and compares")

@@ -16,6 +16,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_heads")]
 ray = pytest.importorskip("ray", reason="needs the ray extra")
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "auto"])
+def test_an_address_without_a_cluster_is_one_sentence(address: str, world: World, folder: Path) -> None:
+    chosen = choose("fcos", [("width", "16")])
+    with pytest.raises(UserError, match=rf"there is no Ray cluster at {address} .* start one with 'ray start'"):
+        run_arena(chosen, world.caches / "train", world.caches / "val", folder, BUDGET, where=Where(ray=address))
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     from ray.cluster_utils import Cluster
@@ -46,9 +53,3 @@ def test_a_cluster_of_two_workers_trains_the_heads_and_survives_one_that_kills_i
     local = run_arena(chosen, *caches, tmp_path / "local", BUDGET, measure_latency=False)
     again = {row.head: row for row in local}
     assert rows["fcos"].metrics == again["fcos"].metrics
-
-
-def test_an_address_without_a_cluster_is_one_sentence(world: World, folder: Path) -> None:
-    chosen = choose("fcos", [("width", "16")])
-    with pytest.raises(UserError, match=r"there is no Ray cluster at 127.0.0.1:9 .* start one with 'ray start'"):
-        run_arena(chosen, world.caches / "train", world.caches / "val", folder, BUDGET, where=Where(ray="127.0.0.1:9"))
