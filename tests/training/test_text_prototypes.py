@@ -9,12 +9,19 @@ import torch
 
 from detheads.errors import UserError
 from detheads.heads import registry
+from detheads.heads.contract import Head
 from detheads.text import save_class_embeddings
 from detheads.training.checkpoint import build_head, load_checkpoint
 from detheads.training.trainer import Trainer
+from tests.heads.worlds import small_config
 from tests.training.world import World
 
-TEXT_HEADS = [name for name, entry in registry.entries().items() if "prototypes" in registry.defaults(entry)]
+TEXT_HEADS = [name for name, entry in registry.entries().items() if "text" in registry.choices(entry, "prototypes")]
+
+
+def _embeddings(head: Head) -> torch.Tensor:
+    (found,) = (value for name, value in head.state_dict().items() if name.endswith(".embeddings"))
+    return found
 
 
 @pytest.mark.parametrize("head", TEXT_HEADS)
@@ -26,15 +33,17 @@ def test_given_embeddings_stay_what_they_are_through_training(
     embeddings = torch.nn.functional.normalize(torch.randn(len(names), 24), dim=1)
     save_class_embeddings(tmp_path / "text.npz", names[::-1], embeddings.flip(0))
     caches = ("--cache", world.caches / "plain", "--val", world.caches / "val")
-    options = ("-O", "hidden=16", "-O", "standard_blocks=1", "-O", "depthwise_blocks=1", "--epochs", 1)
+    narrow = [f"-O{name}={value}" for name, value in small_config(registry.entry(head)).items() if name != "text_dim"]
+    options = (*narrow, "--epochs", 1)
     finished = detheads(
         "train", head, *caches, *options, "--text", tmp_path / "text.npz", "-o", tmp_path / "run", "--json"
     )
     assert finished.code == 0, finished.err
     checkpoint = load_checkpoint(tmp_path / "run")
     assert (checkpoint.head_config["prototypes"], checkpoint.head_config["text_dim"]) == ("text", 24)
-    stored = dict(build_head(checkpoint).named_buffers())["classifier.embeddings"]
-    torch.testing.assert_close(stored, embeddings)
+    built = build_head(checkpoint)
+    torch.testing.assert_close(_embeddings(built), embeddings)
+    assert not any(name.endswith(".embeddings") for name, _ in built.named_parameters())
 
     save_class_embeddings(tmp_path / "other.npz", names, embeddings.flip(0))
     again = detheads("train", head, *caches, *options, "--text", tmp_path / "other.npz", "-o", tmp_path / "run")
@@ -43,13 +52,12 @@ def test_given_embeddings_stay_what_they_are_through_training(
 
 
 @pytest.mark.parametrize("head", TEXT_HEADS)
-def test_prototypes_are_learned_when_none_are_given(head: str, trainer: Callable[..., Trainer]) -> None:
+def test_prototypes_come_from_training_when_none_are_given(head: str, trainer: Callable[..., Trainer]) -> None:
     job = trainer(head, epochs=1, eval_every=1)
-    assert job.identity.head_config["prototypes"] == "learned"
-    before = dict(job.head.named_parameters())["classifier.embeddings"].detach().clone()
+    assert job.identity.head_config["prototypes"] in {"learned", "image"}
+    before = _embeddings(job.head).clone()
     job.fit()
-    after = dict(build_head(load_checkpoint(job.run, "last")).named_parameters())["classifier.embeddings"]
-    assert not torch.equal(before, after)
+    assert not torch.equal(before, _embeddings(build_head(load_checkpoint(job.run, "last"))))
 
 
 @pytest.mark.parametrize("head", TEXT_HEADS)

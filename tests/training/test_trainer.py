@@ -24,7 +24,7 @@ from detheads.training.log import read_log
 from detheads.training.trainer import Status, Trainer
 from tests.training.world import World
 
-HEADS = sorted(registry.trainable())
+HEADS = [name for name, entry in registry.trainable().items() if not entry.head.blocks]
 RANDOM = {name: {"dropout": 0.4} if "dropout" in registry.defaults(registry.entry(name)) else {} for name in HEADS}
 """Options that make a head draw random numbers while it trains."""
 Make = Callable[..., Trainer]
