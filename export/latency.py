@@ -1,9 +1,7 @@
 """How long a head takes in ONNX Runtime, apart from its backbone."""
 
-import contextlib
 import tempfile
 import time
-import warnings
 from pathlib import Path
 from statistics import median
 
@@ -12,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from detheads.detections import detection_scores
-from detheads.export.onnx_export import OPSET
+from detheads.export.onnx_export import OPSET, quiet
 from detheads.heads.contract import FeatureSpec, Head
 
 WARM_UP = 3
@@ -44,8 +42,7 @@ def head_milliseconds(head: Head, spec: FeatureSpec, threads: int = 1) -> float:
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "head.onnx"
-        with warnings.catch_warnings(), torch.no_grad(), contextlib.redirect_stdout(None):
-            warnings.simplefilter("ignore")
+        with torch.no_grad(), quiet():
             program = torch.onnx.export(DenseHead(head, spec), maps, dynamo=True, opset_version=OPSET, verbose=False)
         if program is None:
             raise RuntimeError("torch.onnx gave no graph")

@@ -106,7 +106,7 @@ def _trace(graph: DetectorGraph) -> onnx.ModelProto:
     module = GraphWithDense(graph).eval()
     images = random_inputs(graph, TRACE_BATCH, seed=0)
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), quiet():
             program = torch.onnx.export(
                 module,
                 (images,),
@@ -129,17 +129,19 @@ def _trace(graph: DetectorGraph) -> onnx.ModelProto:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter narrates on standard output and through warnings; ``--json`` needs that stream."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def quiet() -> Iterator[None]:
+    """The exporter narrates on standard output, in logs and through warnings; ``--json`` needs that stream."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _strip(model: onnx.ModelProto) -> None:
