@@ -1,6 +1,6 @@
 """Shared fixtures: real photographs where they exist, and the command line as a function."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,19 @@ def vit_weights() -> Path:
 def clip_embeddings() -> Path:
     """CLIP ViT-B/32 text embeddings of COCO's 80 class names."""
     return _shared("clip") / "coco80_vitb32_a+cname.npy"
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Sums of floats depend on the number of threads."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
+    torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from detheads.backbones.backbone import load_backbone
 from detheads.cache.builder import build_cache
 from detheads.cache.reader import FeatureCache
 from detheads.data import read_dataset
-from tests.training.conftest import one_thread, world
+from tests.training.conftest import repeatable, world
 from tests.training.world import HEIGHT, WIDTH, World
 
-__all__ = ["one_thread", "world"]
+__all__ = ["repeatable", "world"]
 
 QUICK = Config(view="context", directions="per_level", components=6)
 """54 numbers a cell: solved in a second."""

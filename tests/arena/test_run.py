@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from detheads import atomic
 from detheads.arena.records import Row, read_row, read_rows, run_folder
@@ -76,16 +75,14 @@ def test_a_head_that_fails_becomes_a_row_that_says_why(arena: Path, head: str, r
     assert re.search(reason, row.error), row.error
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_a_row_says_what_the_trainer_measures_for_the_same_head(arena: Path, world: World, tmp_path: Path) -> None:
     """Also: one seed gives one result, in a process of its own or not."""
     row = read_row(arena, "fcos")
     assert row is not None
     options = {"width": 16, "tower_blocks": 1}
     caches = world.cache("train"), world.cache("val")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     trained = Trainer("fcos", options, *caches, tmp_path / "run", BUDGET).fit()
-    torch.set_num_threads(threads)
     assert row.parameters == trained.parameters
     assert row.metrics == {name: trained.metrics[name] for name in row.metrics}
     assert len(row.metrics) == 12

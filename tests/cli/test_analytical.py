@@ -12,11 +12,11 @@ import pytest
 from detheads import atomic
 from detheads.analytical import ablation
 from detheads.evaluation.coco import NAMES
-from tests.analytical.conftest import QUICK, files, fitted, one_thread, refused
+from tests.analytical.conftest import QUICK, files, fitted, refused, repeatable
 from tests.training.conftest import world
 from tests.training.world import World
 
-__all__ = ["fitted", "one_thread", "refused", "world"]
+__all__ = ["fitted", "refused", "repeatable", "world"]
 
 SMALL = ("--threads", 1, *(part for name, value in asdict(QUICK).items() for part in ("-O", f"{name}={value}")))
 """Every option is said, so that the presets may change."""
