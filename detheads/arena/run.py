@@ -3,7 +3,7 @@
 import hashlib
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ class Watch:
 
     on_step: OnStep = lambda head, step, total: None
     on_row: OnRow = lambda row: None
-    on_latency: Callable[[str], None] = field(default=lambda head: None)
+    on_latency: Callable[[str], None] = lambda head: None
 
 
 def choose(names: str, options: Sequence[tuple[str, str]] = (), head_files: Sequence[Path] = ()) -> Contestants:

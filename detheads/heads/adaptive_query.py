@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from detheads.heads.attention import ENCODED, Attention, FeedForward, SelfAttention, attention_heads, sine_encoding
 from detheads.heads.blocks import ChannelDropout, conv_norm, join_main, join_stride, joined_channels
 from detheads.heads.contract import FeatureSpec, HeadOutput
-from detheads.heads.dense import grid_points, tower
+from detheads.heads.dense import TowerConfig, grid_points, tower
 from detheads.heads.queries import Prediction, QueryHead, box_layers, class_layer
 from detheads.heads.registry import register
 
@@ -33,22 +33,16 @@ MAX_LOG_SHARPNESS = 2.0
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(TowerConfig):
     """Options of ``adaptive_query``.
 
     Attributes:
-        width: channels of queries and patches.
-        tower_blocks: 3x3 convolutions on the patches before they are read.
         queries: learned vectors, the most objects found in an image.
         layers: rounds of reading and refining.
-        dropout: share of the backbone's channels dropped in each training step.
     """
 
-    width: int = 128
-    tower_blocks: int = 2
     queries: int = 100
     layers: int = 3
-    dropout: float = 0.0
 
 
 @register(Config)

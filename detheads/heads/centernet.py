@@ -10,7 +10,6 @@ learn the overlap, as in Liu et al. Training-Time-Friendly Network. AAAI 2020. p
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -26,7 +25,15 @@ from detheads.heads.blocks import (
     joined_channels,
 )
 from detheads.heads.contract import FeatureSpec, Head, HeadOutput, Targets
-from detheads.heads.dense import MAX_LOG_DISTANCE, PRIOR_BIAS, flatten_levels, grid_points, init_prediction, tower
+from detheads.heads.dense import (
+    MAX_LOG_DISTANCE,
+    PRIOR_BIAS,
+    TowerConfig,
+    flatten_levels,
+    grid_points,
+    init_prediction,
+    tower,
+)
 from detheads.heads.peaks import peaks
 from detheads.heads.registry import register
 from detheads.losses import giou_loss, heatmap_focal_loss
@@ -39,29 +46,14 @@ BOX_WEIGHT = 2.0
 """Weight of the overlap loss beside that of the heatmaps."""
 
 
-@dataclass(frozen=True)
-class Config:
-    """Options of ``centernet``.
-
-    Attributes:
-        width: channels of tower and grid.
-        tower_blocks: 3x3 convolutions at the backbone's stride.
-        dropout: share of the backbone's channels dropped in each training step.
-    """
-
-    width: int = 128
-    tower_blocks: int = 2
-    dropout: float = 0.0
-
-
-@register(Config)
+@register(TowerConfig)
 class CenterNet(Head):
     """Centres as the peaks of class heatmaps, size and offset read off there, no suppression."""
 
     nms_free: ClassVar[bool] = True
     points: Tensor
 
-    def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
+    def __init__(self, spec: FeatureSpec, num_classes: int, config: TowerConfig) -> None:
         super().__init__()
         width = config.width
         self.spec, self.stride = spec, join_stride(spec) / 2

@@ -107,11 +107,11 @@ class PointHead(Head):
 
 @dataclass(frozen=True)
 class TowerConfig:
-    """Options of all heads with two towers.
+    """Options of all heads with towers of convolutions.
 
     Attributes:
-        width: channels of levels and towers.
-        tower_blocks: 3x3 convolutions in each of the two towers.
+        width: channels of the head's maps and vectors, towers included.
+        tower_blocks: 3x3 convolutions in each tower.
         dropout: share of the backbone's channels dropped in each training step.
     """
 

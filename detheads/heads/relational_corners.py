@@ -30,7 +30,7 @@ from detheads.heads.blocks import (
     joined_channels,
 )
 from detheads.heads.contract import FeatureSpec, Head, HeadOutput, Targets
-from detheads.heads.dense import PRIOR_BIAS, grid_points, init_prediction, tower
+from detheads.heads.dense import PRIOR_BIAS, TowerConfig, grid_points, init_prediction, tower
 from detheads.heads.peaks import FLOOR, peaks
 from detheads.heads.registry import register
 from detheads.losses import heatmap_focal_loss
@@ -50,20 +50,14 @@ EMBEDDING_WEIGHT = 0.5
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(TowerConfig):
     """Options of ``relational_corners``.
 
     Attributes:
-        width: channels of tower and grid.
-        tower_blocks: 3x3 convolutions at the backbone's stride.
         corners: corners of each kind that are paired, all of them where there are fewer cells.
-        dropout: share of the backbone's channels dropped in each training step.
     """
 
-    width: int = 128
-    tower_blocks: int = 2
     corners: int = 50
-    dropout: float = 0.0
 
 
 @dataclass(frozen=True)

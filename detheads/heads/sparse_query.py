@@ -29,7 +29,15 @@ from detheads.heads.blocks import (
     joined_channels,
 )
 from detheads.heads.contract import FeatureSpec, HeadOutput, Targets
-from detheads.heads.dense import MAX_LOG_DISTANCE, PRIOR_BIAS, flatten_levels, grid_points, init_prediction, tower
+from detheads.heads.dense import (
+    MAX_LOG_DISTANCE,
+    PRIOR_BIAS,
+    TowerConfig,
+    flatten_levels,
+    grid_points,
+    init_prediction,
+    tower,
+)
 from detheads.heads.queries import QueryHead, box_layers, class_layer
 from detheads.heads.registry import register
 from detheads.losses import sigmoid_focal_loss
@@ -37,22 +45,16 @@ from detheads.targets.atss import assign_atss
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(TowerConfig):
     """Options of ``sparse_query``.
 
     Attributes:
-        width: channels of levels and queries.
-        tower_blocks: 3x3 convolutions on the stride-s map.
         queries: places asked in an image, all of them where there are fewer.
         layers: rounds of attention among them.
-        dropout: share of the backbone's channels dropped in each training step.
     """
 
-    width: int = 128
-    tower_blocks: int = 2
     queries: int = 100
     layers: int = 2
-    dropout: float = 0.0
 
 
 @register(Config)
