@@ -11,8 +11,15 @@ from rich.console import Console
 from detheads.cli.cache import parse_blocks
 from detheads.cli.options import (
     BackboneOption,
+    BatchOption,
+    DecayOption,
+    EpochsOption,
+    EveryOption,
     HeadFiles,
+    PrecisionOption,
     RandomWeightsOption,
+    RateOption,
+    SeedOption,
     SizeOption,
     WeightsOption,
     parse_size,
@@ -36,13 +43,6 @@ OptionsOption = Annotated[
     list[str] | None,
     typer.Option("-O", "--option", help="width=64 for every head that has it, fcos.width=64 for one; repeatable."),
 ]
-EpochsOption = Annotated[int, typer.Option(min=1, help="Passes over the cache, the same for every head.")]
-BatchOption = Annotated[int, typer.Option(min=1, help="Images a step.")]
-RateOption = Annotated[float, typer.Option(help="Peak learning rate.")]
-DecayOption = Annotated[float, typer.Option(help="Weight decay of AdamW.")]
-EveryOption = Annotated[int, typer.Option(min=1, help="Epochs between evaluations.")]
-PrecisionOption = Annotated[Precision, typer.Option(help="auto: mixed precision on a GPU, fp32 on a CPU.")]
-SeedOption = Annotated[int, typer.Option(help="Seed of weights, order and flips.")]
 JobsOption = Annotated[int, typer.Option(min=1, help="Heads that train at a time, each in a process of its own.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads of each head; its share of the cores.")]
 RayOption = Annotated[

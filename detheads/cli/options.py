@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from detheads.errors import UserError
+from detheads.training.config import Precision
 
 BackboneOption = Annotated[str, typer.Option(help="A name of 'detheads cache backbones', or timm:NAME.")]
 SizeOption = Annotated[
@@ -38,6 +39,14 @@ HeadFiles = Annotated[
         help="Python file with a head of your own (it is executed); repeatable.",
     ),
 ]
+
+EpochsOption = Annotated[int, typer.Option(help="Passes over the cache.")]
+BatchOption = Annotated[int, typer.Option(help="Images a step.")]
+RateOption = Annotated[float, typer.Option(help="Peak learning rate.")]
+DecayOption = Annotated[float, typer.Option(help="Weight decay of AdamW.")]
+EveryOption = Annotated[int, typer.Option(help="Epochs between evaluations.")]
+PrecisionOption = Annotated[Precision, typer.Option(help="auto: mixed precision on a GPU, fp32 on a CPU.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of weights, order and flips.")]
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

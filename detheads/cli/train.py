@@ -7,10 +7,18 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from detheads.cli.options import HeadFiles
+from detheads.cli.options import (
+    BatchOption,
+    DecayOption,
+    EpochsOption,
+    EveryOption,
+    HeadFiles,
+    PrecisionOption,
+    RateOption,
+    SeedOption,
+)
 from detheads.cli.output import JsonFlag, emit, progress, remark, table
 from detheads.errors import UserError
-from detheads.training.config import Precision
 
 STATISTICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
@@ -29,14 +37,14 @@ def train(
     text: Annotated[
         Path | None, typer.Option(help="Class embeddings (.npy or .npz) for heads that compare with text.")
     ] = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the cache.")] = 12,
-    batch: Annotated[int, typer.Option(help="Images a step.")] = 8,
-    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
-    weight_decay: Annotated[float, typer.Option(help="Weight decay of AdamW.")] = 0.01,
+    epochs: EpochsOption = 12,
+    batch: BatchOption = 8,
+    lr: RateOption = 1e-3,
+    weight_decay: DecayOption = 0.01,
     ema_decay: Annotated[float, typer.Option(help="Decay of the averaged weights.")] = 0.9998,
-    eval_every: Annotated[int, typer.Option(help="Epochs between evaluations.")] = 1,
-    precision: Annotated[Precision, typer.Option(help="auto: mixed precision on a GPU, fp32 on a CPU.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Seed of weights, order and flips.")] = 0,
+    eval_every: EveryOption = 1,
+    precision: PrecisionOption = "auto",
+    seed: SeedOption = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...; a GPU where there is one when empty.")] = "",
     as_json: JsonFlag = False,
