@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from detheads import atomic
 from detheads.analytical.closed_form import Config
 from detheads.analytical.fit import FIT_NAME, FitResult, describe, fit, require_same_fit
 from detheads.analytical.plan import Progress, make_plan
@@ -13,7 +12,8 @@ from detheads.analytical.presets import PRESETS
 from detheads.analytical.solve import Strengths
 from detheads.analytical.statistics import collect
 from detheads.cache.reader import FeatureCache
-from detheads.errors import UserError
+from detheads.foundation import atomic
+from detheads.foundation.errors import UserError
 
 _REFERENCE, _REFINED = PRESETS["reference"], PRESETS["refined"]
 _CONTEXT = replace(_REFINED, rounds=0, voting=0.0)

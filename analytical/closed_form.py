@@ -24,13 +24,15 @@ from torch import Tensor, nn
 
 from detheads.analytical.anchors import ANCHORS, decode, sides_of
 from detheads.analytical.regions import geometry_features, region_features
-from detheads.cofiber import decompose, low_passes
-from detheads.detections import highest
-from detheads.errors import UserError
-from detheads.heads.blocks import join_main, join_stride, joined_channels
-from detheads.heads.contract import FeatureSpec, Head, HeadOutput, Targets
-from detheads.heads.dense import grid_points
-from detheads.heads.registry import register
+from detheads.backbones.features import FeatureSpec
+from detheads.foundation.errors import UserError
+from detheads.headkit.blocks import join_main, join_stride, joined_channels
+from detheads.headkit.contract import Head, HeadOutput
+from detheads.headkit.dense import grid_points
+from detheads.headkit.registry import register
+from detheads.ops.cofiber import decompose, low_passes
+from detheads.ops.suppression import highest
+from detheads.targets.objects import Targets
 
 PLACE = 2
 """Inputs that ridge regressions get besides features: the cell's centre, x and y."""

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from detheads import __version__, atomic
+from detheads import __version__
 from detheads.analytical.closed_form import Config
 from detheads.analytical.estimators import save_estimators
 from detheads.analytical.plan import Plan, Progress, make_plan
@@ -16,9 +16,10 @@ from detheads.analytical.rounds import solve_round
 from detheads.analytical.solve import Strengths, solve_first_stage
 from detheads.analytical.statistics import Statistics, collect, load_statistics
 from detheads.cache.reader import FeatureCache
-from detheads.errors import UserError
 from detheads.evaluation.predict import evaluate_cache
-from detheads.heads.cost import parameters_of
+from detheads.foundation import atomic
+from detheads.foundation.errors import UserError
+from detheads.headkit.cost import parameters_of
 from detheads.training.checkpoint import checkpoint_path, matching_cache, save_checkpoint
 
 STATISTICS_NAME = "statistics.safetensors"

@@ -15,9 +15,9 @@ from detheads.analytical.anchors import fit_anchors
 from detheads.analytical.closed_form import ClosedForm, Config
 from detheads.analytical.moments import ClassMoments
 from detheads.cache.reader import FeatureCache
-from detheads.errors import UserError
-from detheads.heads import registry
-from detheads.heads.blocks import join_main
+from detheads.foundation.errors import UserError
+from detheads.headkit import registry
+from detheads.headkit.blocks import join_main
 from detheads.training.checkpoint import Checkpoint
 
 SURVEY_IMAGES = 128

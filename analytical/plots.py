@@ -6,9 +6,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from detheads import atomic
 from detheads.analytical.anchors import ANCHORS
 from detheads.analytical.diagnosis import Coverage, PrecisionRecall, RidgeCurve, Separation
+from detheads.foundation import atomic
 
 CLASS_PANELS = 9
 """Classes that get a histogram at most: those with most object cells. The numbers of all are in the JSON."""

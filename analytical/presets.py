@@ -1,7 +1,7 @@
 """Named configurations of the closed-form detector."""
 
 from detheads.analytical.closed_form import Config
-from detheads.errors import UserError
+from detheads.foundation.errors import UserError
 
 PRESETS = {
     "reference": Config(),

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from detheads import __version__, atomic
+from detheads import __version__
 from detheads.analytical.anchors import ANCHORS
 from detheads.analytical.closed_form import ClosedForm
 from detheads.analytical.diagnosis import (
@@ -27,10 +27,11 @@ from detheads.analytical.plots import CLASS_PANELS, draw_coverage, draw_curves, 
 from detheads.analytical.solve import Solution
 from detheads.analytical.statistics import load_statistics
 from detheads.cache.reader import FeatureCache
-from detheads.errors import UserError
 from detheads.evaluation.coco import NAMES, evaluate
 from detheads.evaluation.predict import evaluate_cache, predict_cache
-from detheads.heads.cost import parameters_of
+from detheads.foundation import atomic
+from detheads.foundation.errors import UserError
+from detheads.headkit.cost import parameters_of
 from detheads.training.checkpoint import build_head, load_checkpoint, matching_cache
 
 REPORT_JSON, REPORT_MARKDOWN = "report.json", "report.md"

@@ -23,9 +23,9 @@ from detheads.analytical.sealed import read_sealed, write_sealed
 from detheads.analytical.solve import Solution, put_ridge
 from detheads.analytical.statistics import SAVE_SECONDS
 from detheads.cache.reader import FeatureCache
-from detheads.errors import UserError
-from detheads.heads.blocks import join_main
-from detheads.heads.contract import Targets
+from detheads.foundation.errors import UserError
+from detheads.headkit.blocks import join_main
+from detheads.targets.objects import Targets
 
 MATCHED = 0.4
 """From this IoU on a box is taken for an object's, and tells how boxes should move towards it."""

@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor
 
-from detheads.atomic import write_bytes
-from detheads.errors import UserError
+from detheads.foundation.atomic import write_bytes
+from detheads.foundation.errors import UserError
 
 
 def write_sealed(path: Path, kind: str, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:

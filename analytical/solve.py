@@ -17,7 +17,7 @@ from detheads.analytical.closed_form import ClosedForm, Discriminant, Mixture
 from detheads.analytical.estimators import Estimator, RidgePoint, lda_from_moments, ridge_from_moments, ridge_path
 from detheads.analytical.moments import ClassMoments, RidgeMoments
 from detheads.analytical.statistics import Statistics
-from detheads.errors import UserError
+from detheads.foundation.errors import UserError
 
 Result = TypeVar("Result")
 P = ParamSpec("P")

@@ -21,8 +21,8 @@ from detheads.analytical.moments import ClassMoments, RidgeMoments
 from detheads.analytical.plan import BATCH, Plan, Progress
 from detheads.analytical.sealed import read_sealed, write_sealed
 from detheads.cache.reader import FeatureCache
-from detheads.errors import UserError
-from detheads.heads.contract import Targets
+from detheads.foundation.errors import UserError
+from detheads.targets.objects import Targets
 from detheads.training.checkpoint import describe, from_description
 
 SAVE_SECONDS = 60.0

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from detheads.bundle import BundleManifest
 from detheads.deploy.session import CPU, BundleSession
-from detheads.geometry import letterbox_image
+from detheads.foundation.bundle import BundleManifest
+from detheads.foundation.geometry import letterbox_image
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detheads import atomic
 from detheads.data import read_dataset
-from detheads.data.image_files import list_images
-from detheads.errors import UserError
+from detheads.foundation import atomic
+from detheads.foundation.errors import UserError
+from detheads.foundation.images import list_images
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from typing import Any
 
 from PIL import Image
 
-from detheads import atomic
-from detheads.data.folders import new_folder
 from detheads.deploy.detector import Detections, Detector
 from detheads.deploy.inputs import InputImage
-from detheads.drawing import draw_boxes
-from detheads.errors import UserError
-from detheads.evaluation.results import to_coco_results
-from detheads.geometry import load_image
+from detheads.foundation import atomic
+from detheads.foundation.claims import new_folder
+from detheads.foundation.coco_results import to_coco_results
+from detheads.foundation.drawing import draw_boxes
+from detheads.foundation.errors import UserError
+from detheads.foundation.images import load_image
 
 RESULTS_NAME = "detections.json"
 IMAGES_NAME = "images.json"

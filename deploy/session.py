@@ -6,8 +6,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from detheads.bundle import BundleManifest, onnx_file, read_manifest
-from detheads.errors import UserError
+from detheads.foundation.bundle import BundleManifest, onnx_file, read_manifest
+from detheads.foundation.errors import UserError
 
 CPU = "CPUExecutionProvider"
 

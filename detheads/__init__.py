@@ -2,7 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from detheads.errors import UserError
+from detheads.foundation.errors import UserError
 
 try:
     __version__ = version("detheads")

@@ -7,18 +7,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from detheads import atomic
 from detheads.backbones.backbone import load_backbone
 from detheads.cache.builder import build_cache
 from detheads.cache.reader import FeatureCache
 from detheads.data import Dataset, list_splits, read_dataset
 from detheads.data.scenes import generate
 from detheads.deploy.detector import Detector
-from detheads.devices import pick_device
-from detheads.drawing import draw_boxes
-from detheads.errors import UserError
 from detheads.export.pipeline import Proof, export_run
-from detheads.geometry import load_image
+from detheads.foundation import atomic
+from detheads.foundation.drawing import draw_boxes
+from detheads.foundation.errors import UserError
+from detheads.foundation.images import load_image
+from detheads.ops.devices import pick_device
 from detheads.training.config import TrainConfig
 from detheads.training.trainer import Trainer
 

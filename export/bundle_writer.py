@@ -9,8 +9,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-from detheads import __version__, atomic
-from detheads.bundle import (
+from detheads import __version__
+from detheads.export.graph import DetectorGraph
+from detheads.export.onnx_export import export_onnx
+from detheads.export.report import VerificationReport
+from detheads.export.source import Trained
+from detheads.export.tensorrt_engine import BatchProfile, Library, build_engine, find_library
+from detheads.foundation import atomic
+from detheads.foundation.bundle import (
     MANIFEST_NAME,
     BackboneEntry,
     BundleManifest,
@@ -24,12 +30,7 @@ from detheads.bundle import (
     onnx_file,
     write_manifest,
 )
-from detheads.errors import UserError
-from detheads.export.graph import DetectorGraph
-from detheads.export.onnx_export import export_onnx
-from detheads.export.report import VerificationReport
-from detheads.export.source import Trained
-from detheads.export.tensorrt_engine import BatchProfile, Library, build_engine, find_library
+from detheads.foundation.errors import UserError
 
 SUFFIX = ".detheads"
 ONNX_NAME = "model.onnx"

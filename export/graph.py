@@ -4,10 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from detheads.backbones.backbone import Backbone
-from detheads.bundle import Thresholds
-from detheads.detections import detection_scores, select_detections
-from detheads.errors import UserError
-from detheads.heads.contract import FeatureSpec, Head
+from detheads.backbones.features import FeatureSpec
+from detheads.foundation.bundle import Thresholds
+from detheads.foundation.errors import UserError
+from detheads.headkit.contract import Head
+from detheads.ops.scores import detection_scores
+from detheads.ops.suppression import select_detections
 
 INPUT_NAME = "images"
 OUTPUT_NAMES = ("boxes", "scores", "labels")

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from detheads.backbones.backbone import Backbone
-from detheads.bundle import Thresholds
-from detheads.detections import detection_scores
-from detheads.evaluation.nms import hard_nms
-from detheads.geometry import letterbox_image
-from detheads.heads.contract import FeatureSpec, Head
+from detheads.backbones.features import FeatureSpec
+from detheads.foundation.bundle import Thresholds
+from detheads.foundation.geometry import letterbox_image
+from detheads.headkit.contract import Head
+from detheads.ops.nms import hard_nms
+from detheads.ops.scores import detection_scores
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from detheads import __version__
-from detheads.atomic import replacing
-from detheads.bundle import ParityEntry
-from detheads.errors import UserError
 from detheads.export.graph import DENSE_NAMES, INPUT_NAME, OUTPUT_NAMES, DetectorGraph, GraphWithDense
 from detheads.export.matching import TensorDifference
+from detheads.foundation.atomic import replacing
+from detheads.foundation.bundle import ParityEntry
+from detheads.foundation.errors import UserError
 
 OPSET = 20
 """Newer opsets turn attention into a node that TensorRT reads only from 10.14."""

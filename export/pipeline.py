@@ -6,12 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detheads import atomic
-from detheads.bundle import BundleManifest, Thresholds, engine_file, onnx_file, read_manifest
 from detheads.data import list_splits, read_dataset
 from detheads.data.dataset import Dataset
-from detheads.devices import pick_device
-from detheads.errors import UserError
 from detheads.evaluation.predict import default_thresholds
 from detheads.export.bundle_writer import add_engine, require_target, staged, store_proof, write_graph, write_report
 from detheads.export.live import LiveDetector
@@ -19,6 +15,10 @@ from detheads.export.report import VerificationReport
 from detheads.export.source import Trained, Which, load_trained
 from detheads.export.tensorrt_engine import BatchProfile, find_library
 from detheads.export.verify import MAX_MAP_DROP, MIN_MATCHED, compare
+from detheads.foundation import atomic
+from detheads.foundation.bundle import BundleManifest, Thresholds, engine_file, onnx_file, read_manifest
+from detheads.foundation.errors import UserError
+from detheads.ops.devices import pick_device
 
 Progress = Callable[[str, int, int], None]
 """Called with a step's name, what is done and what there is to do (0: not known)."""

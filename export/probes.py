@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from PIL import Image
 
 from detheads.data.dataset import ImageRecord
-from detheads.geometry import load_image
+from detheads.foundation.images import load_image
 
 STRIP = 8
 """Aspect ratio of the strips."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from detheads import __version__
-from detheads.bundle import ArtefactProof, EngineEntry, Verification
 from detheads.evaluation.coco import NAMES, Statistics
 from detheads.export.matching import BEST_BOXES, Comparison, TensorDifference
+from detheads.foundation.bundle import ArtefactProof, EngineEntry, Verification
 
 NOT_EXECUTED = "the runtime executes model.onnx; this engine needs an NVIDIA GPU and was built, not executed"
 

@@ -8,8 +8,8 @@ from typing import Literal
 
 from detheads.backbones.backbone import Backbone, load_backbone
 from detheads.data.dataset import Dataset
-from detheads.errors import UserError
-from detheads.heads.contract import Head
+from detheads.foundation.errors import UserError
+from detheads.headkit.contract import Head
 from detheads.training.checkpoint import Checkpoint, build_head, load_checkpoint
 
 Which = Literal["best", "last"]

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from detheads.atomic import write_bytes
-from detheads.errors import UserError
 from detheads.export.graph import INPUT_NAME
+from detheads.foundation.atomic import write_bytes
+from detheads.foundation.errors import UserError
 
 AMPERE = 80
 """Oldest GPU architecture built for by default (compute capability 8.0)."""

@@ -14,13 +14,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from detheads.bundle import BundleManifest, onnx_file
 from detheads.data.dataset import Category, Dataset, ImageRecord
 from detheads.deploy import Detections, Detector
 from detheads.deploy.session import open_graph
-from detheads.errors import UserError
 from detheads.evaluation.coco import Statistics, evaluate
-from detheads.evaluation.results import to_coco_results
 from detheads.export.graph import DENSE_NAMES, INPUT_NAME
 from detheads.export.live import LiveDetector, LiveResult
 from detheads.export.matching import Comparison, TensorDifference
@@ -28,7 +25,11 @@ from detheads.export.onnx_export import with_dense_outputs
 from detheads.export.probes import evenly_spaced, odd_pictures
 from detheads.export.report import ArtefactResult, VerificationReport
 from detheads.export.source import dataset_sha256
-from detheads.geometry import letterbox_image, load_image
+from detheads.foundation.bundle import BundleManifest, onnx_file
+from detheads.foundation.coco_results import to_coco_results
+from detheads.foundation.errors import UserError
+from detheads.foundation.geometry import letterbox_image
+from detheads.foundation.images import load_image
 
 Progress = Callable[[int, int], None]
 

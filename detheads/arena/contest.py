@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from detheads import atomic
 from detheads.arena.records import Row, detections_path, run_folder
+from detheads.backbones.text import load_class_embeddings
 from detheads.cache.reader import FeatureCache
-from detheads.errors import UserError
 from detheads.evaluation.predict import predict_cache
-from detheads.heads import registry
-from detheads.heads.cost import measure
-from detheads.heads.head_file import load_head_file
-from detheads.text import load_class_embeddings
+from detheads.foundation import atomic
+from detheads.foundation.errors import UserError
+from detheads.headkit import registry
+from detheads.headkit.cost import measure
+from detheads.headkit.head_file import load_head_file
 from detheads.training.checkpoint import build_head, load_checkpoint
 from detheads.training.config import TrainConfig
 from detheads.training.trainer import Status, Trainer

@@ -11,18 +11,18 @@ from statistics import fmean
 
 from scipy.stats import rankdata
 
-from detheads import atomic
 from detheads.arena.records import Row
 from detheads.arena.run import Contestants, Watch, Where, run_arena
 from detheads.arena.zero_shot import with_other_classes
 from detheads.backbones.backbone import Backbone
+from detheads.backbones.text import load_class_embeddings
 from detheads.cache.builder import build_cache
 from detheads.cache.reader import FeatureCache
 from detheads.data import read_dataset
 from detheads.data.layout import find_splits
-from detheads.errors import UserError
 from detheads.evaluation.predict import evaluate_cache
-from detheads.text import load_class_embeddings
+from detheads.foundation import atomic
+from detheads.foundation.errors import UserError
 from detheads.training.checkpoint import load_checkpoint
 from detheads.training.config import TrainConfig
 

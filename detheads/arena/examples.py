@@ -13,10 +13,10 @@ from detheads.arena.leaderboard import Entry
 from detheads.arena.records import Setting, detections_path
 from detheads.cache.reader import FeatureCache
 from detheads.data import Dataset, read_dataset
-from detheads.drawing import draw_boxes
-from detheads.errors import UserError
-from detheads.evaluation.results import read_results
-from detheads.geometry import load_image
+from detheads.foundation.coco_results import read_results
+from detheads.foundation.drawing import draw_boxes
+from detheads.foundation.errors import UserError
+from detheads.foundation.images import load_image
 
 SCORE = 0.3
 """Only detections above this score are drawn."""

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detheads import atomic
 from detheads.arena.leaderboard import Entry
 from detheads.arena.records import run_folder
+from detheads.foundation import atomic
 from detheads.training.log import read_log
 
 if TYPE_CHECKING:

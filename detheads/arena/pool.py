@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from detheads import atomic
 from detheads.arena.contest import Job, describe, failed
 from detheads.arena.records import Row, log_path, read_row, write_row
 from detheads.arena.worker import DISK_FULL
-from detheads.errors import UserError
+from detheads.foundation import atomic
+from detheads.foundation.errors import UserError
 
 CONNECT_SECONDS = 10.0
 

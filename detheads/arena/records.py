@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from detheads import atomic
-from detheads.errors import UserError
+from detheads.foundation import atomic
+from detheads.foundation.errors import UserError
 
 SETTING_NAME = "arena.json"
 

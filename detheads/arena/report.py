@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from detheads import atomic
 from detheads.arena.examples import Example, draw_examples
 from detheads.arena.leaderboard import csv_text, leaderboard, markdown
 from detheads.arena.page import render_page
 from detheads.arena.plots import curves_figure, pareto_figure, save_figure
 from detheads.arena.records import read_rows, read_setting
-from detheads.errors import UserError
+from detheads.foundation import atomic
+from detheads.foundation.errors import UserError
 
 PICTURES_NAME = "pictures"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from detheads import __version__, atomic
+from detheads import __version__
 from detheads.arena.contest import Job
 from detheads.arena.pool import OnRow, OnStep, run_local, run_ray
 from detheads.arena.records import (
@@ -24,10 +24,11 @@ from detheads.arena.records import (
     write_row,
 )
 from detheads.cache.reader import FeatureCache
-from detheads.devices import available_cores
-from detheads.errors import UserError
-from detheads.heads import registry
-from detheads.heads.head_file import load_head_file
+from detheads.foundation import atomic, claims
+from detheads.foundation.errors import UserError
+from detheads.headkit import registry
+from detheads.headkit.head_file import load_head_file
+from detheads.ops.devices import available_cores
 from detheads.training.checkpoint import build_head, load_checkpoint
 from detheads.training.config import TrainConfig
 from detheads.training.trainer import require_same_features
@@ -139,7 +140,7 @@ def run_arena(
     caches = FeatureCache(train), FeatureCache(val)
     require_same_features(*caches)
     setting = _setting(*caches, config, text)
-    with atomic.only_process(folder, "running the arena"):
+    with claims.only_process(folder, "running the arena"):
         _claim(folder, setting)
         jobs = []
         for name, options in contestants.options.items():
@@ -231,7 +232,7 @@ def _forget_run(folder: Path, head: str) -> None:
 
 
 def _with_latency(folder: Path, row: Row) -> Row:
-    from detheads.export.latency import head_milliseconds
+    from detheads.bench.latency import head_milliseconds
 
     checkpoint = load_checkpoint(run_folder(folder, row.head))
     try:

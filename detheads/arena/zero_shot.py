@@ -2,9 +2,10 @@
 
 from torch import Tensor
 
-from detheads.errors import UserError
-from detheads.heads import registry
-from detheads.heads.contract import FeatureSpec, Head
+from detheads.backbones.features import FeatureSpec
+from detheads.foundation.errors import UserError
+from detheads.headkit import registry
+from detheads.headkit.contract import Head
 from detheads.training.checkpoint import Checkpoint
 
 

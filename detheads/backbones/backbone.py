@@ -8,11 +8,11 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from detheads import atomic
+from detheads.backbones.features import FeatureLayer, FeatureSpec
 from detheads.backbones.spec import BackboneSpec, spec_of
 from detheads.backbones.weights import find_weights, load_strictly, read_state
-from detheads.errors import UserError
-from detheads.heads.contract import FeatureLayer, FeatureSpec
+from detheads.foundation import atomic
+from detheads.foundation.errors import UserError
 
 RANDOM_SEED = 0
 """Random weights are seeded, so that a cache and a later export of the same backbone agree."""

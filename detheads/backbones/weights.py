@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from detheads import atomic
 from detheads.backbones.spec import BackboneSpec
-from detheads.errors import UserError
+from detheads.foundation import atomic
+from detheads.foundation.errors import UserError
 
 
 def find_weights(spec: BackboneSpec, weights: Path | None) -> Path:

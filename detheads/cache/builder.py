@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from safetensors.torch import save as serialise
 from torch import Tensor
 
-from detheads import __version__, atomic
+from detheads import __version__
 from detheads.backbones.backbone import Backbone
 from detheads.cache.images import batches
 from detheads.cache.manifest import (
@@ -31,8 +31,9 @@ from detheads.cache.manifest import (
 from detheads.cache.plan import only_builder, prepare, require_space
 from detheads.cache.storage import FLIPPED_SUFFIX, encode
 from detheads.data.dataset import Dataset, ImageRecord
-from detheads.errors import UserError
-from detheads.geometry import Letterbox
+from detheads.foundation import atomic
+from detheads.foundation.errors import UserError
+from detheads.foundation.geometry import Letterbox
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detheads.data.dataset import ImageRecord
-from detheads.errors import UserError
-from detheads.geometry import letterbox_image, load_image
+from detheads.foundation.errors import UserError
+from detheads.foundation.geometry import letterbox_image
+from detheads.foundation.images import load_image
 
 
 def load_input(record: ImageRecord, height: int, width: int) -> NDArray[np.uint8]:

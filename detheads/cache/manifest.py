@@ -5,9 +5,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from detheads import atomic
-from detheads.errors import UserError
-from detheads.geometry import PAD_VALUE, Letterbox
+from detheads.foundation import atomic
+from detheads.foundation.errors import UserError
+from detheads.foundation.geometry import PAD_VALUE, Letterbox
 
 MANIFEST_NAME = "manifest.json"
 ANNOTATIONS_NAME = "annotations.json"

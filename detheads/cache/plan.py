@@ -7,10 +7,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from detheads import atomic
 from detheads.cache.manifest import ANNOTATIONS_NAME, Settings
 from detheads.data.dataset import Dataset
-from detheads.errors import UserError
+from detheads.foundation import atomic, claims
+from detheads.foundation.errors import UserError
 
 PLAN_NAME = "build.json"
 SHARD_BYTES = 64 * 2**20
@@ -29,7 +29,7 @@ class BuildPlan(BaseModel):
 @contextmanager
 def only_builder(folder: Path) -> Iterator[None]:
     """Hold the folder's lock and clear the half files of a killed build."""
-    with atomic.only_process(folder, "building the cache") as locked:
+    with claims.only_process(folder, "building the cache") as locked:
         if locked:
             for stem in ("shard-*", "build", "annotations", "manifest"):
                 for partial in folder.glob(f".{stem}.*.partial.*"):

@@ -9,15 +9,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from detheads import atomic
+from detheads.backbones.features import FeatureLayer, FeatureSpec
 from detheads.cache.manifest import ANNOTATIONS_NAME, MANIFEST_NAME, read_manifest
 from detheads.cache.shard import ShardReader
 from detheads.cache.storage import FLIPPED_SUFFIX, SCALE_SUFFIX, decode
 from detheads.data.coco import read_coco_json
 from detheads.data.dataset import Category, Dataset
-from detheads.errors import UserError
-from detheads.geometry import Letterbox, flip_boxes
-from detheads.heads.contract import FeatureLayer, FeatureSpec, Targets
+from detheads.foundation import atomic
+from detheads.foundation.errors import UserError
+from detheads.foundation.geometry import Letterbox, flip_boxes
+from detheads.targets.objects import Targets
 
 
 class FeatureCache:

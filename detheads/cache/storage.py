@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from detheads.cache.manifest import StorageType
-from detheads.errors import UserError
+from detheads.foundation.errors import UserError
 
 TORCH_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8}
 

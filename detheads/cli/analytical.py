@@ -8,7 +8,7 @@ from rich.console import Console
 
 from detheads.cli.output import JsonFlag, emit, remark, steps, table
 from detheads.cli.train import STATISTICS, HeadOptions, parse_options
-from detheads.errors import UserError
+from detheads.foundation.errors import UserError
 
 if TYPE_CHECKING:
     from detheads.analytical.closed_form import Config
@@ -173,10 +173,10 @@ def ablate(
     as_json: JsonFlag = False,
 ) -> None:
     """What each part is worth: the source's detector, its negative results, and what a closed form adds."""
-    from detheads import atomic
     from detheads.analytical.ablation import ROWS
     from detheads.analytical.ablation import ablate as run_ablation
     from detheads.analytical.solve import Strengths
+    from detheads.foundation import atomic
 
     train, evaluated = _open(classes, threads, cache, val)
     assert evaluated is not None
@@ -202,7 +202,7 @@ def _config(preset: str, options: list[str] | None) -> "Config":
     from dataclasses import asdict
 
     from detheads.analytical.presets import preset as named
-    from detheads.heads import registry
+    from detheads.headkit import registry
 
     config: Config = registry.make_config(
         registry.entry("closed_form"), asdict(named(preset)) | parse_options(options or [])

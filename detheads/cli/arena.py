@@ -26,7 +26,7 @@ from detheads.cli.options import (
 )
 from detheads.cli.output import JsonFlag, emit, progress, remark, table
 from detheads.cli.train import parse_options
-from detheads.errors import UserError
+from detheads.foundation.errors import UserError
 from detheads.training.config import Precision
 
 if TYPE_CHECKING:
@@ -152,9 +152,9 @@ def domains(
     """The same heads on every dataset below a folder: each is cached once, trained on (or zero-shot), and ranked."""
     from detheads.arena.domains import DOMAINS_NAME, Skipped, find_domains, markdown, run_domains, run_zero_shot
     from detheads.arena.run import choose
-    from detheads.atomic import read_json
     from detheads.backbones.backbone import load_backbone
-    from detheads.devices import pick_device
+    from detheads.foundation.atomic import read_json
+    from detheads.ops.devices import pick_device
 
     found = find_domains(root)
     contestants = choose(heads, list(parse_options(option or []).items()), head_file or ())
@@ -209,7 +209,7 @@ def _budget(
 
 def _where(jobs: int, threads: int | None, ray: str | None, device: str) -> "Where":
     from detheads.arena.run import Where
-    from detheads.devices import pick_device
+    from detheads.ops.devices import pick_device
 
     return Where(processes=jobs, threads=threads, ray=ray, device=str(pick_device(device)))
 

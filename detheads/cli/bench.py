@@ -27,9 +27,9 @@ def cache(
 ) -> None:
     """Images a second of caching over images a second of the bare backbone forward."""
     from detheads.backbones.backbone import load_backbone
-    from detheads.bench import bench_cache
+    from detheads.bench.core import bench_cache
     from detheads.data import read_dataset
-    from detheads.devices import pick_device
+    from detheads.ops.devices import pick_device
 
     data = read_dataset(dataset, split)
     data = replace(data, images=data.images[:images], objects=data.objects[:images])
@@ -59,7 +59,7 @@ def train(
     as_json: JsonFlag = False,
 ) -> None:
     """Time of a training step from the cache over that of a step on features in memory."""
-    from detheads.bench import bench_train
+    from detheads.bench.core import bench_train
     from detheads.cache.reader import FeatureCache
 
     result = bench_train(FeatureCache(cache), head, parse_options(option or []), batch, steps)
@@ -89,7 +89,7 @@ def analytical(
     as_json: JsonFlag = False,
 ) -> None:
     """Rows a second of the closed form's pass over those of the bare matrix product; its fit against scikit-learn's."""
-    from detheads.analytical.bench import AnalyticalBench, bench_analytical
+    from detheads.bench.closed_form import AnalyticalBench, bench_analytical
 
     sizes = memory_rows or ([200_000, 5_000_000] if memory else [])
 

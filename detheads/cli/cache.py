@@ -10,7 +10,7 @@ from detheads.backbones.spec import SPECS
 from detheads.cache.manifest import StorageType
 from detheads.cli.options import BackboneOption, RandomWeightsOption, SizeOption, WeightsOption, parse_size
 from detheads.cli.output import JsonFlag, emit, progress, remark, table
-from detheads.errors import UserError
+from detheads.foundation.errors import UserError
 
 app = typer.Typer(help="Build, inspect and check feature caches; list backbones.", no_args_is_help=True)
 
@@ -40,7 +40,7 @@ def build(
     from detheads.backbones.backbone import load_backbone
     from detheads.cache.builder import build_cache, settings_for
     from detheads.data import read_dataset
-    from detheads.devices import pick_device
+    from detheads.ops.devices import pick_device
 
     data = read_dataset(dataset, split)
     if limit is not None:

@@ -159,9 +159,9 @@ def draw(
     as_json: JsonFlag = False,
 ) -> None:
     """Draw the annotated boxes onto pictures."""
-    from detheads.atomic import replacing
-    from detheads.drawing import draw_boxes
-    from detheads.geometry import load_image
+    from detheads.foundation.atomic import replacing
+    from detheads.foundation.drawing import draw_boxes
+    from detheads.foundation.images import load_image
 
     data = _read(dataset, split)
     total = min(count, len(data.images))

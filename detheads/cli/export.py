@@ -8,7 +8,7 @@ from rich.console import Console
 
 from detheads.cli.options import HeadFiles, WeightsOption
 from detheads.cli.output import JsonFlag, emit, remark, steps
-from detheads.errors import UserError
+from detheads.foundation.errors import UserError
 
 if TYPE_CHECKING:
     from detheads.export.report import VerificationReport

@@ -11,7 +11,7 @@ from detheads.backbones.spec import BackboneSpec, spec_of
 from detheads.cli.options import BackboneOption, HeadFiles, SizeOption, parse_size
 from detheads.cli.output import JsonFlag, emit, remark, table
 from detheads.cli.train import HeadOptions, parse_options
-from detheads.errors import UserError
+from detheads.foundation.errors import UserError
 
 app = typer.Typer(help="List detection heads with parameters and FLOPs.", no_args_is_help=True)
 
@@ -27,8 +27,8 @@ def list_heads(
     as_json: JsonFlag = False,
 ) -> None:
     """All heads with parameters and FLOPs for a backbone's features (by default 768 channels, 768 px, 80 classes)."""
-    from detheads.heads import registry
-    from detheads.heads.cost import measure
+    from detheads.headkit import registry
+    from detheads.headkit.cost import measure
 
     features = _features(backbone, size)
     rows: list[dict[str, Any]] = []
@@ -74,8 +74,8 @@ def show(
     """One head: its idea, its options, its parts with their parameters."""
     import sys
 
-    from detheads.heads import registry
-    from detheads.heads.cost import measure, parameters_of
+    from detheads.headkit import registry
+    from detheads.headkit.cost import measure, parameters_of
 
     entry = registry.entry(name)
     spec = _with_blocks(_features(backbone, size), entry.head.blocks)
@@ -110,7 +110,7 @@ def show(
 
 def _with_blocks(features: Any, blocks: Sequence[int]) -> Any:
     """A plain transformer's features with intermediate blocks besides; a hierarchical network's as they are."""
-    from detheads.heads.contract import FeatureLayer
+    from detheads.backbones.features import FeatureLayer
 
     if len(features.main) > 1:
         return features
@@ -121,7 +121,7 @@ def _with_blocks(features: Any, blocks: Sequence[int]) -> Any:
 
 def _features(backbone: str, size: str | None) -> Any:
     """The feature spec of a known backbone without building it."""
-    from detheads.heads.contract import FeatureLayer, FeatureSpec
+    from detheads.backbones.features import FeatureLayer, FeatureSpec
 
     spec: BackboneSpec | None = spec_of(backbone)
     if spec is None:

@@ -8,7 +8,7 @@ import typer
 
 from detheads import __version__
 from detheads.cli import analytical, arena, bench, cache, data, demo, deploy, doctor, export, heads, text, train
-from detheads.errors import UserError
+from detheads.foundation.errors import UserError
 
 app = typer.Typer(
     name="detheads",

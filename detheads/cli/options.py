@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from detheads.errors import UserError
+from detheads.foundation.errors import UserError
 from detheads.training.config import Precision
 
 BackboneOption = Annotated[str, typer.Option(help="A name of 'detheads cache backbones', or timm:NAME.")]
@@ -24,7 +24,7 @@ RandomWeightsOption = Annotated[
 def _load_head_files(paths: list[Path] | None) -> list[Path] | None:
     """Make the heads in these files known before the command looks for any."""
     if paths:
-        from detheads.heads.head_file import load_head_file
+        from detheads.headkit.head_file import load_head_file
 
         for path in paths:
             load_head_file(path)

@@ -24,8 +24,8 @@ def embed(
     as_json: JsonFlag = False,
 ) -> None:
     """Average eight prompts a class with a CLIP text encoder; the file goes into 'detheads train --text'."""
-    from detheads.errors import UserError
-    from detheads.text import compute_class_embeddings, save_class_embeddings
+    from detheads.backbones.text import compute_class_embeddings, save_class_embeddings
+    from detheads.foundation.errors import UserError
 
     if output.suffix != ".npz":
         raise UserError(f"{output} must end in .npz.")

@@ -18,7 +18,7 @@ from detheads.cli.options import (
     SeedOption,
 )
 from detheads.cli.output import JsonFlag, emit, progress, remark, table
-from detheads.errors import UserError
+from detheads.foundation.errors import UserError
 
 STATISTICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
@@ -52,9 +52,9 @@ def train(
     """Train a head on cached features. Run again to resume an interrupted run exactly."""
     import torch
 
+    from detheads.backbones.text import load_class_embeddings
     from detheads.cache.reader import FeatureCache
-    from detheads.devices import pick_device
-    from detheads.text import load_class_embeddings
+    from detheads.ops.devices import pick_device
     from detheads.training.config import TrainConfig
     from detheads.training.trainer import Status, Trainer
 
@@ -129,11 +129,11 @@ def evaluate(
     as_json: JsonFlag = False,
 ) -> None:
     """COCO statistics of a trained head on a cache."""
-    from detheads import atomic
     from detheads.cache.reader import FeatureCache
-    from detheads.devices import pick_device
     from detheads.evaluation.coco import evaluate as coco_evaluate
     from detheads.evaluation.predict import predict_cache
+    from detheads.foundation import atomic
+    from detheads.ops.devices import pick_device
     from detheads.training.checkpoint import build_head, load_checkpoint, matching_cache
 
     checkpoint = load_checkpoint(run, which)

@@ -15,12 +15,13 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.tv_tensors import BoundingBoxFormat
 
-from detheads.atomic import write_json
 from detheads.data.convert import convert_dataset
 from detheads.data.dataset import Dataset, ImageRecord, Objects
-from detheads.data.folders import new_folder
-from detheads.errors import UserError
-from detheads.geometry import PAD_VALUE, load_image
+from detheads.foundation.atomic import write_json
+from detheads.foundation.claims import new_folder
+from detheads.foundation.errors import UserError
+from detheads.foundation.geometry import PAD_VALUE
+from detheads.foundation.images import load_image
 
 SMALLEST_BOX = 3.0
 """Objects cut to less than this many pixels on a side are left out of a copy."""

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from detheads.atomic import inside, read_json
 from detheads.data.dataset import Category, Dataset, ImageRecord
-from detheads.data.image_files import read_header
 from detheads.data.parsed import Parsed, Problems
-from detheads.errors import UserError
+from detheads.foundation.atomic import inside, read_json
+from detheads.foundation.errors import UserError
+from detheads.foundation.images import read_header
 
 
 def read_coco_json(json_path: Path, image_folder: Path, *, name: str | None = None, split: str = "") -> Dataset:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from detheads.atomic import inside, write_json, write_text
 from detheads.data.dataset import Dataset, ImageRecord
-from detheads.data.folders import new_folder
 from detheads.data.layout import ROBOFLOW_FILE, LayoutName
-from detheads.errors import UserError
+from detheads.foundation.atomic import inside, write_json, write_text
+from detheads.foundation.claims import new_folder
+from detheads.foundation.errors import UserError
 
 
 @dataclass

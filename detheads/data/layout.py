@@ -7,7 +7,7 @@ from typing import Literal
 from detheads.data.coco import parse_coco_json
 from detheads.data.parsed import Parsed
 from detheads.data.yolo import parse_yolo
-from detheads.errors import UserError
+from detheads.foundation.errors import UserError
 
 LayoutName = Literal["coco", "roboflow", "yolo"]
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detheads.data.dataset import Category, Dataset, ImageRecord, Objects
-from detheads.errors import UserError
+from detheads.foundation.errors import UserError
 
 Severity = Literal["error", "warning", "note"]
 

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from detheads.atomic import write_json
 from detheads.data.backgrounds import Canvas, add_squiggles, background
-from detheads.data.folders import new_folder
 from detheads.data.shapes import CLASSES, ObjectClass
-from detheads.errors import UserError
+from detheads.foundation.atomic import write_json
+from detheads.foundation.claims import new_folder
+from detheads.foundation.errors import UserError
 
 MIN_EXTENT, MAX_EXTENT = 0.16, 0.48
 """Range of an object's extent as a share of the picture's long side."""

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from detheads.data.dataset import ImageRecord
-from detheads.data.image_files import ImageHeader, list_images, read_header
 from detheads.data.layout import Split, find_split
 from detheads.data.parsed import CLIPPED, Parsed, Problem, Problems
-from detheads.errors import UserError
-from detheads.geometry import load_image
+from detheads.foundation.errors import UserError
+from detheads.foundation.images import ImageHeader, list_images, load_image, read_header
 
 TINY_SIDE = 16
 """Images with a shorter side, in pixels, are worth a look."""

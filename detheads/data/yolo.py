@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from detheads.data.dataset import Category, ImageRecord
-from detheads.data.image_files import list_images, read_header
 from detheads.data.parsed import Parsed, Problems
-from detheads.errors import UserError
+from detheads.foundation.errors import UserError
+from detheads.foundation.images import list_images, read_header
 
 
 def parse_yolo(data_yaml: Path, image_folder: Path, label_folder: Path) -> Parsed:

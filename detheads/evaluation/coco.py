@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from detheads.errors import UserError
+from detheads.foundation.errors import UserError
 
 Evaluator = Literal["pycocotools", "hotcoco"]
 

@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 
-from detheads.bundle import Thresholds
 from detheads.cache.reader import FeatureCache
-from detheads.detections import detection_scores
 from detheads.evaluation.coco import Evaluator, Statistics, evaluate
-from detheads.evaluation.nms import hard_nms, soft_nms
-from detheads.evaluation.results import to_coco_results
-from detheads.heads.contract import Head
+from detheads.foundation.bundle import Thresholds
+from detheads.foundation.coco_results import to_coco_results
+from detheads.headkit.contract import Head
+from detheads.ops.nms import hard_nms, soft_nms
+from detheads.ops.scores import detection_scores
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""

@@ -1,1 +1,1 @@
-"""Detection heads, one file each. ``registry`` finds and builds them; ``contract`` says what each one must do."""
+"""The head library: one file a head, and nothing else."""

@@ -15,7 +15,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from detheads.heads.blocks import (
+from detheads.backbones.features import FeatureSpec
+from detheads.headkit.blocks import (
     ChannelDropout,
     DepthwiseResidual,
     FinerLevel,
@@ -24,8 +25,8 @@ from detheads.heads.blocks import (
     join_stride,
     joined_channels,
 )
-from detheads.heads.contract import FeatureSpec, Head, HeadOutput, Targets
-from detheads.heads.dense import (
+from detheads.headkit.contract import Head, HeadOutput
+from detheads.headkit.dense import (
     MAX_LOG_DISTANCE,
     PRIOR_BIAS,
     TowerConfig,
@@ -34,10 +35,11 @@ from detheads.heads.dense import (
     init_prediction,
     tower,
 )
-from detheads.heads.peaks import peaks
-from detheads.heads.registry import register
-from detheads.losses import giou_loss, heatmap_focal_loss
+from detheads.headkit.peaks import peaks
+from detheads.headkit.registry import register
+from detheads.ops.losses import giou_loss, heatmap_focal_loss
 from detheads.targets.heatmap import gaussian_radius, grid_cells, heatmap_targets
+from detheads.targets.objects import Targets
 
 MIN_IOU = 0.7
 """A point counts as close to a centre when a box so far off still has this IoU."""

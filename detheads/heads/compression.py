@@ -17,11 +17,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from detheads.heads.blocks import conv_norm, conv_norm_relu, join_main, joined_channels
-from detheads.heads.contract import FeatureSpec
-from detheads.heads.dense import PyramidConfig, PyramidHead
-from detheads.heads.octaves import octave_strides
-from detheads.heads.registry import register
+from detheads.backbones.features import FeatureSpec
+from detheads.headkit.blocks import conv_norm, conv_norm_relu, join_main, joined_channels
+from detheads.headkit.dense import PyramidConfig, PyramidHead
+from detheads.headkit.octaves import octave_strides
+from detheads.headkit.registry import register
 
 COARSER_LEVELS = 3
 """Levels above the code's own stride."""

@@ -18,12 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detheads.cofiber import low_passes
-from detheads.heads.blocks import FinerLevel, conv_norm, conv_norm_relu, join_main, joined_channels
-from detheads.heads.contract import FeatureSpec
-from detheads.heads.dense import PyramidConfig, PyramidHead
-from detheads.heads.octaves import octave_strides
-from detheads.heads.registry import register
+from detheads.backbones.features import FeatureSpec
+from detheads.headkit.blocks import FinerLevel, conv_norm, conv_norm_relu, join_main, joined_channels
+from detheads.headkit.dense import PyramidConfig, PyramidHead
+from detheads.headkit.octaves import octave_strides
+from detheads.headkit.registry import register
+from detheads.ops.cofiber import low_passes
 
 JOINED_LEVELS = 4
 """Levels from the backbone's own stride up."""

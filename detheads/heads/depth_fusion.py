@@ -24,13 +24,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detheads.cofiber import low_passes, upsample_to
-from detheads.heads.blocks import conv_norm_relu, join_stride
-from detheads.heads.contract import FeatureSpec, HeadOutput, Targets
-from detheads.heads.dense import PyramidConfig, PyramidHead, grid_points, init_prediction
-from detheads.heads.octaves import Octaves, octave_strides
-from detheads.heads.registry import register
+from detheads.backbones.features import FeatureSpec
+from detheads.headkit.blocks import conv_norm_relu, join_stride
+from detheads.headkit.contract import HeadOutput
+from detheads.headkit.dense import PyramidConfig, PyramidHead, grid_points, init_prediction
+from detheads.headkit.octaves import Octaves, octave_strides
+from detheads.headkit.registry import register
+from detheads.ops.cofiber import low_passes, upsample_to
 from detheads.targets.fcos import assign_fcos
+from detheads.targets.objects import Targets
 
 LEVELS = 4
 ORDER_MARGIN = 0.5

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from detheads.cofiber import upsample_to
-from detheads.heads.blocks import conv_norm, conv_norm_relu, group_norm
-from detheads.heads.contract import FeatureSpec
-from detheads.heads.dense import Assigner, PyramidConfig, PyramidHead
-from detheads.heads.registry import register
+from detheads.backbones.features import FeatureSpec
+from detheads.headkit.blocks import conv_norm, conv_norm_relu, group_norm
+from detheads.headkit.dense import Assigner, PyramidConfig, PyramidHead
+from detheads.headkit.registry import register
+from detheads.ops.cofiber import upsample_to
 
 
 @dataclass(frozen=True)

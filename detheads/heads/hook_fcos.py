@@ -17,10 +17,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from detheads.errors import UserError
+from detheads.backbones.features import FeatureSpec
+from detheads.foundation.errors import UserError
+from detheads.headkit.registry import register
 from detheads.heads import fcos
-from detheads.heads.contract import FeatureSpec
-from detheads.heads.registry import register
 
 
 @dataclass(frozen=True)

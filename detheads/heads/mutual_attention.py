@@ -16,13 +16,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from detheads.cofiber import low_passes
-from detheads.heads.attention import ENCODED, Attention, FeedForward, SelfAttention, sine_encoding
-from detheads.heads.blocks import FinerLevel, conv_norm, join_main, join_stride, joined_channels
-from detheads.heads.contract import FeatureSpec
-from detheads.heads.dense import PyramidConfig, PyramidHead, grid_points
-from detheads.heads.octaves import octave_strides
-from detheads.heads.registry import register
+from detheads.backbones.features import FeatureSpec
+from detheads.headkit.attention import ENCODED, Attention, FeedForward, SelfAttention, sine_encoding
+from detheads.headkit.blocks import FinerLevel, conv_norm, join_main, join_stride, joined_channels
+from detheads.headkit.dense import PyramidConfig, PyramidHead, grid_points
+from detheads.headkit.octaves import octave_strides
+from detheads.headkit.registry import register
+from detheads.ops.cofiber import low_passes
 
 LEVELS = 4
 

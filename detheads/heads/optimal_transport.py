@@ -18,12 +18,14 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou, generalized_box_iou
 
-from detheads.heads.contract import FeatureSpec, HeadOutput, Targets
-from detheads.heads.dense import Matches, PyramidHead, TowerConfig, gather_matches
-from detheads.heads.octaves import Octaves, octave_strides
-from detheads.heads.registry import register
-from detheads.losses import focal_cost
+from detheads.backbones.features import FeatureSpec
+from detheads.headkit.contract import HeadOutput
+from detheads.headkit.dense import Matches, PyramidHead, TowerConfig, gather_matches
+from detheads.headkit.octaves import Octaves, octave_strides
+from detheads.headkit.registry import register
+from detheads.ops.losses import focal_cost
 from detheads.targets.assignment import Assignment
+from detheads.targets.objects import Targets
 from detheads.targets.optimal_transport import assign_optimal_transport
 
 LEVELS = 4

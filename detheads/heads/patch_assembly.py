@@ -23,12 +23,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detheads.heads.contract import FeatureSpec, HeadOutput, Targets
-from detheads.heads.dense import PyramidHead, TowerConfig, init_prediction
-from detheads.heads.octaves import Octaves, octave_strides
-from detheads.heads.registry import register
+from detheads.backbones.features import FeatureSpec
+from detheads.headkit.contract import HeadOutput
+from detheads.headkit.dense import PyramidHead, TowerConfig, init_prediction
+from detheads.headkit.octaves import Octaves, octave_strides
+from detheads.headkit.registry import register
 from detheads.targets.assignment import Assignment
 from detheads.targets.fcos import assign_fcos
+from detheads.targets.objects import Targets
 
 CORE_RADIUS = 2.5
 """Strides around the centre of an object within which its cells are its patches: a large one has no more than 25."""

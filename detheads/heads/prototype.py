@@ -19,13 +19,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from detheads.heads.blocks import join_main, join_stride, joined_channels
-from detheads.heads.contract import FeatureSpec, HeadOutput, Targets
-from detheads.heads.cosine import FoldedCosineClassifier
-from detheads.heads.dense import Matches, PyramidConfig, PyramidHead
-from detheads.heads.octaves import Octaves, octave_strides
-from detheads.heads.registry import register
+from detheads.backbones.features import FeatureSpec
+from detheads.headkit.blocks import join_main, join_stride, joined_channels
+from detheads.headkit.contract import HeadOutput
+from detheads.headkit.cosine import FoldedCosineClassifier
+from detheads.headkit.dense import Matches, PyramidConfig, PyramidHead
+from detheads.headkit.octaves import Octaves, octave_strides
+from detheads.headkit.registry import register
 from detheads.targets.heatmap import grid_cells
+from detheads.targets.objects import Targets
 
 LEVELS = 4
 

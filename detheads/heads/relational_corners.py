@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detheads.detections import highest
-from detheads.heads.blocks import (
+from detheads.backbones.features import FeatureSpec
+from detheads.headkit.blocks import (
     ChannelDropout,
     DepthwiseResidual,
     FinerLevel,
@@ -29,12 +29,14 @@ from detheads.heads.blocks import (
     join_stride,
     joined_channels,
 )
-from detheads.heads.contract import FeatureSpec, Head, HeadOutput, Targets
-from detheads.heads.dense import PRIOR_BIAS, TowerConfig, grid_points, init_prediction, tower
-from detheads.heads.peaks import FLOOR, peaks
-from detheads.heads.registry import register
-from detheads.losses import heatmap_focal_loss
+from detheads.headkit.contract import Head, HeadOutput
+from detheads.headkit.dense import PRIOR_BIAS, TowerConfig, grid_points, init_prediction, tower
+from detheads.headkit.peaks import FLOOR, peaks
+from detheads.headkit.registry import register
+from detheads.ops.losses import heatmap_focal_loss
+from detheads.ops.suppression import highest
 from detheads.targets.heatmap import gaussian_radius, grid_cells, heatmap_targets
+from detheads.targets.objects import Targets
 
 MIN_IOU = 0.3
 """A point counts as close to a corner when a box with corners so far off still has this IoU (Law & Deng 2018)."""

@@ -19,10 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detheads.heads.contract import FeatureSpec, HeadOutput, Targets
-from detheads.heads.dense import PyramidConfig, PyramidHead, flatten_levels, init_prediction
-from detheads.heads.octaves import Octaves, octave_strides
-from detheads.heads.registry import register
+from detheads.backbones.features import FeatureSpec
+from detheads.headkit.contract import HeadOutput
+from detheads.headkit.dense import PyramidConfig, PyramidHead, flatten_levels, init_prediction
+from detheads.headkit.octaves import Octaves, octave_strides
+from detheads.headkit.registry import register
+from detheads.targets.objects import Targets
 
 LEVELS = 4
 MAX_LOG_SHAPE = 8.0

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
+from detheads.backbones.features import FeatureSpec
+from detheads.headkit.blocks import conv_norm
+from detheads.headkit.registry import register
 from detheads.heads import fcos
-from detheads.heads.blocks import conv_norm
-from detheads.heads.contract import FeatureSpec
-from detheads.heads.registry import register
 
 
 @dataclass(frozen=True)

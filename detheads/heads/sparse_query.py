@@ -16,10 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from detheads.cofiber import low_passes
-from detheads.detections import highest
-from detheads.heads.attention import ENCODED, FeedForward, SelfAttention, sine_encoding
-from detheads.heads.blocks import (
+from detheads.backbones.features import FeatureSpec
+from detheads.headkit.attention import ENCODED, FeedForward, SelfAttention, sine_encoding
+from detheads.headkit.blocks import (
     ChannelDropout,
     DepthwiseResidual,
     FinerLevel,
@@ -28,8 +27,8 @@ from detheads.heads.blocks import (
     join_stride,
     joined_channels,
 )
-from detheads.heads.contract import FeatureSpec, HeadOutput, Targets
-from detheads.heads.dense import (
+from detheads.headkit.contract import HeadOutput
+from detheads.headkit.dense import (
     MAX_LOG_DISTANCE,
     PRIOR_BIAS,
     TowerConfig,
@@ -38,10 +37,13 @@ from detheads.heads.dense import (
     init_prediction,
     tower,
 )
-from detheads.heads.queries import QueryHead, box_layers, class_layer
-from detheads.heads.registry import register
-from detheads.losses import sigmoid_focal_loss
+from detheads.headkit.queries import QueryHead, box_layers, class_layer
+from detheads.headkit.registry import register
+from detheads.ops.cofiber import low_passes
+from detheads.ops.losses import sigmoid_focal_loss
+from detheads.ops.suppression import highest
 from detheads.targets.atss import assign_atss
+from detheads.targets.objects import Targets
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Split towers on cofiber bands: the flagship.
 
 Hypothesis: a strong frozen encoder already holds what a feature pyramid would learn, so the scales can come from a
-decomposition without parameters (``detheads/cofiber.py``), and the budget goes into separate towers for class and box.
-Classes are compared, as cosine similarities, with text embeddings of their names, or with learned prototypes.
+decomposition without parameters (``detheads/ops/cofiber.py``), and the budget goes into separate towers for class and
+box. Classes are compared, as cosine similarities, with text embeddings of their names, or with learned prototypes.
 
 Four cofiber bands (strides s, 2s, 4s, 8s) pass one shared stem and are summed top-down; a level of stride s/2 is
 synthesised by one transposed convolution, joined by the backbone's own map of that stride where there is one.
@@ -17,8 +17,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from detheads.cofiber import decompose, upsample_to
-from detheads.heads.blocks import (
+from detheads.backbones.features import FeatureSpec
+from detheads.headkit.blocks import (
     ChannelDropout,
     DepthwiseResidual,
     FinerLevel,
@@ -27,10 +27,11 @@ from detheads.heads.blocks import (
     join_stride,
     joined_channels,
 )
-from detheads.heads.contract import FeatureSpec, HeadOutput
-from detheads.heads.cosine import CosineClassifier
-from detheads.heads.dense import Assigner, PointHead, init_prediction, tower
-from detheads.heads.registry import register
+from detheads.headkit.contract import HeadOutput
+from detheads.headkit.cosine import CosineClassifier
+from detheads.headkit.dense import Assigner, PointHead, init_prediction, tower
+from detheads.headkit.registry import register
+from detheads.ops.cofiber import decompose, upsample_to
 
 BANDS = 4
 

@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detheads.heads.contract import FeatureSpec
-from detheads.heads.dense import PRIOR_BIAS, PyramidConfig, PyramidHead
-from detheads.heads.octaves import Octaves, octave_strides
-from detheads.heads.registry import register
+from detheads.backbones.features import FeatureSpec
+from detheads.headkit.dense import PRIOR_BIAS, PyramidConfig, PyramidHead
+from detheads.headkit.octaves import Octaves, octave_strides
+from detheads.headkit.registry import register
 
 LEVELS = 4
 

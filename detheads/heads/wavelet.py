@@ -6,7 +6,7 @@ lost or counted twice, as a learned pyramid and the cofiber bands (redundant by 
 also knows in which direction its cells vary: along x, along y, or both.
 
 Sources: Daubechies. Orthonormal Bases of Compactly Supported Wavelets. 1988. Mallat. A Theory for Multiresolution
-Signal Decomposition. 1989 (``detheads/wavelet.py``). phanerozoic/detection-heads, row ``wavelet``. Refuted if
+Signal Decomposition. 1989 (``detheads/ops/wavelet.py``). phanerozoic/detection-heads, row ``wavelet``. Refuted if
 approximations without details, or the cofiber bands in the same head, do as well.
 """
 
@@ -16,18 +16,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from detheads import wavelet
-from detheads.heads.blocks import (
-    DepthwiseResidual,
-    FinerLevel,
-    conv_norm_relu,
-    join_main,
-    joined_channels,
-)
-from detheads.heads.contract import FeatureSpec
-from detheads.heads.dense import PyramidConfig, PyramidHead
-from detheads.heads.octaves import octave_strides
-from detheads.heads.registry import register
+from detheads.backbones.features import FeatureSpec
+from detheads.headkit.blocks import DepthwiseResidual, FinerLevel, conv_norm_relu, join_main, joined_channels
+from detheads.headkit.dense import PyramidConfig, PyramidHead
+from detheads.headkit.octaves import octave_strides
+from detheads.headkit.registry import register
+from detheads.ops import wavelet
 
 STEPS = 3
 """Steps of the transform: the levels above the backbone's own stride."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from detheads.cache.reader import FeatureCache
-from detheads.heads.contract import Targets
+from detheads.targets.objects import Targets
 from detheads.training.config import TrainConfig
 
 READ_AHEAD = 2

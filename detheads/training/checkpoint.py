@@ -14,12 +14,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor
 
-from detheads import atomic
+from detheads.backbones.features import FeatureLayer, FeatureSpec
 from detheads.cache.reader import FeatureCache
 from detheads.data.dataset import Category
-from detheads.errors import UserError
-from detheads.heads import registry
-from detheads.heads.contract import FeatureLayer, FeatureSpec, Head
+from detheads.foundation import atomic
+from detheads.foundation.errors import UserError
+from detheads.headkit import registry
+from detheads.headkit.contract import Head
 
 Which = Literal["best", "last"]
 

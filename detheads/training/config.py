@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from detheads.errors import UserError
+from detheads.foundation.errors import UserError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from detheads.heads.contract import Head
+from detheads.headkit.contract import Head
 
 
 def averaged(head: Head, decay: float) -> AveragedModel:

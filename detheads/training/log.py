@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from detheads import atomic
+from detheads.foundation import atomic
 
 LOG_NAME = "log.jsonl"
 PLOT_NAME = "plot.png"

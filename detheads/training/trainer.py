@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from detheads import __version__, atomic
+from detheads import __version__
 from detheads.cache.reader import FeatureCache
-from detheads.errors import UserError
 from detheads.evaluation.predict import evaluate_cache
-from detheads.heads import registry
-from detheads.heads.contract import Head
-from detheads.heads.cost import parameters_of
+from detheads.foundation import atomic
+from detheads.foundation.errors import UserError
+from detheads.headkit import registry
+from detheads.headkit.contract import Head
+from detheads.headkit.cost import parameters_of
 from detheads.training.batches import epoch_order, read_batches
 from detheads.training.checkpoint import Checkpoint, checkpoint_path, load_tensors, save_checkpoint
 from detheads.training.config import TrainConfig

@@ -16,15 +16,15 @@ from torch import Tensor
 from detheads.analytical.closed_form import ClosedForm, Discriminant, Mixture, Round, vote
 from detheads.analytical.presets import PRESETS
 from detheads.backbones.backbone import load_backbone
-from detheads.bundle import Thresholds
-from detheads.cofiber import decompose, low_passes
-from detheads.errors import UserError
+from detheads.backbones.features import FeatureLayer, FeatureSpec
 from detheads.export.graph import DetectorGraph
 from detheads.export.onnx_export import OPSET, export_onnx
 from detheads.export.tensorrt_engine import BatchProfile, build_engine
-from detheads.heads import registry
-from detheads.heads.blocks import join_main
-from detheads.heads.contract import FeatureLayer, FeatureSpec
+from detheads.foundation.bundle import Thresholds
+from detheads.foundation.errors import UserError
+from detheads.headkit import registry
+from detheads.headkit.blocks import join_main
+from detheads.ops.cofiber import decompose, low_passes
 from tests.heads.test_export import TRACED_BATCH, Positional
 from tests.heads.worlds import CLASSES, SPECS, random_features
 

@@ -24,7 +24,7 @@ from detheads.analytical.estimators import (
     save_estimators,
 )
 from detheads.analytical.moments import ClassMoments, RidgeMoments, Scatter
-from detheads.errors import UserError
+from detheads.foundation.errors import UserError
 
 DIMENSIONS, ROWS, OUTPUTS = 24, 3000, 4
 

@@ -15,7 +15,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from detheads import atomic
 from detheads.analytical import ablation, rounds, statistics
 from detheads.analytical.ablation import ablate
 from detheads.analytical.closed_form import Config
@@ -24,9 +23,10 @@ from detheads.analytical.plan import select_classes
 from detheads.analytical.solve import Strengths
 from detheads.analytical.sweep import sweep
 from detheads.cache.reader import FeatureCache
-from detheads.errors import UserError
 from detheads.evaluation.predict import evaluate_cache, predict_cache
-from detheads.heads import registry
+from detheads.foundation import atomic
+from detheads.foundation.errors import UserError
+from detheads.headkit import registry
 from detheads.training.checkpoint import build_head, load_checkpoint, matching_cache
 from tests.analytical.conftest import QUICK, files
 from tests.training.world import World

@@ -24,7 +24,7 @@ from detheads.analytical.anchors import (
 from detheads.analytical.assignment import CELLS_A_SIDE, assign_cells
 from detheads.analytical.closed_form import neighbourhood, vote
 from detheads.analytical.regions import MARGIN, geometry_features, region_features
-from detheads.heads.dense import grid_points
+from detheads.headkit.dense import grid_points
 
 HEIGHT, WIDTH, STRIDE, LEVELS = 96, 160, 16, 4
 

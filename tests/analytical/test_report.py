@@ -20,8 +20,8 @@ from detheads.backbones.backbone import load_backbone
 from detheads.cache.builder import build_cache
 from detheads.cache.reader import FeatureCache
 from detheads.data import read_dataset
-from detheads.errors import UserError
 from detheads.evaluation.predict import evaluate_cache
+from detheads.foundation.errors import UserError
 from detheads.training.checkpoint import build_head, load_checkpoint
 
 SIDE = 128

@@ -24,8 +24,8 @@ from detheads.analytical.plan import Plan, make_plan, select_classes
 from detheads.analytical.solve import Solution, Strengths, solve_first_stage
 from detheads.analytical.statistics import Statistics, collect, load_statistics
 from detheads.cache.reader import FeatureCache
-from detheads.errors import UserError
-from detheads.heads.blocks import join_main
+from detheads.foundation.errors import UserError
+from detheads.headkit.blocks import join_main
 from tests.analytical.conftest import QUICK
 from tests.training.world import World
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from detheads import atomic
 from detheads.arena.records import SETTING_NAME, Row, Setting, detections_path, write_row
+from detheads.foundation import atomic
 from tests.training.world import HEIGHT, WIDTH, World
 
 STATISTICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")

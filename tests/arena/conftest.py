@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from detheads.heads import registry
-from detheads.heads.head_file import PACKAGE
+from detheads.headkit import registry
+from detheads.headkit.head_file import PACKAGE
 from detheads.training.config import TrainConfig
 from tests.training.world import World, make_world
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from detheads.heads.blocks import join_main, join_stride, joined_channels
-from detheads.heads.dense import PRIOR_BIAS, PointHead, init_prediction
-from detheads.heads.registry import register
+from detheads.headkit.blocks import join_main, join_stride, joined_channels
+from detheads.headkit.dense import PRIOR_BIAS, PointHead, init_prediction
+from detheads.headkit.registry import register
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from detheads.arena.records import Row
 from detheads.arena.zero_shot import with_other_classes
 from detheads.data import read_dataset
 from detheads.data.scenes import generate
-from detheads.errors import UserError
+from detheads.foundation.errors import UserError
 from detheads.training.checkpoint import load_checkpoint
 from detheads.training.trainer import Trainer
 from tests.arena.conftest import BUDGET

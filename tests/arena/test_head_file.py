@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from detheads.errors import UserError
-from detheads.heads import registry
-from detheads.heads.head_file import load_head_file
+from detheads.foundation.errors import UserError
+from detheads.headkit import registry
+from detheads.headkit.head_file import load_head_file
 from tests.arena.heads import GOOD, write_head
 from tests.heads.worlds import SPECS, no_objects, objects, random_features, total_loss
 from tests.training.world import World
@@ -81,7 +81,7 @@ def test_a_run_of_a_head_file_cannot_be_read_without_the_file(
 FAULTS = {
     "no forward": ("def forward", "def backward", "Plain lacks the method forward"),
     "not registered": ("@register(Config)", "", "registers no head; decorate its class with @register"),
-    "not a head": ("(PointHead)", "", "Plain does not extend detheads.heads.contract.Head"),
+    "not a head": ("(PointHead)", "", "Plain does not extend detheads.headkit.contract.Head"),
     "options are no dataclass": ("@dataclass(frozen=True)", "", "options that are no dataclass"),
     "option without default": ("width: int = 16", "width: int", "the option width without a default"),
     "other arguments": (

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from detheads.arena.run import Where, choose, run_arena
-from detheads.errors import UserError
+from detheads.foundation.errors import UserError
 from tests.arena.conftest import BUDGET
 from tests.arena.heads import write_faulty, write_head
 from tests.training.world import World

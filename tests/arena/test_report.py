@@ -14,14 +14,14 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 
-from detheads import atomic
 from detheads.arena import examples
 from detheads.arena.contest import Job, compete
 from detheads.arena.leaderboard import leaderboard, markdown, pareto_front
 from detheads.arena.plots import curves_figure, pareto_figure, place_labels
 from detheads.arena.records import detections_path, read_rows, run_folder, write_row
 from detheads.arena.report import ReportFiles, write_report
-from detheads.errors import UserError
+from detheads.foundation import atomic
+from detheads.foundation.errors import UserError
 from tests.arena.by_hand import done, failed, find_everything, setting, write_arena
 from tests.training.world import NARROW, World
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from detheads import atomic
 from detheads.arena.records import Row, read_row, read_rows, run_folder
 from detheads.arena.run import Contestants, Where, choose, run_arena
-from detheads.errors import UserError
-from detheads.heads import registry
+from detheads.foundation import claims
+from detheads.foundation.errors import UserError
+from detheads.headkit import registry
 from detheads.training.config import TrainConfig
 from detheads.training.trainer import Trainer
 from tests.arena.conftest import BUDGET
@@ -181,7 +181,7 @@ def test_a_folder_of_another_arena_is_refused_and_names_what_differs(arena: Path
 
 def test_two_arenas_do_not_run_in_one_folder(world: World, folder: Path) -> None:
     with (
-        atomic.only_process(folder, "running the arena"),
+        claims.only_process(folder, "running the arena"),
         pytest.raises(UserError, match="another process is running the arena"),
     ):
         _run(world, folder, choose("fcos", NARROW_OPTIONS))

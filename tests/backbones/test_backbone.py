@@ -9,7 +9,7 @@ from torch import Tensor
 
 from detheads.backbones.backbone import Backbone, load_backbone
 from detheads.backbones.spec import SPECS
-from detheads.errors import UserError
+from detheads.foundation.errors import UserError
 
 
 def images(height: int, width: int, batch: int = 2) -> Tensor:

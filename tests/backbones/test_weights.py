@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from detheads import atomic
 from detheads.backbones import weights as weights_module
 from detheads.backbones.backbone import load_backbone
-from detheads.errors import UserError
+from detheads.foundation import atomic
+from detheads.foundation.errors import UserError
 
 NAME = "timm:test_vit"
 State = dict[str, Tensor]

@@ -14,8 +14,8 @@ from detheads.cache.manifest import StorageType
 from detheads.cache.reader import FeatureCache
 from detheads.cache.storage import decode, encode
 from detheads.data import Dataset, read_dataset
-from detheads.errors import UserError
-from detheads.geometry import Letterbox
+from detheads.foundation.errors import UserError
+from detheads.foundation.geometry import Letterbox
 from tests.cache.conftest import CNN, HEIGHT, SIZES, VIT, WIDTH
 
 

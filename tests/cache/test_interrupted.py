@@ -14,7 +14,7 @@ import pytest
 
 from detheads.cache import plan
 from detheads.cache.reader import FeatureCache
-from detheads.errors import UserError
+from detheads.foundation.errors import UserError
 from tests.cache.conftest import HEIGHT, VIT, WIDTH, contents, write_dataset
 
 SLOW_BUILD = """

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from detheads import atomic
 from detheads.cache.manifest import CacheManifest, LayerEntry, Settings, ShardEntry, image_entry
 from detheads.cache.reader import FeatureCache
-from detheads.geometry import Letterbox
+from detheads.foundation import atomic
+from detheads.foundation.geometry import Letterbox
 from tests.cache.conftest import write_dataset
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")

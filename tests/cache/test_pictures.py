@@ -15,8 +15,8 @@ from detheads.cache.builder import build_cache
 from detheads.cache.images import batches, load_input
 from detheads.cache.reader import FeatureCache
 from detheads.data.dataset import Category, Dataset, ImageRecord, Objects
-from detheads.errors import UserError
-from detheads.geometry import Letterbox
+from detheads.foundation.errors import UserError
+from detheads.foundation.geometry import Letterbox
 from tests.cache.conftest import CNN, HEIGHT, WIDTH, picture
 
 Pixels = NDArray[np.uint8]
@@ -169,7 +169,7 @@ def test_an_unusable_picture_is_named_and_finished_shards_stay(
 def test_a_huge_picture_is_refused_before_it_is_decoded(
     dataset: Path, tmp_path: Path, build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("detheads.geometry.MAX_PIXELS", 20_000)
+    monkeypatch.setattr("detheads.foundation.images.MAX_PIXELS", 20_000)
     finished = build(dataset, tmp_path / "cache")
     assert (finished.code, "plain-4.png has 150x149 pixels, more than 20,000" in finished.err) == (1, True)
 

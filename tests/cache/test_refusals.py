@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from detheads import atomic
 from detheads.backbones.backbone import load_backbone
 from detheads.cache.builder import build_cache
 from detheads.cache.reader import FeatureCache
 from detheads.data import read_dataset
-from detheads.errors import UserError
+from detheads.foundation import atomic
+from detheads.foundation.errors import UserError
 from tests.cache.conftest import CNN, HEIGHT, VIT, WIDTH, contents
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from detheads import atomic
 from detheads.analytical import ablation
 from detheads.evaluation.coco import NAMES
+from detheads.foundation import atomic
 from tests.analytical.conftest import QUICK, files, fitted, refused, repeatable
 from tests.training.conftest import world
 from tests.training.world import World

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from detheads.bundle import read_manifest
 from detheads.data.scenes import generate
+from detheads.foundation.bundle import read_manifest
 
 
 @pytest.mark.slow

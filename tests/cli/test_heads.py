@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from detheads import __version__
-from detheads.heads import registry
+from detheads.headkit import registry
 
 HEADS = sorted(registry.entries())
 

@@ -18,7 +18,7 @@ import typer
 
 from detheads import __version__
 from detheads.cli import main
-from detheads.errors import UserError
+from detheads.foundation.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "matplotlib", "sklearn", "pycocotools", "tensorrt_rtx")

@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw
 from detheads.data import read_dataset
 from detheads.data.augment import SMALLEST_BOX, augment_dataset
 from detheads.data.dataset import Category, Dataset, ImageRecord, Objects
-from detheads.errors import UserError
-from detheads.geometry import load_image
+from detheads.foundation.errors import UserError
+from detheads.foundation.images import load_image
 
 
 @pytest.fixture

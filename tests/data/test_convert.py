@@ -13,7 +13,7 @@ from PIL import Image
 from detheads.data import Dataset, read_dataset
 from detheads.data.convert import convert_dataset
 from detheads.data.layout import LayoutName
-from detheads.errors import UserError
+from detheads.foundation.errors import UserError
 from tests.data.conftest import Document
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from detheads.data import list_splits, read_coco_json, read_dataset
 from detheads.data.parsed import CLIPPED, NO_SIZE, NOT_FINITE, OUTSIDE
-from detheads.errors import UserError
+from detheads.foundation.errors import UserError
 from tests.data.conftest import Document, document, write_coco
 
 COUNTS = {

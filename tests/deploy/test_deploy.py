@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detheads import atomic
-from detheads.bundle import read_manifest
 from detheads.deploy import BundleSession, Detector
 from detheads.deploy.inputs import collect_images
-from detheads.errors import UserError
-from detheads.geometry import load_image
+from detheads.foundation import atomic
+from detheads.foundation.bundle import read_manifest
+from detheads.foundation.errors import UserError
+from detheads.foundation.images import load_image
 from tests.export.toy import CATEGORIES, SIZES, Toy, live_detector
 
 WITHOUT_TORCH = """

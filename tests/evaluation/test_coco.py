@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from detheads.errors import UserError
 from detheads.evaluation.coco import NAMES, Evaluator, evaluate
+from detheads.foundation.errors import UserError
 
 EVALUATORS: tuple[Evaluator, ...] = ("pycocotools", "hotcoco")
 

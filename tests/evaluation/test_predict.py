@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detheads.bundle import Thresholds
 from detheads.cache.reader import FeatureCache
-from detheads.errors import UserError
 from detheads.evaluation.coco import NAMES
 from detheads.evaluation.predict import evaluate_cache, predict_cache
-from detheads.heads.contract import Head, HeadOutput, Targets
+from detheads.foundation.bundle import Thresholds
+from detheads.foundation.errors import UserError
+from detheads.headkit.contract import Head, HeadOutput
+from detheads.targets.objects import Targets
 from detheads.training.checkpoint import build_head, load_checkpoint, matching_cache
 from detheads.training.config import TrainConfig
 from detheads.training.trainer import Trainer

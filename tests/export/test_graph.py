@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from detheads.backbones.backbone import load_backbone
-from detheads.bundle import onnx_file, read_manifest
-from detheads.errors import UserError
 from detheads.export.graph import DENSE_NAMES, DetectorGraph
 from detheads.export.onnx_export import OPSET, TRACE_BATCH, export_onnx, random_inputs, with_dense_outputs
 from detheads.export.source import load_trained
-from detheads.heads import registry
+from detheads.foundation.bundle import onnx_file, read_manifest
+from detheads.foundation.errors import UserError
+from detheads.headkit import registry
 from tests.export.toy import BACKBONE, SIDE, THRESHOLDS, Toy
 
 

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detheads import atomic
-from detheads.bundle import read_manifest
-from detheads.errors import UserError
 from detheads.export.bundle_writer import require_target, staged
 from detheads.export.pipeline import Proof, export_run, verify_bundle
 from detheads.export.tensorrt_engine import BatchProfile
+from detheads.foundation import atomic
+from detheads.foundation.bundle import read_manifest
+from detheads.foundation.errors import UserError
 from tests.export.toy import SIZES, THRESHOLDS, Toy, write_run
 
 

@@ -4,8 +4,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from detheads.errors import UserError
 from detheads.export.tensorrt_engine import BatchProfile, build_engine, default_capabilities, find_library
+from detheads.foundation.errors import UserError
 
 pytest.importorskip("tensorrt_rtx", reason="needs the tensorrt-rtx package")
 

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from detheads.backbones.backbone import load_backbone
-from detheads.bundle import Thresholds
 from detheads.data.dataset import Category
 from detheads.export.live import LiveDetector
-from detheads.heads import registry
+from detheads.foundation.bundle import Thresholds
+from detheads.headkit import registry
 from detheads.training.checkpoint import Checkpoint, save_checkpoint
 
 BACKBONE = "timm:test_vit"

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from detheads.heads import registry
-from detheads.heads.contract import FeatureSpec, Head
+from detheads.backbones.features import FeatureSpec
+from detheads.headkit import registry
+from detheads.headkit.contract import Head
 from tests.heads.worlds import SPECS, small_config, small_head, with_blocks
 
 

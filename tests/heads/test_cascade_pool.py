@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import maximum_filter
 
-from detheads.heads import registry
+from detheads.headkit import registry
 from detheads.heads.cascade_pool import CascadePool, PoolingContext, mixed_pool
 from tests.heads.worlds import SPECS, random_features
 

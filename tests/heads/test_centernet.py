@@ -4,10 +4,11 @@ import numpy as np
 import torch
 from scipy.ndimage import maximum_filter
 
-from detheads.heads import registry
+from detheads.headkit import registry
+from detheads.headkit.contract import HeadOutput
+from detheads.headkit.peaks import FLOOR, peaks
 from detheads.heads.centernet import CenterNet
-from detheads.heads.contract import HeadOutput, Targets
-from detheads.heads.peaks import FLOOR, peaks
+from detheads.targets.objects import Targets
 from tests.heads.worlds import SPECS, random_features
 
 SPEC = SPECS["vit-wide"]  # 80 x 208 pixels: 10 x 26 points 8 pixels apart

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from detheads.errors import UserError
-from detheads.heads import registry
+from detheads.foundation.errors import UserError
+from detheads.headkit import registry
 from detheads.heads.compression import Compression, FiniteScalarQuantiser
 from tests.heads.worlds import SPECS, random_features
 

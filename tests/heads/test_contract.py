@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 
-from detheads.heads import registry
-from detheads.heads.contract import FeatureLayer, FeatureSpec, Head
+from detheads.backbones.features import FeatureLayer, FeatureSpec
+from detheads.headkit import registry
+from detheads.headkit.contract import Head
 from tests.heads.worlds import (
     CLASSES,
     no_objects,

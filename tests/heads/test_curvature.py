@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from detheads.heads import registry
+from detheads.headkit import registry
 from detheads.heads.curvature import CurvatureHead, curvature
 from tests.heads.worlds import SPECS, random_features
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from detheads.heads import registry
-from detheads.heads.contract import Targets
+from detheads.headkit import registry
 from detheads.heads.depth_fusion import ORDER_MARGIN, DepthFusion, order_loss, smoothness_loss, with_edges
+from detheads.targets.objects import Targets
 from tests.heads.worlds import SPECS, no_objects, random_features
 
 SPEC = SPECS["vit-square"]

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from detheads.backbones.backbone import load_backbone
-from detheads.bundle import Thresholds
 from detheads.export.graph import DetectorGraph
 from detheads.export.onnx_export import OPSET, export_onnx
 from detheads.export.tensorrt_engine import BatchProfile, build_engine
-from detheads.heads import registry
-from detheads.heads.contract import Head
+from detheads.foundation.bundle import Thresholds
+from detheads.headkit import registry
+from detheads.headkit.contract import Head
 from tests.heads.worlds import SPECS, random_features, small_head, with_blocks
 
 TRACED_BATCH = 2

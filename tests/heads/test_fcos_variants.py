@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from detheads.errors import UserError
-from detheads.heads import registry
-from detheads.heads.contract import FeatureLayer, FeatureSpec
-from detheads.heads.cost import parameters_of
+from detheads.backbones.features import FeatureLayer, FeatureSpec
+from detheads.foundation.errors import UserError
+from detheads.headkit import registry
+from detheads.headkit.cost import parameters_of
 from tests.heads.worlds import SPECS, random_features, with_blocks
 
 BASE = FeatureSpec((FeatureLayer("last", 768, 16),), ("last",), 768, 768)

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from detheads.heads import registry
-from detheads.heads.contract import FeatureLayer, FeatureSpec
+from detheads.backbones.features import FeatureLayer, FeatureSpec
+from detheads.headkit import registry
 from detheads.heads.feature_graph import EdgeConvolution, FeatureGraph, spatial_neighbours
 
 SPEC = FeatureSpec((FeatureLayer("last", 24, 16),), ("last",), 48, 80)

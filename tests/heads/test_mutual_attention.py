@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from detheads.heads import registry
-from detheads.heads.contract import FeatureLayer, FeatureSpec
+from detheads.backbones.features import FeatureLayer, FeatureSpec
+from detheads.headkit import registry
 from detheads.heads.mutual_attention import MutualAttention
 from tests.heads.worlds import random_features
 

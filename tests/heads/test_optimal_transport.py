@@ -6,9 +6,10 @@ import torch
 from scipy.optimize import linprog
 from torch import Tensor
 
-from detheads.heads import registry
-from detheads.heads.contract import HeadOutput, Targets
+from detheads.headkit import registry
+from detheads.headkit.contract import HeadOutput
 from detheads.heads.optimal_transport import OptimalTransport
+from detheads.targets.objects import Targets
 from detheads.targets.optimal_transport import assign_optimal_transport, sinkhorn
 from tests.heads.worlds import SPECS, no_objects, objects, random_features, small_head
 

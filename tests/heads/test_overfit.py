@@ -10,7 +10,7 @@ from detheads.cache.reader import FeatureCache
 from detheads.data import read_dataset
 from detheads.data.dataset import Dataset
 from detheads.data.scenes import generate
-from detheads.heads import registry
+from detheads.headkit import registry
 from detheads.training.config import TrainConfig
 from detheads.training.trainer import Trainer
 from tests.heads.worlds import small_config

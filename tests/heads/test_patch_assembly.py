@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from detheads.heads import registry
-from detheads.heads.contract import Targets
+from detheads.headkit import registry
 from detheads.heads.patch_assembly import PatchAssembly, assemble, bond_logits
+from detheads.targets.objects import Targets
 from tests.heads.worlds import SPECS, random_features
 
 SPEC = SPECS["vit-square"]

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from detheads.heads.contract import HeadOutput, Targets
-from detheads.heads.dense import MAX_LOG_DISTANCE, PointHead, fcos_ranges
+from detheads.headkit.contract import HeadOutput
+from detheads.headkit.dense import MAX_LOG_DISTANCE, PointHead, fcos_ranges
+from detheads.targets.objects import Targets
 from tests.heads.worlds import no_objects
 
 STRIDES = [8.0, 16.0, 32.0, 64.0]

@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from detheads.errors import UserError
-from detheads.heads import registry
-from detheads.heads.blocks import join_main, join_stride
-from detheads.heads.contract import FeatureSpec
-from detheads.heads.cosine import CosineClassifier, FoldedCosineClassifier
+from detheads.backbones.features import FeatureSpec
+from detheads.foundation.errors import UserError
+from detheads.headkit import registry
+from detheads.headkit.blocks import join_main, join_stride
+from detheads.headkit.cosine import CosineClassifier, FoldedCosineClassifier
 from detheads.heads.prototype import Prototype
 from tests.heads.worlds import CLASSES, SPECS, no_objects, objects, random_features, total_loss
 

@@ -5,10 +5,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from detheads.errors import UserError
-from detheads.heads import registry
-from detheads.heads.contract import FeatureLayer, FeatureSpec, Head
-from detheads.heads.cost import measure, parameters_of
+from detheads.backbones.features import FeatureLayer, FeatureSpec
+from detheads.foundation.errors import UserError
+from detheads.headkit import registry
+from detheads.headkit.contract import Head
+from detheads.headkit.cost import measure, parameters_of
 from tests.heads.worlds import random_features, small_config, small_head, with_blocks
 
 BASE = FeatureSpec((FeatureLayer("last", 768, 16),), ("last",), 768, 768)

@@ -5,10 +5,11 @@ import itertools
 import pytest
 import torch
 
-from detheads.heads import registry
-from detheads.heads.contract import HeadOutput, Targets
-from detheads.heads.peaks import FLOOR
+from detheads.headkit import registry
+from detheads.headkit.contract import HeadOutput
+from detheads.headkit.peaks import FLOOR
 from detheads.heads.relational_corners import Corners, RelationalCorners, associative_loss, running_max
+from detheads.targets.objects import Targets
 from tests.heads.worlds import SPECS, random_features
 
 SPEC = SPECS["vit-wide"]  # 80 x 208 pixels: 10 x 26 cells of 8 pixels

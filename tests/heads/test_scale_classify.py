@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from detheads.errors import UserError
-from detheads.heads import registry
-from detheads.heads.contract import FeatureSpec, Targets
+from detheads.backbones.features import FeatureSpec
+from detheads.foundation.errors import UserError
+from detheads.headkit import registry
 from detheads.heads.scale_classify import ScaleClassify, expected_log_scale, sized_distances, soft_scale_labels
+from detheads.targets.objects import Targets
 from tests.heads.worlds import SPECS, random_features
 
 LOG_SCALES = torch.linspace(math.log(4), math.log(512), 8)  # an octave apart

@@ -5,9 +5,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from detheads.heads import registry
-from detheads.heads.contract import FeatureLayer, FeatureSpec, HeadOutput, Targets
+from detheads.backbones.features import FeatureLayer, FeatureSpec
+from detheads.headkit import registry
+from detheads.headkit.contract import HeadOutput
 from detheads.heads.sparse_query import SparseQuery
+from detheads.targets.objects import Targets
 from tests.heads.worlds import random_features
 
 SPEC = FeatureSpec((FeatureLayer("last", 32, 16),), ("last",), 96, 160)

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from detheads.heads import registry
-from detheads.heads.contract import FeatureLayer, FeatureSpec
+from detheads.backbones.features import FeatureLayer, FeatureSpec
+from detheads.headkit import registry
 from detheads.heads.split_tower import SplitTower
 from tests.heads.worlds import SPECS, random_features
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from detheads.detections import detection_scores
-from detheads.heads import registry
+from detheads.headkit import registry
 from detheads.heads.threshold_prototype import SOFTNESS, GatedPrototypes, ThresholdPrototype, step
+from detheads.ops.scores import detection_scores
 from tests.heads.worlds import CLASSES, SPECS, objects, random_features, total_loss
 
 SPEC = SPECS["vit-wide"]

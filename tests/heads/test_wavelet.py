@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from detheads.heads import registry
+from detheads.headkit import registry
 from detheads.heads.wavelet import Wavelet
-from detheads.wavelet import Family, analyse, filters, synthesise
+from detheads.ops.wavelet import Family, analyse, filters, synthesise
 from tests.heads.worlds import SPECS
 
 SIZES = [(8, 8), (6, 4), (2, 2), (5, 13), (7, 4), (1, 3), (1, 1)]

@@ -6,8 +6,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from detheads.heads import registry
-from detheads.heads.contract import FeatureLayer, FeatureSpec, Head, Targets
+from detheads.backbones.features import FeatureLayer, FeatureSpec
+from detheads.headkit import registry
+from detheads.headkit.contract import Head
+from detheads.targets.objects import Targets
 
 CLASSES = 5
 

@@ -9,8 +9,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from detheads import atomic
-from detheads.errors import UserError
+from detheads.foundation import atomic
+from detheads.foundation.errors import UserError
 from detheads.training.checkpoint import build_head, load_checkpoint, save_checkpoint
 from detheads.training.trainer import Trainer
 from tests.training.world import World

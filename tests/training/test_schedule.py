@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from detheads.heads import registry
-from detheads.heads.contract import Targets
+from detheads.headkit import registry
+from detheads.targets.objects import Targets
 from detheads.training.batches import epoch_order, read_batches
 from detheads.training.config import TrainConfig
 from detheads.training.ema import averaged

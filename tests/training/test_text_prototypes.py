@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from detheads.errors import UserError
-from detheads.heads import registry
-from detheads.heads.contract import Head
-from detheads.text import save_class_embeddings
+from detheads.backbones.text import save_class_embeddings
+from detheads.foundation.errors import UserError
+from detheads.headkit import registry
+from detheads.headkit.contract import Head
 from detheads.training.checkpoint import build_head, load_checkpoint
 from detheads.training.trainer import Trainer
 from tests.heads.worlds import small_config

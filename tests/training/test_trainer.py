@@ -15,9 +15,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from detheads import atomic
-from detheads.errors import UserError
-from detheads.heads import registry
+from detheads.foundation import atomic
+from detheads.foundation.errors import UserError
+from detheads.headkit import registry
 from detheads.training import trainer as trainer_module
 from detheads.training.checkpoint import checkpoint_path, load_tensors
 from detheads.training.log import read_log

@@ -1,0 +1,195 @@
+"""Speed of the closed form against the bare matrix product and against scikit-learn on all rows, and its peak memory.
+
+Baselines and ours take turns, and medians are compared, because a shared machine changes its speed within seconds.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from torch import Tensor
+
+from detheads.analytical.estimators import lda_from_moments
+from detheads.analytical.moments import ClassMoments
+
+if TYPE_CHECKING:
+    from detheads.bench.core import Progress
+
+CHUNK_ROWS = 4 * 48 * 48
+"""Rows of one call: the patches of four images of 768 px at stride 16."""
+
+NEGATIVES_PER_POSITIVE = 600
+REFERENCE_ROWS = 51_000_000
+"""The reference detector was fitted to 51 million patches."""
+
+
+@dataclass(frozen=True)
+class PassBench:
+    """Rows a second of the streamed pass and of the bare float32 product ``X'X`` of the same chunks.
+
+    ``ratio`` is ``streamed / product``; it may exceed 1, because the pass computes one triangle of the product and the
+    baseline (torch) all of it. ``estimated_minutes`` is ``estimated_rows`` over ``streamed``: an estimate of
+    the pass alone, without reading the rows from disk.
+    """
+
+    rows: int
+    chunk: int
+    streamed: float
+    product: float
+    ratio: float
+    estimated_rows: int
+    estimated_minutes: float
+
+
+@dataclass(frozen=True)
+class FitBench:
+    """Median seconds of a fit (pass and solve) and of scikit-learn's on the same float32 rows in memory.
+
+    ``svd_ratio`` is ``svd / streamed`` (scikit-learn's default solver), ``lsqr_ratio`` is ``lsqr / streamed``.
+    """
+
+    rows: int
+    streamed: float
+    svd: float
+    lsqr: float
+    svd_ratio: float
+    lsqr_ratio: float
+
+
+@dataclass(frozen=True)
+class MemoryBench:
+    """Peak memory of a fresh process that generates so many rows chunk by chunk and fits to them, and its seconds."""
+
+    rows: int
+    peak_memory_mb: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class AnalyticalBench:
+    """All measurements of one run; ``memory`` is empty when it was not asked for."""
+
+    dimensions: int
+    threads: int
+    streaming: PassBench
+    fit: FitBench
+    memory: list[MemoryBench]
+
+
+def bench_analytical(
+    rows: int, dimensions: int, fit_rows: int, repeats: int, memory_rows: Sequence[int], on_progress: "Progress"
+) -> AnalyticalBench:
+    """Measure memory at each of ``memory_rows``, then the pass over ``rows``, then ``repeats`` fits to ``fit_rows``."""
+    total = len(memory_rows) + 2
+    memory = []
+    for done, count in enumerate(memory_rows):
+        on_progress(done, total)
+        memory.append(_bench_memory(count, dimensions))
+    on_progress(total - 2, total)
+    streaming = _bench_pass(rows, dimensions)
+    on_progress(total - 1, total)
+    fit = _bench_fit(fit_rows, dimensions, repeats)
+    on_progress(total, total)
+    return AnalyticalBench(dimensions, torch.get_num_threads(), streaming, fit, memory)
+
+
+def fit_synthetic(rows: int, dimensions: int) -> None:
+    """Fit to generated rows in this process; print peak memory and seconds as JSON on standard output."""
+    started = time.perf_counter()
+    moments: ClassMoments | None = None
+    for features, labels in _generated(rows, dimensions):
+        moments = moments or ClassMoments(2, features.mean(0))
+        moments.add(features, labels)
+    assert moments is not None
+    lda_from_moments(moments)
+    print(json.dumps([_high_water_mb(), time.perf_counter() - started]))
+
+
+def _generated(rows: int, dimensions: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Chunks of float32 rows away from zero and their labels; every 600th is positive."""
+    generator = torch.Generator().manual_seed(0)
+    centre = 3 * torch.randn(dimensions, generator=generator)
+    for start in range(0, rows, CHUNK_ROWS):
+        features = torch.randn(min(CHUNK_ROWS, rows - start), dimensions, generator=generator).add_(centre)
+        labels = torch.zeros(len(features), dtype=torch.int64)
+        labels[::NEGATIVES_PER_POSITIVE] = 1
+        yield features, labels
+
+
+def _bench_pass(rows: int, dimensions: int) -> PassBench:
+    """Alternate the bare product of a chunk with the accumulation of the same chunk."""
+    chunk = min(CHUNK_ROWS, rows)
+    held = list(_generated(4 * chunk, dimensions))  # more than the processor's cache holds
+    moments = ClassMoments(2, held[0][0].mean(0))
+    product, streamed = [], []
+    for number in range(-1, max(3, rows // chunk)):
+        features, labels = held[number % len(held)]
+        bare = _seconds(partial(torch.matmul, features.T, features))
+        ours = _seconds(partial(moments.add, features, labels))
+        if number >= 0:  # the first round warms allocators
+            product.append(bare / len(features))
+            streamed.append(ours / len(features))
+    fast, rate = 1 / statistics.median(product), 1 / statistics.median(streamed)
+    return PassBench(len(streamed) * chunk, chunk, rate, fast, rate / fast, REFERENCE_ROWS, REFERENCE_ROWS / rate / 60)
+
+
+def _bench_fit(rows: int, dimensions: int, repeats: int) -> FitBench:
+    """Alternate scikit-learn's default solver, ours, and scikit-learn's ``lsqr`` on the same rows."""
+    chunks = list(_generated(rows, dimensions))
+    features, labels = (torch.cat(parts) for parts in zip(*chunks, strict=True))
+    del chunks
+
+    def ours() -> None:
+        moments = ClassMoments(2, features[:CHUNK_ROWS].mean(0))
+        for x, y in zip(features.split(CHUNK_ROWS), labels.split(CHUNK_ROWS), strict=True):
+            moments.add(x, y)
+        lda_from_moments(moments)
+
+    full, targets = features.numpy(), labels.numpy()
+    contenders: dict[str, Callable[[], object]] = {
+        "svd": lambda: LinearDiscriminantAnalysis().fit(full, targets),
+        "streamed": ours,
+        "lsqr": lambda: LinearDiscriminantAnalysis(solver="lsqr").fit(full, targets),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(repeats):
+        for name, contender in contenders.items():
+            seconds[name].append(_seconds(contender))
+    svd, streamed, lsqr = (statistics.median(seconds[name]) for name in contenders)
+    return FitBench(rows, streamed, svd, lsqr, svd / streamed, lsqr / streamed)
+
+
+def _bench_memory(rows: int, dimensions: int) -> MemoryBench:
+    code = f"from detheads.analytical.bench import fit_synthetic; fit_synthetic({rows}, {dimensions})"
+    finished = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True)
+    peak, seconds = json.loads(finished.stdout)
+    return MemoryBench(rows, peak, seconds)
+
+
+def _high_water_mb() -> float:
+    """The largest resident size of this program, in MB.
+
+    On Linux a started program's ``ru_maxrss`` begins at the size of the process that started it; ``VmHWM`` does not.
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        from detheads.bench.core import peak_memory_mb  # not at the top: its training stack would be part of the peak
+
+        return peak_memory_mb()
+    fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return int(fields["VmHWM"].split()[0]) / 1e3
+
+
+def _seconds(action: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started

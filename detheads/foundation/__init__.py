@@ -1,0 +1,1 @@
+"""The torch-free ground that every room stands on, the deployment runtime included."""

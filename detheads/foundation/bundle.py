@@ -1,0 +1,227 @@
+"""The manifest inside a ``name.detheads/`` bundle: what the graph expects, what it is made of, what was proven.
+
+Torch-free: ``export`` writes it, ``deploy`` reads it.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from detheads.foundation import atomic
+from detheads.foundation.errors import UserError
+
+MANIFEST_NAME = "bundle.json"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ClassEntry(_Strict):
+    """A class: position in the list = label of the graph; ``id`` = category id in COCO results."""
+
+    id: int
+    name: str
+
+
+class InputSpec(_Strict):
+    """The graph's input ``images``: uint8 ``[B, 3, height, width]``, RGB, letterboxed; normalisation is inside."""
+
+    height: int = Field(ge=8, le=8192)
+    width: int = Field(ge=8, le=8192)
+    layout: Literal["NCHW"] = "NCHW"
+    color: Literal["RGB"] = "RGB"
+    dtype: Literal["uint8"] = "uint8"
+    pad_value: Literal[114] = 114
+    resample: Literal["bilinear"] = "bilinear"
+    placement: Literal["center"] = "center"
+
+
+class Thresholds(_Strict):
+    """The post-processing constants that are part of the graph."""
+
+    score: float = Field(default=0.05, ge=0, le=1)
+    nms_iou: float = Field(default=0.5, ge=0, le=1)
+    max_detections: int = Field(default=100, ge=1)
+    candidates: int = Field(default=1000, ge=1)
+
+
+class BackboneEntry(_Strict):
+    name: str
+    timm_name: str
+    licence: str
+    weights_sha256: str | None
+    """None only for random weights, which exist for tests."""
+
+
+class HeadEntry(_Strict):
+    name: str
+    config: dict[str, Any]
+    parameters: int
+
+
+class ParityEntry(_Strict):
+    """Largest absolute differences between PyTorch and ONNX Runtime on inputs and a batch size that were not traced."""
+
+    batch: int = Field(ge=1)
+    dense_boxes: float
+    """Input pixels, over all ``N`` boxes before suppression."""
+    relative_boxes: float
+    """The same as a share of the box's longer side, or of a pixel where that is longer."""
+    best_boxes: float
+    """Input pixels, over the 100 boxes of best score of each image."""
+    dense_scores: float
+    """0..1, over all ``N x K`` scores before suppression."""
+
+
+class OnnxEntry(_Strict):
+    file: str
+    sha256: str
+    opset: int
+    bytes: int = Field(ge=1)
+    parity: ParityEntry
+
+
+class EngineEntry(_Strict):
+    file: str
+    sha256: str
+    bytes: int = Field(ge=1)
+    builder: str
+    """Library and version that built it."""
+    batch: tuple[int, int, int]
+    """Smallest, best and largest batch size of the profile."""
+    compute_capabilities: list[str]
+    build_seconds: float
+    layer_types: dict[str, int]
+    """Layer outputs of the parsed network counted by type: the proof of the precision."""
+    status: Literal["built, not executed", "executed"]
+
+
+class ArtefactProof(_Strict):
+    """One artefact at one batch size against PyTorch. mAP and differences are in AP units, 0..1."""
+
+    file: str
+    runtime: str
+    batch: int = Field(ge=1)
+    map: float
+    map_drop: float
+    """PyTorch minus artefact; positive when the artefact is worse."""
+    matched: float = Field(ge=0, le=1)
+    """Share of detections that have a counterpart of the same class on the other side."""
+
+
+class Verification(_Strict):
+    """The proof's short form; ``report.json`` has all of it."""
+
+    passed: bool
+    reasons: list[str]
+    """Why it did not pass; empty when it did."""
+    dataset: str
+    split: str
+    dataset_sha256: str
+    images: int = Field(ge=1)
+    onnx_sha256: str
+    checkpoint_sha256: str
+    map_cache: float | None
+    """As trained, from the feature cache; None when the run did not record it."""
+    map_live: float
+    """PyTorch on the image files."""
+    max_map_drop: float
+    artefacts: list[ArtefactProof] = Field(min_length=1)
+    date: str
+    """ISO 8601, UTC."""
+
+
+class BundleManifest(_Strict):
+    schema_version: Literal[1] = 1
+    name: str
+    classes: list[ClassEntry] = Field(min_length=1)
+    input: InputSpec
+    thresholds: Thresholds
+    backbone: BackboneEntry
+    head: HeadEntry
+    precision: Literal["fp32"]
+    hashes: dict[str, str | None]
+    """SHA-256 of what the bundle was made from: ``checkpoint``, ``cache``, ``dataset``."""
+    tools: dict[str, str]
+    onnx: OnnxEntry
+    engines: list[EngineEntry]
+    verification: Verification | None = None
+    """None: never verified."""
+
+    @property
+    def state(self) -> Literal["verified", "failed verification", "unverified"]:
+        """What may be said of this bundle. A proof of another graph is none."""
+        if self.verification is None or self.verification.onnx_sha256 != self.onnx.sha256:
+            return "unverified"
+        return "verified" if self.verification.passed else "failed verification"
+
+    def graph_metadata(self) -> dict[str, str]:
+        """What the graph file must say of itself; the runtime refuses a manifest that says otherwise."""
+        return graph_metadata(self.classes, self.input, self.thresholds, self.backbone, self.head)
+
+
+def graph_metadata(
+    classes: list[ClassEntry], input_spec: InputSpec, thresholds: Thresholds, backbone: BackboneEntry, head: HeadEntry
+) -> dict[str, str]:
+    """The description of an artefact that is stored inside its graph file, as string pairs."""
+    return {
+        "detheads.classes": json.dumps([[entry.id, entry.name] for entry in classes], ensure_ascii=False),
+        "detheads.input": json.dumps(input_spec.model_dump(mode="json"), sort_keys=True),
+        "detheads.thresholds": json.dumps(thresholds.model_dump(mode="json"), sort_keys=True),
+        "detheads.normalisation": "inside the graph",
+        "detheads.backbone": backbone.name,
+        "detheads.licence": backbone.licence,
+        "detheads.head": head.name,
+    }
+
+
+def read_manifest(bundle: Path) -> BundleManifest:
+    """Read and validate ``bundle/bundle.json``.
+
+    Raises:
+        UserError: when the folder is not a bundle, or the manifest is not of this schema.
+    """
+    path = bundle / MANIFEST_NAME
+    if not path.is_file():
+        raise UserError(f"{bundle} is not a bundle: it has no {MANIFEST_NAME}; make one with 'detheads export'.")
+    try:
+        return BundleManifest.model_validate(atomic.read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "top level"
+        raise UserError(f"{path} is not a valid bundle manifest: {where}: {first['msg']}.") from None
+
+
+def onnx_file(bundle: Path, manifest: BundleManifest) -> Path:
+    """The graph of a bundle, after its SHA-256 was compared with the manifest's.
+
+    Raises:
+        UserError: when the file is missing, outside the bundle, or not the one the manifest describes.
+    """
+    return _checked(bundle, manifest.onnx.file, manifest.onnx.sha256)
+
+
+def engine_file(bundle: Path, entry: EngineEntry) -> Path:
+    """An engine of a bundle, after its SHA-256 was compared with the manifest's.
+
+    Raises:
+        UserError: when the file is missing, outside the bundle, or not the one the manifest describes.
+    """
+    return _checked(bundle, entry.file, entry.sha256)
+
+
+def _checked(bundle: Path, name: str, sha256: str) -> Path:
+    path = atomic.inside(bundle, name)
+    if not path.is_file():
+        raise UserError(f"{path} is missing from the bundle; copy the whole folder again or export it again.")
+    if atomic.sha256_of(path) != sha256:
+        raise UserError(f"{path} is not the file that {MANIFEST_NAME} describes (SHA-256 differs); export it again.")
+    return path
+
+
+def write_manifest(bundle: Path, manifest: BundleManifest) -> None:
+    """Write ``bundle/bundle.json`` atomically."""
+    atomic.write_json(bundle / MANIFEST_NAME, manifest.model_dump(mode="json"))

@@ -1,0 +1,1 @@
+"""What heads are built from and known by: the contract, the registry, shared parts. The heads are in ``heads/``."""

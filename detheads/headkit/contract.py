@@ -1,0 +1,54 @@
+"""What every detection head takes and gives. Exporter, evaluator, trainer and tests rely on this and no more."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from detheads.foundation.errors import UserError
+from detheads.targets.objects import Targets
+
+
+@dataclass(frozen=True)
+class HeadOutput:
+    """Dense predictions, ``N`` candidate boxes an image.
+
+    Attributes:
+        boxes: ``[B, N, 4]`` xyxy, input pixels.
+        logits: ``[B, N, K]`` one sigmoid logit a class.
+        quality: ``[B, N]`` logit of a localisation quality (centerness, IoU) or None. Where present the score of a
+            detection is ``sqrt(sigmoid(logit) * sigmoid(quality))``, else ``sigmoid(logit)``.
+        extras: what the head's own loss needs besides.
+    """
+
+    boxes: Tensor
+    logits: Tensor
+    quality: Tensor | None
+    extras: Mapping[str, Any]
+
+
+class Head(nn.Module, ABC):
+    """Base class of all heads. Build one with ``heads.build(name, spec, num_classes, config)``."""
+
+    nms_free: ClassVar[bool] = False
+    """True when the head's boxes need no non-maximum suppression."""
+
+    blocks: ClassVar[tuple[int, ...]] = ()
+    """Intermediate transformer blocks (0-based) it reads besides the main layers, as layers ``block{i}``."""
+
+    trainable: ClassVar[bool] = True
+    """False for a head that is solved, not trained: it has no loss."""
+
+    @abstractmethod
+    def forward(self, features: Mapping[str, Tensor]) -> HeadOutput:
+        """Map feature layers by name (``[B, C, H/s, W/s]`` each) to dense predictions."""
+
+    @abstractmethod
+    def loss(self, output: HeadOutput, targets: Sequence[Targets]) -> dict[str, Tensor]:
+        """Named scalar losses; the trainer minimises their sum. Finite for images without objects."""
+
+    def set_class_embeddings(self, embeddings: Tensor) -> None:
+        """Use text embeddings ``[K, D]`` of the class names. Heads that compare classes with text override this."""
+        raise UserError(f"head {type(self).__name__} does not compare classes with text; leave the embeddings out.")

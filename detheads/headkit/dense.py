@@ -1,0 +1,223 @@
+"""What point-based heads share: the points, LTRB decoding, and the FCOS loss with either assignment."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from detheads.backbones.features import FeatureSpec
+from detheads.headkit.blocks import ChannelDropout, conv_norm_relu
+from detheads.headkit.contract import Head, HeadOutput
+from detheads.ops.losses import centerness_loss, giou_loss, sigmoid_focal_loss
+from detheads.targets.assignment import Assignment, centerness_targets, ltrb_targets
+from detheads.targets.atss import assign_atss
+from detheads.targets.fcos import assign_fcos
+from detheads.targets.objects import Targets
+
+Assigner = Literal["atss", "fcos"]
+
+MAX_LOG_DISTANCE = 8.0
+"""Predicted distances are at most e^8 strides: finite in every precision, beyond any image."""
+
+PRIOR_BIAS = -math.log((1 - 0.01) / 0.01)
+"""Logit of an initial score of 0.01, which keeps the focal loss stable at the start (Lin et al. 2017, section 3.3)."""
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The positive points of a batch, ``P`` of them, and what each one has to learn.
+
+    Attributes:
+        images, points: ``[P]`` int64, the image and the point in it.
+        boxes: ``[P, 4]`` xyxy, input pixels.
+        labels: ``[P]`` int64.
+    """
+
+    images: Tensor
+    points: Tensor
+    boxes: Tensor
+    labels: Tensor
+
+
+class PointHead(Head):
+    """A head that predicts, at each point of several grids, class logits, LTRB distances and a centerness.
+
+    Sub-classes call :meth:`decode` with one map of each kind a level.
+    """
+
+    points: Tensor
+    strides: Tensor
+
+    def __init__(self, height: int, width: int, strides: Sequence[float], assigner: Assigner) -> None:
+        super().__init__()
+        self.assigner = assigner
+        self.level_scales = nn.Parameter(torch.ones(len(strides)))
+        self._level_strides = tuple(strides)
+        points = [grid_points(height, width, stride) for stride in strides]
+        self.points_per_level = per_level = [len(level) for level in points]
+        self.register_buffer("points", torch.cat(points), persistent=False)  # [N, 2]
+        self.register_buffer(
+            "strides", torch.repeat_interleave(torch.tensor(strides), torch.tensor(per_level)), persistent=False
+        )  # [N]
+
+    def decode(self, logits: Sequence[Tensor], distances: Sequence[Tensor], centerness: Sequence[Tensor]) -> HeadOutput:
+        """Level maps to dense predictions.
+
+        Args:
+            logits: ``[B, K, H, W]`` a level.
+            distances: ``[B, 4, H, W]`` a level: logarithms of LTRB distances in strides, before the level's scale.
+            centerness: ``[B, 1, H, W]`` a level.
+        """
+        scaled = [level * scale for level, scale in zip(distances, self.level_scales, strict=True)]
+        ltrb = flatten_levels(scaled).clamp(max=MAX_LOG_DISTANCE).exp() * self.strides[:, None]  # [B, N, 4]
+        boxes = torch.cat((self.points - ltrb[..., :2], self.points + ltrb[..., 2:]), dim=2)
+        return HeadOutput(boxes, flatten_levels(logits), flatten_levels(centerness).squeeze(2), {})
+
+    def loss(self, output: HeadOutput, targets: Sequence[Targets]) -> dict[str, Tensor]:
+        """Focal, centerness-weighted GIoU and centerness loss (Tian et al. 2019, eq. 2), a positive point each."""
+        if output.quality is None:
+            raise ValueError("a point head predicts a centerness")
+        matches = self.match(output, targets)
+        class_targets = torch.zeros_like(output.logits)
+        class_targets[matches.images, matches.points, matches.labels] = 1.0
+        positives = max(1, len(matches.points))
+        centers = centerness_targets(ltrb_targets(self.points[matches.points], matches.boxes))  # [P]
+        overlap = giou_loss(output.boxes[matches.images, matches.points], matches.boxes)  # [P]
+        quality = output.quality[matches.images, matches.points]  # [P]
+        return {
+            "classification": sigmoid_focal_loss(output.logits, class_targets) / positives,
+            "box": (overlap * centers).sum() / centers.sum().clamp(min=1e-6),
+            "centerness": centerness_loss(quality, centers) / positives,
+        }
+
+    def match(self, output: HeadOutput, targets: Sequence[Targets]) -> Matches:
+        """The positive points of a batch. Heads whose assignment depends on their predictions override this."""
+        return gather_matches([self.assign(target.boxes) for target in targets], targets)
+
+    def assign(self, boxes: Tensor) -> Assignment:
+        """Match the points of one image to its objects ``[M, 4]`` (xyxy, input pixels)."""
+        if self.assigner == "atss":
+            return Assignment(assign_atss(self.points, self.points_per_level, self.strides, boxes))
+        ranges = fcos_ranges(self._level_strides)
+        return Assignment(assign_fcos(self.points, self.points_per_level, self.strides, boxes, level_ranges=ranges))
+
+
+@dataclass(frozen=True)
+class TowerConfig:
+    """Options of all heads with towers of convolutions.
+
+    Attributes:
+        width: channels of the head's maps and vectors, towers included.
+        tower_blocks: 3x3 convolutions in each tower.
+        dropout: share of the backbone's channels dropped in each training step.
+    """
+
+    width: int = 128
+    tower_blocks: int = 2
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class PyramidConfig(TowerConfig):
+    """Options of the heads among them whose labels come from geometry.
+
+    Attributes:
+        assigner: ``atss``, or ``fcos`` (by regression range, center sampling).
+    """
+
+    assigner: Assigner = "atss"
+
+
+class PyramidHead(PointHead):
+    """A point head with FCOS's two towers, shared by the maps that a sub-class's :meth:`levels` gives.
+
+    Args:
+        strides: of the levels, input pixels.
+        assigner: decides which points learn which objects, unless a sub-class does so itself.
+    """
+
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        num_classes: int,
+        strides: Sequence[float],
+        config: TowerConfig,
+        assigner: Assigner,
+    ) -> None:
+        super().__init__(spec.height, spec.width, strides, assigner)
+        self.spec = spec
+        self.dropout = ChannelDropout(config.dropout)
+        self.class_tower = tower(config.width, config.tower_blocks)
+        self.box_tower = tower(config.width, config.tower_blocks)
+        self.classes: nn.Module = init_prediction(nn.Conv2d(config.width, num_classes, 3, padding=1), bias=PRIOR_BIAS)
+        self.distances = init_prediction(nn.Conv2d(config.width, 4, 3, padding=1), bias=1.0)
+        self.centerness = init_prediction(nn.Conv2d(config.width, 1, 3, padding=1))
+
+    @abstractmethod
+    def levels(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+        """Backbone layers by name to one map ``[B, width, H, W]`` a stride."""
+
+    def forward(self, features: Mapping[str, Tensor]) -> HeadOutput:
+        return self.predict(self.levels(self.dropout(features)))
+
+    def predict(self, levels: Sequence[Tensor]) -> HeadOutput:
+        """Towers and predictions on ``[B, width, H, W]`` a level."""
+        for_boxes = [self.box_tower(level) for level in levels]
+        return self.decode(
+            [self.classes(self.class_tower(level)) for level in levels],
+            [self.distances(level) for level in for_boxes],
+            [self.centerness(level) for level in for_boxes],
+        )
+
+
+def tower(width: int, blocks: int) -> nn.Sequential:
+    """``blocks`` 3x3 convolutions with GroupNorm and ReLU."""
+    return nn.Sequential(*(conv_norm_relu(width, width, 3) for _ in range(blocks)))
+
+
+def gather_matches(assignments: Sequence[Assignment], targets: Sequence[Targets]) -> Matches:
+    """One assignment an image, as the positive points of the batch."""
+    positive = [assignment.positive for assignment in assignments]
+    chosen = [assignment.objects for assignment in assignments]
+    return Matches(
+        torch.cat([torch.full_like(points, image) for image, points in enumerate(positive)]),
+        torch.cat(positive),
+        torch.cat([target.boxes[objects] for target, objects in zip(targets, chosen, strict=True)]),
+        torch.cat([target.labels[objects] for target, objects in zip(targets, chosen, strict=True)]),
+    )
+
+
+def grid_points(height: int, width: int, stride: float) -> Tensor:
+    """Centres of the cells of one level, row by row: ``[rows * columns, 2]`` (x, y), input pixels."""
+    y, x = torch.meshgrid(
+        torch.arange(_cells(height, stride)) + 0.5, torch.arange(_cells(width, stride)) + 0.5, indexing="ij"
+    )
+    return torch.stack((x, y), dim=2).view(-1, 2) * stride
+
+
+def fcos_ranges(strides: Sequence[float]) -> list[tuple[float, float]]:
+    """Regression ranges of FCOS for any strides: 8 strides is where one level ends and the next begins."""
+    edges = [0.0, *(8.0 * stride for stride in strides[:-1]), float("inf")]
+    return list(pairwise(edges))
+
+
+def init_prediction(layer: nn.Conv2d, bias: float = 0.0) -> nn.Conv2d:
+    """Small weights and a chosen bias, as FCOS initialises its prediction layers."""
+    nn.init.normal_(layer.weight, std=0.01)
+    if layer.bias is not None:
+        nn.init.constant_(layer.bias, bias)
+    return layer
+
+
+def _cells(pixels: int, stride: float) -> int:
+    return int(-(-pixels // stride))
+
+
+def flatten_levels(levels: Sequence[Tensor]) -> Tensor:
+    """``[B, C, H, W]`` a level -> float32 ``[B, N, C]``, level after level."""
+    return torch.cat([level.float().flatten(2).transpose(1, 2) for level in levels], dim=1)

@@ -1,0 +1,96 @@
+"""A head in a user's own file: loaded, checked against the contract, known by the file's name from then on."""
+
+import dataclasses
+import importlib.util
+import inspect
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from detheads.foundation.errors import UserError
+from detheads.headkit import registry
+from detheads.headkit.contract import Head
+
+PACKAGE = "detheads_head_file"
+"""Prefix of the modules' names, so that a file named like an installed package hides nothing."""
+
+
+def load_head_file(path: Path) -> registry.Entry:
+    """Run a Python file that registers one head, and check what it registers.
+
+    The file is the user's own program: it is executed, so it is only ever loaded where the user names it.
+
+    Raises:
+        UserError: when the file is missing or fails, its name is taken, or the head does not follow the contract
+            (naming the member).
+    """
+    name = path.stem
+    module_name = f"{PACKAGE}.{name}"
+    loaded = sys.modules.get(module_name)
+    if loaded is not None and loaded.__file__ == str(path.resolve()):
+        return registry.entry(name)
+    if path.suffix != ".py" or not path.is_file():
+        raise UserError(f"{path} is not a Python file; give the file of a head, such as my_head.py.")
+    if not name.isidentifier():
+        raise UserError(f"{path}: a head is called like its file, and {name!r} is no Python name; rename the file.")
+    if loaded is not None or name in registry.entries():
+        raise UserError(f"{path}: there is a head {name!r} already; rename the file.")
+    _execute(path, module_name)
+    found = registry.entries().get(name)
+    try:
+        if found is None:
+            raise UserError(f"{path} registers no head; decorate its class with @register(Config).")
+        fault = _fault(found)
+        if fault:
+            raise UserError(f"{path}: {found.head.__name__} {fault}.")
+    except UserError:
+        registry.forget(name)
+        del sys.modules[module_name]
+        raise
+    return found
+
+
+def _execute(path: Path, module_name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(module_name, path.resolve())
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} cannot be loaded as Python.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[module_name]
+        registry.forget(path.stem)
+        line = _line_in(path, error)
+        raise UserError(f"{path}{line} fails with {type(error).__name__}: {error}; mend the file.") from error
+    return module
+
+
+def _line_in(path: Path, error: BaseException) -> str:
+    """``", line 12"`` where the error came out of the file itself."""
+    if isinstance(error, SyntaxError):
+        return f", line {error.lineno}"
+    frames = inspect.getinnerframes(error.__traceback__) if error.__traceback__ else []
+    lines = [frame.lineno for frame in frames if frame.filename == str(path.resolve())]
+    return f", line {lines[-1]}" if lines else ""
+
+
+def _fault(found: registry.Entry) -> str | None:
+    """What the registered class lacks, or None."""
+    if not (inspect.isclass(found.head) and issubclass(found.head, Head)):
+        return "does not extend detheads.headkit.contract.Head"
+    missing = sorted(getattr(found.head, "__abstractmethods__", ()))
+    if missing:
+        return f"lacks the method {', '.join(missing)}"
+    if not dataclasses.is_dataclass(found.config):
+        return "is registered with options that are no dataclass"
+    for field in dataclasses.fields(found.config):
+        if field.default is dataclasses.MISSING:
+            return f"has the option {field.name} without a default"
+    try:
+        inspect.signature(found.head).bind(None, 1, None)
+    except TypeError:
+        return "lacks an __init__(self, spec, num_classes, config)"
+    if not found.summary:
+        return "lacks a docstring, whose first line is shown in lists"
+    return None

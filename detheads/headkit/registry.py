@@ -1,0 +1,180 @@
+"""Heads by name. A head is one file whose class is decorated with ``@register``.
+
+Where to look is said by entry points of the group ``detheads.heads`` (``pyproject.toml``): a module with a head, or a
+package of them. So the library is found by what stands below it without importing it, and another distribution can
+bring heads of its own.
+"""
+
+import difflib
+import importlib
+import math
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from detheads.backbones.features import FeatureSpec
+from detheads.foundation.errors import UserError
+from detheads.headkit.contract import Head
+
+ENTRY_POINTS = "detheads.heads"
+
+HeadClass = TypeVar("HeadClass", bound=type[Head])
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered head: its class and the dataclass of its options."""
+
+    name: str
+    head: type[Head]
+    config: type[Any]
+
+    @property
+    def summary(self) -> str:
+        """The first line of the head's docstring."""
+        return (self.head.__doc__ or "").strip().partition("\n")[0]
+
+
+_ENTRIES: dict[str, Entry] = {}
+
+
+def register(config: type[Any]) -> Callable[[HeadClass], HeadClass]:
+    """Class decorator: make a head known under its file's name, with ``config`` as the dataclass of its options.
+
+    The class is called as ``Head(spec, num_classes, config)``.
+    """
+
+    def add(head: HeadClass) -> HeadClass:
+        name = head.__module__.rpartition(".")[2]
+        _ENTRIES[name] = Entry(name, head, config)
+        return head
+
+    return add
+
+
+def entries() -> dict[str, Entry]:
+    """All heads of the package by name, in alphabetical order."""
+    _import_libraries()
+    return dict(sorted(_ENTRIES.items()))
+
+
+@cache
+def _import_libraries() -> None:
+    for entry_point in entry_points(group=ENTRY_POINTS):
+        library = importlib.import_module(entry_point.value)
+        for module in pkgutil.iter_modules(getattr(library, "__path__", ())):
+            importlib.import_module(f"{library.__name__}.{module.name}")
+
+
+def forget(name: str) -> None:
+    """Make a head unknown again, where there is one of that name."""
+    _ENTRIES.pop(name, None)
+
+
+def trainable() -> dict[str, Entry]:
+    """The heads that gradients train; the others are solved in closed form."""
+    return {name: found for name, found in entries().items() if found.head.trainable}
+
+
+def entry(name: str) -> Entry:
+    """The head of that name.
+
+    Raises:
+        UserError: when there is none, with the closest names.
+    """
+    known = entries()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or list(known)
+        raise UserError(
+            f"unknown head {name!r}; did you mean {', '.join(close)}? A head of your own needs its file: --head-file."
+        )
+    return known[name]
+
+
+def build(name: str, spec: FeatureSpec, num_classes: int, config: Mapping[str, Any] | None = None) -> Head:
+    """Build a head for given features.
+
+    Args:
+        config: options by name; those left out have their default.
+
+    Raises:
+        UserError: unknown head, unknown option, an option of the wrong type, a size that leaves nothing to build, or
+            features without the intermediate blocks that the head reads.
+    """
+    found = entry(name)
+    _require_blocks(found, spec)
+    made = make_config(found, config or {})
+    given = ", ".join(f"{key}={value}" for key, value in (config or {}).items())
+    try:
+        head = found.head(spec, num_classes, made)
+    except (RuntimeError, ValueError, ZeroDivisionError) as error:
+        raise UserError(
+            f"head {name} cannot be built with {given or 'its defaults'} ({_first_line(error)})."
+        ) from error
+    empty = next((key for key, value in head.named_parameters() if not value.numel()), None)
+    if empty is not None:
+        raise UserError(f"head {name} cannot be built with {given}: nothing is left of its {empty}.")
+    return head
+
+
+def make_config(found: Entry, options: Mapping[str, Any]) -> Any:
+    """The head's config dataclass with ``options`` filled in, checked and converted (text from a command line too)."""
+    types = get_type_hints(found.config)
+    known = {field.name for field in fields(found.config)}
+    values = {}
+    for key, value in options.items():
+        if key not in known:
+            raise UserError(f"head {found.name} has no option {key!r}; it has {', '.join(sorted(known))}.")
+        values[key] = converted = _convert(found.name, key, value, types[key])
+        if types[key] in (int, float) and not 0 <= converted < math.inf:
+            raise UserError(f"option {key} of head {found.name} must be 0 or more, not {converted}.")
+    return found.config(**values)
+
+
+def config_dict(found: Entry, options: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of a head with their values, defaults included, ready for JSON."""
+    return asdict(make_config(found, options))
+
+
+def defaults(found: Entry) -> dict[str, Any]:
+    """The options of a head with their default values."""
+    return {field.name: None if field.default is MISSING else field.default for field in fields(found.config)}
+
+
+def choices(found: Entry, option: str) -> tuple[str, ...]:
+    """The values of an option that takes one of several words; empty when the head has no such option."""
+    return get_args(get_type_hints(found.config).get(option))
+
+
+def _require_blocks(found: Entry, spec: FeatureSpec) -> None:
+    missing = [f"block{block}" for block in found.head.blocks if f"block{block}" not in spec.names]
+    if missing:
+        wanted = ",".join(map(str, found.head.blocks))
+        raise UserError(
+            f"head {found.name} reads {', '.join(missing)}, which these features ({', '.join(spec.names)}) "
+            f"do not hold; cache a transformer with 'detheads cache build ... --layers {wanted}'."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _convert(head: str, key: str, value: Any, wanted: Any) -> Any:
+    choices = get_args(wanted) if get_origin(wanted) is not None else ()
+    if choices and value in choices:
+        return value
+    if not choices and isinstance(value, str) and wanted in (int, float):
+        try:
+            return wanted(value)
+        except ValueError:
+            value = repr(value)
+    elif not choices and isinstance(value, str) and wanted is bool and value.lower() in {"true", "false"}:
+        return value.lower() == "true"
+    elif (not choices and type(value) is wanted) or (wanted is float and type(value) is int):
+        return value
+    expected = "one of " + ", ".join(map(str, choices)) if choices else f"of type {wanted.__name__}"
+    raise UserError(f"option {key} of head {head} must be {expected}, not {value}.")

@@ -1,0 +1,88 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from detheads.ops.nms import hard_nms, soft_nms
+from detheads.ops.suppression import select_detections
+
+Nms = Callable[..., tuple[Tensor, Tensor, Tensor]]
+
+
+def scene(count: int, classes: int, seed: int, spread: float = 60.0) -> tuple[Tensor, Tensor]:
+    """Random boxes ``[N, 4]``, some at negative coordinates, and scores ``[N, K]``."""
+    generator = torch.Generator().manual_seed(seed)
+    centers = torch.rand(count, 2, generator=generator) * spread
+    sides = torch.rand(count, 2, generator=generator) * 60 + 5
+    return torch.cat((centers - sides / 2, centers + sides / 2), dim=1), torch.rand(count, classes, generator=generator)
+
+
+def iou(a: list[float], b: list[float]) -> float:
+    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    return width * height / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height)
+
+
+def soft_reference(boxes: Tensor, scores: Tensor, threshold: float, overlap: float) -> list[tuple[float, int, int]]:
+    """Soft-NMS class by class as the paper's figure 2: (score, label, box index), best first."""
+    found = []
+    for label in range(scores.shape[1]):
+        left = {n: score for n, score in enumerate(scores[:, label].tolist()) if score > threshold}
+        while left:
+            best = max(left, key=lambda n: left[n])
+            found.append((left.pop(best), label, best))
+            for n in list(left):
+                value = iou(boxes[best].tolist(), boxes[n].tolist())
+                if value > overlap:
+                    left[n] *= 1 - value
+                if left[n] <= threshold:
+                    del left[n]
+    return sorted(found, reverse=True)
+
+
+@pytest.mark.parametrize(("threshold", "overlap"), [(0.05, 0.5), (0.3, 0.3)])
+@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize("seed", range(5))
+def test_soft_nms_equals_the_papers_loop(seed: int, classes: int, threshold: float, overlap: float) -> None:
+    boxes, scores = scene(40, classes, seed)
+    expected = soft_reference(boxes, scores, threshold, overlap)[:60]
+    found = soft_nms(boxes, scores, score_threshold=threshold, iou_threshold=overlap, max_detections=60)
+    assert found[2].tolist() == [label for _, label, _ in expected]
+    torch.testing.assert_close(found[0], boxes[[index for _, _, index in expected]], rtol=0, atol=0)
+    assert found[1].tolist() == pytest.approx([score for score, _, _ in expected], rel=1e-5)
+
+
+def test_soft_nms_keeps_an_overlapping_box_that_hard_nms_removes() -> None:
+    boxes, scores = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 8.0]]), torch.tensor([[0.9], [0.8]])
+    assert hard_nms(boxes, scores)[1].tolist() == pytest.approx([0.9])
+    assert soft_nms(boxes, scores)[1].tolist() == pytest.approx([0.9, 0.8 * (1 - 0.8)])
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("count", "classes"), [(150, 1), (40, 80)])
+def test_hard_nms_and_the_deployed_selection_agree_to_the_bit(count: int, classes: int, seed: int) -> None:
+    boxes, scores = scene(count, classes, seed)
+    boxes, scores = boxes * 7.77, scores**3
+    kept = hard_nms(boxes, scores)
+    deployed = [part[0, : len(kept[1])] for part in select_detections(boxes[None], scores[None])]
+    assert len(kept[1]) > 10
+    for ours, theirs in zip(kept, deployed, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0, check_dtype=False)
+
+
+@pytest.mark.parametrize("nms", [hard_nms, soft_nms])
+def test_limits_are_kept(nms: Nms) -> None:
+    boxes, scores = scene(60, 3, seed=0, spread=900.0)
+    assert len(nms(boxes, scores, max_detections=7)[1]) == 7
+    best = scores.flatten().sort(descending=True).values[:5]
+    torch.testing.assert_close(nms(boxes, scores, candidates=5, iou_threshold=1.0)[1], best)
+    assert (nms(boxes, scores, score_threshold=0.7)[1] > 0.7).all()
+
+
+@pytest.mark.parametrize("nms", [hard_nms, soft_nms])
+@pytest.mark.parametrize("count", [0, 5])
+def test_nothing_above_the_score_threshold_gives_nothing(nms: Nms, count: int) -> None:
+    boxes, scores = scene(count, 2, seed=0)
+    found = nms(boxes, scores * 0.04)
+    assert [tuple(part.shape) for part in found] == [(0, 4), (0,), (0,)]
