@@ -169,7 +169,7 @@ def _bench_fit(rows: int, dimensions: int, repeats: int) -> FitBench:
 
 
 def _bench_memory(rows: int, dimensions: int) -> MemoryBench:
-    code = f"from detheads.analytical.bench import fit_synthetic; fit_synthetic({rows}, {dimensions})"
+    code = f"from detheads.bench.closed_form import fit_synthetic; fit_synthetic({rows}, {dimensions})"
     finished = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True)
     peak, seconds = json.loads(finished.stdout)
     return MemoryBench(rows, peak, seconds)

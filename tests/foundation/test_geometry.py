@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from detheads.foundation import geometry
+from detheads.foundation import images
 from detheads.foundation.errors import UserError
 from detheads.foundation.geometry import PAD_VALUE, Letterbox, flip_boxes, letterbox_image
 from detheads.foundation.images import load_image
@@ -170,6 +170,6 @@ def test_unusable_files_are_named(tmp_path: Path, content: bytes | None, sentenc
 
 
 def test_huge_images_are_refused_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(geometry, "MAX_PIXELS", 99)
+    monkeypatch.setattr(images, "MAX_PIXELS", 99)
     with pytest.raises(UserError, match="10x10 pixels, more than 99"):
         load_image(_encoded(Image.new("RGB", (10, 10)), "PNG"))
