@@ -18,7 +18,7 @@ from tests.training.world import World
 
 pytestmark = pytest.mark.usefixtures("own_heads")
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "own-head.md"
 
 
 def test_a_head_file_is_known_by_its_name_and_may_be_loaded_twice(tmp_path: Path) -> None:
@@ -28,8 +28,8 @@ def test_a_head_file_is_known_by_its_name_and_may_be_loaded_twice(tmp_path: Path
     assert load_head_file(path) == found == registry.trainable()["plain"]
 
 
-def test_the_example_of_the_readme_is_a_head_that_learns(tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n# my_head.py\n(.*?)```", README.read_text("utf-8"), flags=re.DOTALL)
+def test_the_example_of_the_documentation_is_a_head_that_learns(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n# my_head.py\n(.*?)```", PAGE.read_text("utf-8"), flags=re.DOTALL)
     assert 30 <= len(code.splitlines()) <= 70
     path = tmp_path / "my_head.py"
     path.write_text(code, encoding="utf-8")
