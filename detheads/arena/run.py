@@ -1,6 +1,5 @@
 """An arena: every head on the same cache under the same budget, each in a process of its own."""
 
-import hashlib
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +17,6 @@ from detheads.arena.records import (
     Setting,
     read_row,
     read_rows,
-    read_setting,
     row_path,
     run_folder,
     write_row,
@@ -36,6 +34,7 @@ from detheads.training.trainer import require_same_features
 ALL = "all"
 MAY_DIFFER = ("train_cache", "val_cache", "machine", "versions")
 """What a restarted arena need not share with its beginning: the same caches may lie elsewhere."""
+ARENA = claims.Kind(SETTING_NAME, "an arena", "running the arena")
 
 
 @dataclass(frozen=True)
@@ -139,9 +138,9 @@ def run_arena(
     where, watch = where or Where(), watch or Watch()
     caches = FeatureCache(train), FeatureCache(val)
     require_same_features(*caches)
-    setting = _setting(*caches, config, text)
-    with claims.only_process(folder, "running the arena"):
-        _claim(folder, setting)
+    setting = _setting(*caches, config, text).model_dump(mode="json")
+    remarks = {key: setting.pop(key) for key in MAY_DIFFER}
+    with claims.claimed(folder, ARENA, setting, remarks):
         jobs = []
         for name, options in contestants.options.items():
             known = read_row(folder, name)
@@ -200,22 +199,6 @@ def _setting(train: FeatureCache, val: FeatureCache, config: TrainConfig, text: 
     )
 
 
-def _claim(folder: Path, setting: Setting) -> None:
-    """Record the setting, or check that the folder's arena has the same."""
-    if (folder / SETTING_NAME).is_file():
-        recorded = read_setting(folder).model_dump()
-        for key, value in setting.model_dump().items():
-            if key not in MAY_DIFFER and recorded[key] != value:
-                raise UserError(
-                    f"{folder} holds an arena with another {key.replace('_', ' ')} ({_short(recorded[key])}, not "
-                    f"{_short(value)}); choose another folder with -o."
-                )
-        return
-    if any(item for item in folder.iterdir() if not item.name.startswith(".")):
-        raise UserError(f"{folder} is not empty and holds no arena; choose another folder with -o.")
-    atomic.write_json(folder / SETTING_NAME, setting.model_dump())
-
-
 def _require_same_options(folder: Path, row: Row, options: Mapping[str, Any]) -> None:
     for option, value in options.items():
         if option in row.options and row.options[option] != value:
@@ -241,8 +224,3 @@ def _with_latency(folder: Path, row: Row) -> Row:
         first = next(iter(str(error).splitlines()), "")
         return row.model_copy(update={"latency_remark": f"{type(error).__name__}: {first}"})
     return row.model_copy(update={"milliseconds": round(took, 3), "latency_remark": None})
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 80 else hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -28,7 +28,7 @@ from detheads.cache.manifest import (
     StorageType,
     image_entry,
 )
-from detheads.cache.plan import only_builder, prepare, require_space
+from detheads.cache.plan import planned, require_space
 from detheads.cache.storage import FLIPPED_SUFFIX, encode
 from detheads.data.dataset import Dataset, ImageRecord
 from detheads.foundation import atomic
@@ -87,23 +87,28 @@ def build_cache(
     if not dataset.images:
         raise UserError(f"{dataset.name} {dataset.split} has no images to cache.")
     settings = settings_for(backbone, dtype, flips)
-    with only_builder(folder):
-        try:
-            return _build(dataset, backbone, folder, settings, batch_size, on_progress)
-        except OSError as error:
-            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
-                raise
-            raise UserError(
-                f"the disk of {folder} is full; free some space and run the same command again, "
-                "which goes on behind the finished shards."
-            ) from None
+    try:
+        with planned(folder, dataset, settings) as per_shard:
+            return _build(dataset, backbone, folder, settings, per_shard, batch_size, on_progress)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        raise UserError(
+            f"the disk of {folder} is full; free some space and run the same command again, "
+            "which goes on behind the finished shards."
+        ) from None
 
 
 def _build(
-    dataset: Dataset, backbone: Backbone, folder: Path, settings: Settings, batch_size: int, on_progress: Progress
+    dataset: Dataset,
+    backbone: Backbone,
+    folder: Path,
+    settings: Settings,
+    per_shard: int,
+    batch_size: int,
+    on_progress: Progress,
 ) -> BuildResult:
     total = len(dataset.images)
-    per_shard = prepare(folder, dataset, settings)
     starts = range(0, total, per_shard)
     shards: dict[int, ShardEntry] = {}
     for start in starts:

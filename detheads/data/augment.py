@@ -15,7 +15,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.tv_tensors import BoundingBoxFormat
 
-from detheads.data.convert import convert_dataset
+from detheads.data.convert import write_splits
 from detheads.data.dataset import Dataset, ImageRecord, Objects
 from detheads.foundation.atomic import write_json
 from detheads.foundation.claims import new_folder
@@ -64,7 +64,7 @@ def augment_dataset(
     next_id = max((image.id for image in dataset.images), default=0) + 1
     images, objects = list(dataset.images), list(dataset.objects)
     with new_folder(target) as partial:
-        convert_dataset([dataset], partial, "coco", link=True)
+        write_splits([dataset], partial, "coco", link=True)
         for position, (record, known) in enumerate(zip(dataset.images, dataset.objects, strict=True)):
             original = load_image(record.path)
             for copy in range(copies):

@@ -47,6 +47,19 @@ def convert_dataset(
     Raises:
         UserError: when the target is not empty, an image is missing, or names collide.
     """
+    with new_folder(target) as partial:
+        return write_splits(splits, partial, layout, link=link, on_image=on_image)
+
+
+def write_splits(
+    splits: Sequence[Dataset],
+    folder: Path,
+    layout: LayoutName,
+    *,
+    link: bool = False,
+    on_image: Callable[[], object] | None = None,
+) -> Conversion:
+    """Write the splits into an empty ``folder``; see :func:`convert_dataset`."""
     if not splits:
         raise UserError("there is no split to convert.")
     if len({dataset.split for dataset in splits}) != len(splits):
@@ -55,16 +68,15 @@ def convert_dataset(
         names = ", ".join(dataset.split for dataset in splits)
         raise UserError(f"the splits {names} have different classes; convert them one by one.")
     conversion = Conversion()
-    with new_folder(target) as partial:
-        for dataset in splits:
-            image_folder = _write_annotations(dataset, partial, layout, conversion)
-            for image in dataset.images:
-                _copy(image, image_folder, link)
-                conversion.images += 1
-                if on_image is not None:
-                    on_image()
-        if layout == "yolo":
-            _write_data_yaml(splits, partial / "data.yaml")
+    for dataset in splits:
+        image_folder = _write_annotations(dataset, folder, layout, conversion)
+        for image in dataset.images:
+            _copy(image, image_folder, link)
+            conversion.images += 1
+            if on_image is not None:
+                on_image()
+    if layout == "yolo":
+        _write_data_yaml(splits, folder / "data.yaml")
     return conversion
 
 

@@ -3,6 +3,7 @@
 Torch-free: the deployment runtime uses it too.
 """
 
+import glob
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from detheads.foundation import locks
 from detheads.foundation.errors import UserError
 
 
@@ -18,11 +20,15 @@ from detheads.foundation.errors import UserError
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it to ``path`` when the block ends without an error.
 
-    A process killed in between leaves the old file (or none) and a hidden ``.NAME.PID.partial`` file.
-    The suffix of ``path`` is kept, because many writers choose their format by it.
+    A process killed in between leaves the old file (or none) and a hidden ``.NAME.LETTERS.partial`` file, which the
+    next writer of ``path`` removes. The file is there, empty, before the block begins, and keeps the suffix of
+    ``path``, because many writers choose their format by it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    locks.sweep(path.parent, f".{glob.escape(path.stem)}.*.partial{glob.escape(path.suffix)}")
+    partial, descriptor = locks.create_locked(
+        lambda letters: path.with_name(f".{path.stem}.{letters}.partial{path.suffix}")
+    )
     try:
         yield partial
         with partial.open("rb") as written:
@@ -30,6 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

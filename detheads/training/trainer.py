@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 from detheads import __version__
 from detheads.cache.reader import FeatureCache
 from detheads.evaluation.predict import evaluate_cache
-from detheads.foundation import atomic
+from detheads.foundation import claims
 from detheads.foundation.errors import UserError
 from detheads.headkit import registry
 from detheads.headkit.contract import Head
@@ -29,7 +29,7 @@ from detheads.training.config import TrainConfig
 from detheads.training.ema import averaged
 from detheads.training.log import RunLog, plot_log
 
-CONFIG_NAME = "config.json"
+RUN = claims.Kind("config.json", "a training run", "training in")
 LOG_EVERY = 20
 """Steps between log lines."""
 SAVE_SECONDS = 300.0
@@ -130,7 +130,10 @@ class Trainer:
         Raises:
             UserError: when the loss is no longer finite (the last good checkpoints stay).
         """
-        self._claim_folder()
+        with self._claimed():
+            return self._fit(on_step)
+
+    def _fit(self, on_step: Callable[[Status], None]) -> TrainResult:
         if checkpoint_path(self.run, "last").is_file():
             self._resume()
         log = RunLog(self.run, self.step)
@@ -213,8 +216,8 @@ class Trainer:
         rate = self.optimizer.param_groups[0]["lr"]
         return {"step": self.step, "epoch": epoch + 1, "lr": rate, "seconds": round(self.seconds, 2)}
 
-    def _claim_folder(self) -> None:
-        """Record the resolved configuration, or check that the folder's run has the same."""
+    def _claimed(self) -> AbstractContextManager[dict[str, Any]]:
+        """The run folder: new, or holding a run of the same resolved configuration."""
         identity = asdict(replace(self.identity, tensors={}))
         resolved = {
             "head": {"name": identity["head_name"], "config": identity["head_config"], "parameters": self.parameters},
@@ -225,16 +228,8 @@ class Trainer:
             "class_embeddings_sha256": self.embeddings_sha256,
             "backbone": self.identity.backbone_name,
         }
-        path = self.run / CONFIG_NAME
-        if path.is_file():
-            recorded = atomic.read_json(path)
-            for key, value in resolved.items():
-                if recorded.get(key) != value:
-                    raise UserError(f"{self.run} holds a run with another {key}; choose another folder with -o.")
-        elif self.run.exists() and any(not item.name.startswith(".") for item in self.run.iterdir()):
-            raise UserError(f"{self.run} is not empty and holds no training run; choose another folder with -o.")
-        else:
-            atomic.write_json(path, resolved | {"detheads_version": __version__, "torch_version": torch.__version__})
+        versions = {"detheads_version": __version__, "torch_version": torch.__version__}
+        return claims.claimed(self.run, RUN, resolved, versions)
 
     def _save_last(self) -> None:
         extra = {f"live.{name}": value for name, value in self.head.state_dict().items()}

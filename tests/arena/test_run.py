@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from detheads.arena.records import Row, read_row, read_rows, run_folder
-from detheads.arena.run import Contestants, Where, choose, run_arena
+from detheads.arena.run import ARENA, Contestants, Where, choose, run_arena
 from detheads.foundation import claims
 from detheads.foundation.errors import UserError
 from detheads.headkit import registry
@@ -181,7 +181,7 @@ def test_a_folder_of_another_arena_is_refused_and_names_what_differs(arena: Path
 
 def test_two_arenas_do_not_run_in_one_folder(world: World, folder: Path) -> None:
     with (
-        claims.only_process(folder, "running the arena"),
+        claims.claimed(folder, ARENA, {}),
         pytest.raises(UserError, match="another process is running the arena"),
     ):
         _run(world, folder, choose("fcos", NARROW_OPTIONS))

@@ -41,18 +41,20 @@ def one_sentence(finished: Any) -> str:
 @pytest.mark.parametrize(
     ("options", "key"),
     [
-        (("--backbone", CNN), "backbone=timm:test_vit, not timm:test_efficientnet"),
-        (("--size", "64x64"), f"width={WIDTH}, not 64"),
-        (("--dtype", "int8"), "dtype=fp16, not int8"),
-        (("--flips",), "flips=False, not True"),
-        (("--layers", "1"), "layers="),
+        (("--backbone", CNN), "backbone (timm:test_vit, not timm:test_efficientnet)"),
+        (("--size", "64x64"), f"width ({WIDTH}, not 64)"),
+        (("--dtype", "int8"), "dtype (fp16, not int8)"),
+        (("--flips",), "flips (False, not True)"),
+        (("--layers", "1"), "layers"),
     ],
 )
 def test_a_folder_holds_features_of_one_kind(
     cache: Path, shared_dataset: Path, build: Callable[..., Any], options: tuple[str, ...], key: str
 ) -> None:
     before = contents(cache)
-    assert f"{cache} was begun with {key}" in one_sentence(build(shared_dataset, cache, *options))
+    assert f"{cache} holds a feature cache with another settings.{key}" in one_sentence(
+        build(shared_dataset, cache, *options)
+    )
     assert contents(cache) == before
 
 
@@ -60,7 +62,7 @@ def test_a_folder_holds_features_of_one_weight_file(cache: Path, shared_dataset:
     weights = tmp_path / "the same numbers.safetensors"
     save_file(load_backbone(VIT, random_weights=True).model.state_dict(), weights)
     other = load_backbone(VIT, (HEIGHT, WIDTH), weights=weights)
-    with pytest.raises(UserError, match=f"was begun with weights_sha256=None, not {atomic.sha256_of(weights)}"):
+    with pytest.raises(UserError, match=rf"another settings\.weights_sha256 \(None, not {atomic.sha256_of(weights)}\)"):
         build_cache(read_dataset(shared_dataset), other, cache)
 
 
@@ -170,12 +172,12 @@ def test_a_shard_with_fewer_images_than_the_manifest_counts_is_refused(cache: Pa
         FeatureCache(cache).features([3])
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"settings": {}, "images_per_shard": 3}'])
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
 def test_an_unreadable_plan_is_named(
     cache: Path, shared_dataset: Path, build: Callable[..., Any], content: str
 ) -> None:
     (cache / "build.json").write_text(content)
-    assert str(cache / "build.json") in one_sentence(build(shared_dataset, cache))
+    assert f"{cache / 'build.json'} " in one_sentence(build(shared_dataset, cache))
 
 
 def test_mirrored_features_that_were_not_stored_are_refused(cache: Path) -> None:
@@ -199,7 +201,7 @@ def test_a_cache_larger_than_the_disk_is_refused_before_it_is_begun(
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=needed - 1))
         assert "use --dtype int8, a smaller --size or another disk" in one_sentence(build(shared_dataset, folder))
-        assert list(folder.iterdir()) == []
+        assert not folder.exists()
         assert build(shared_dataset, folder, "--dtype", "int8").code == 0  # the cure works in the same folder
 
 

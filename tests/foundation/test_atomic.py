@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from detheads.foundation.atomic import inside, read_json, replacing, sha256_of, write_json, write_text
-from detheads.foundation.claims import new_folder
 from detheads.foundation.errors import UserError
 
 
@@ -65,23 +64,3 @@ def test_digests_are_those_of_the_content(tmp_path: Path) -> None:
     content = bytes(range(256)) * 10_000
     (tmp_path / "a").write_bytes(content)
     assert sha256_of(tmp_path / "a") == hashlib.sha256(content).hexdigest()
-
-
-def test_a_failing_folder_is_not_left_behind(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), new_folder(tmp_path / "deep" / "set") as partial:
-        (partial / "half").write_text("half")
-        raise RuntimeError
-    assert list((tmp_path / "deep").iterdir()) == []
-
-
-@pytest.mark.parametrize(("make", "sentence"), [("file", "is a file"), ("full folder", "is not empty")])
-def test_nothing_that_exists_is_overwritten(tmp_path: Path, make: str, sentence: str) -> None:
-    target = tmp_path / "set"
-    if make == "file":
-        target.write_text("mine")
-    else:
-        target.mkdir()
-        (target / "a").write_text("mine")
-    with pytest.raises(UserError, match=sentence), new_folder(target):
-        pass
-    assert (target if make == "file" else target / "a").read_text() == "mine"

@@ -68,7 +68,7 @@ def test_a_folder_of_another_configuration_is_refused_and_left_alone(run: Path, 
 
 def test_a_folder_of_another_cache_is_refused(run: Path, train: Callable[..., Any]) -> None:
     finished = train("plain", "val", run, "--epochs", 1, "--eval-every", 1)
-    _assert_one_sentence(finished, "holds a run with another cache_sha256")
+    _assert_one_sentence(finished, "holds a training run with another cache_sha256")
 
 
 def test_a_foreign_folder_is_refused_and_left_alone(train: Callable[..., Any], tmp_path: Path) -> None:

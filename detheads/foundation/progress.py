@@ -1,0 +1,10 @@
+"""How long work tells how far it is."""
+
+from collections.abc import Callable
+
+Progress = Callable[[str, int, int], None]
+"""Called with a step's name, what is done of it and what there is to do (0: not known)."""
+
+
+def silent(step: str, done: int, total: int) -> None:
+    """A :data:`Progress` that nobody watches."""
