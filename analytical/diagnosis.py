@@ -251,9 +251,9 @@ def measure_ridges(statistics: Statistics, head: ClosedForm, alphas: Sequence[fl
     for level, (moments, stride) in enumerate(zip(statistics.anchors, strides, strict=True)):
         points = swept.get(f"anchor_level{level}")
         if points:
-            r2 = [_overall_r2(point, moments.target_scatter) for point in points]
+            r2 = [_overall_r2(point, moments.target_scatter()) for point in points]
             freedom = [point.degrees_of_freedom for point in points]
-            curves.append(RidgeCurve(level, stride, round(float(moments.weight)), r2, freedom))
+            curves.append(RidgeCurve(level, stride, round(moments.total), r2, freedom))
     return curves
 
 

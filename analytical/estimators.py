@@ -22,7 +22,8 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import Ridge
 from torch import Tensor
 
-from detheads.analytical.moments import ClassMoments, RidgeMoments
+from detheads.analytical.bridge import equivalent_rows, scale_if_singular
+from detheads.analytical.moments import Moments
 from detheads.analytical.sealed import read_sealed, write_sealed
 
 FLOOR = 1e-6
@@ -57,14 +58,13 @@ class RidgePoint:
 
 
 def lda_from_moments(
-    moments: ClassMoments, *, shrinkage: float | None = None, priors: Tensor | None = None
+    moments: Moments, *, shrinkage: float | None = None, priors: Tensor | None = None
 ) -> LinearDiscriminantAnalysis:
-    """Fit linear discriminant analysis, ``solver="lsqr"``, from class moments.
+    """Fit linear discriminant analysis, ``solver="lsqr"``, from the moments of classes.
 
     scikit-learn uses the covariances of the classes only as their average, weighted by the priors. So the likeliest
-    class carries all of that average, divided by its prior, in ``2d`` rows: its mean plus and minus ``sqrt(d)`` times
-    the columns of a square root. Every other class is its mean, twice. Means and average are then exactly those of the
-    moments.
+    class carries all of that average, divided by its prior, in ``2d`` rows, and every other class is its mean, twice.
+    Means and average are then exactly those of the moments.
 
     Args:
         moments: of at least two classes.
@@ -81,10 +81,10 @@ def lda_from_moments(
         raise ValueError("linear discriminant analysis needs at least two classes.")
     means, covariance = moments.mean(), moments.covariance()
     shares = _checked_priors(moments.weight if priors is None else priors, moments.classes).cpu()
-    within = covariance[0] if moments.scatter == "pooled" else torch.einsum("c,cij->ij", shares, covariance)
+    within = covariance[0] if moments.pooled else torch.einsum("c,cij->ij", shares, covariance)
     diagonal = within.diagonal().mean()
     shrunk = within if shrinkage is None else (1 - shrinkage) * within + shrinkage * diagonal * torch.eye(len(within))
-    if _is_singular(shrunk, moments.resolution):
+    if scale_if_singular(shrunk, moments.resolution) is not None:
         floor = FLOOR * diagonal if diagonal > 0 else torch.ones_like(diagonal)
         warnings.warn(
             "the covariance within the classes is singular (constant or dependent channels, or too few rows); "
@@ -95,21 +95,19 @@ def lda_from_moments(
         within = vectors * values.clamp(min=floor) @ vectors.T
     carrier = int(shares.argmax())
     rows = [mean.expand(2, -1) for mean in means]
-    rows[carrier] = _pairs(means[carrier], (len(within) / shares[carrier]).sqrt() * _square_root(within).T)
+    scatter = 2 * len(within) / shares[carrier] * within  # of 2d rows
+    rows[carrier], _ = equivalent_rows(means[carrier], scatter, moments.target_mean(), moments.cross())
     labels = np.repeat(np.arange(moments.classes), [len(block) for block in rows])
     estimator = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage, priors=shares.numpy())
     return estimator.fit(torch.cat(rows).numpy(), labels)
 
 
-def ridge_from_moments(moments: RidgeMoments, alpha: float | Sequence[float]) -> Ridge:
+def ridge_from_moments(moments: Moments, alpha: float | Sequence[float]) -> Ridge:
     """Fit ridge regression with an unpenalised intercept: the least ``||y - Xw||^2 + alpha ||w||^2``, rows weighted.
 
-    The rows given to scikit-learn are the input mean plus and minus the triangular factor of the centred Gram matrix
-    over the root of two, with the targets that have the same cross products.
-
     Args:
-        moments: of the ridge problem.
-        alpha: the penalty, or one for each output; not negative.
+        moments: of the rows, in one class, and their targets.
+        alpha: the penalty, or one for each target; not negative.
 
     Raises:
         ValueError: when there are no rows, or a penalty is negative.
@@ -120,7 +118,7 @@ def ridge_from_moments(moments: RidgeMoments, alpha: float | Sequence[float]) ->
     return _RidgeProblem(moments).fit(np.array(alpha, dtype=np.float64))
 
 
-def ridge_path(moments: RidgeMoments, alphas: Sequence[float]) -> list[RidgePoint]:
+def ridge_path(moments: Moments, alphas: Sequence[float]) -> list[RidgePoint]:
     """Fit one ridge regression for each penalty: the rows are compressed once, each penalty costs one solve.
 
     Raises:
@@ -130,17 +128,42 @@ def ridge_path(moments: RidgeMoments, alphas: Sequence[float]) -> list[RidgePoin
         UserWarning: when the Gram matrix is singular and a penalty too small, which was raised.
     """
     problem = _RidgeProblem(moments)
-    scatter = moments.target_scatter
-    positive = problem.eigenvalues.clamp(min=0)
+    gram, cross, scatter = problem.gram, moments.cross(), moments.target_scatter()
+    eigenvalues = torch.linalg.eigvalsh(gram).clamp(min=0)
     points = []
     for alpha in alphas:
         estimator = problem.fit(np.array(alpha, dtype=np.float64))
-        weights = torch.from_numpy(estimator.coef_).reshape(moments.outputs, -1).T
-        residual = scatter + (weights * (problem.gram @ weights - 2 * problem.cross)).sum(0)
+        weights = torch.from_numpy(estimator.coef_).reshape(moments.targets, -1).T
+        residual = scatter + (weights * (gram @ weights - 2 * cross)).sum(0)
         explained = 1 - residual / torch.where(scatter > 0, scatter, 1)
-        freedom = (positive / (positive + estimator.alpha)).sum()
+        freedom = (eigenvalues / (eigenvalues + estimator.alpha)).sum()
         points.append(RidgePoint(float(alpha), estimator, explained, float(freedom)))
     return points
+
+
+class _RidgeProblem:
+    """The rows and targets that stand for ridge moments, and the least penalty that can be solved with them."""
+
+    def __init__(self, moments: Moments) -> None:
+        mean, self.gram = moments.mean()[0], moments.scatter()[0]
+        largest = scale_if_singular(self.gram, moments.resolution)
+        self.least_alpha = 0.0 if largest is None else LEAST_PENALTY * largest or 1.0
+        rounding = moments.resolution * (largest or 0.0)
+        rows, targets = equivalent_rows(mean, self.gram, moments.target_mean(), moments.cross(), rounding)
+        self.rows, self.targets = rows.numpy(), targets.numpy()
+
+    def fit(self, alpha: np.ndarray) -> Ridge:
+        """Solve for one penalty, or one for each target."""
+        if not np.isfinite(alpha).all() or (alpha < 0).any():
+            raise ValueError(f"a ridge penalty is a finite number of at least 0, not {alpha.tolist()}.")
+        if (alpha < self.least_alpha).any():
+            warnings.warn(
+                "the Gram matrix is singular (constant or dependent channels, or too few rows); "
+                f"the penalty was raised to {self.least_alpha:.3g}.",
+                stacklevel=3,
+            )
+            alpha = np.maximum(alpha, self.least_alpha)
+        return Ridge(alpha=alpha if alpha.ndim else float(alpha)).fit(self.rows, self.targets)
 
 
 def save_estimators(path: Path, estimators: Mapping[str, Estimator]) -> None:
@@ -196,79 +219,3 @@ def _checked_priors(priors: Tensor, classes: int) -> Tensor:
     if priors.shape != (classes,) or not (priors >= 0).all() or not (0 < priors.sum() < torch.inf):
         raise ValueError(f"priors are {classes} numbers of at least 0 that do not all vanish, not {priors.tolist()}.")
     return priors / priors.sum()
-
-
-def _is_singular(matrix: Tensor, resolution: float) -> bool:
-    """Whether the least eigenvalue is rounding beside the largest.
-
-    Eigenvalues are slow to find and mostly not needed: the least is at least ``1 / |L^-1|^2`` with the Cholesky factor
-    ``L`` (Frobenius norm), and the largest at most the trace.
-    """
-    factor, failed = torch.linalg.cholesky_ex(matrix)
-    if not failed:
-        inverse = torch.linalg.solve_triangular(factor, torch.eye(len(matrix), dtype=matrix.dtype), upper=False)
-        if 1 / inverse.square().sum() > resolution * matrix.trace():
-            return False
-    return _vanishes(torch.linalg.eigvalsh(matrix), resolution)
-
-
-def _vanishes(eigenvalues: Tensor, resolution: float) -> bool:
-    """Whether the least of ascending eigenvalues is rounding beside the largest."""
-    return bool(eigenvalues[0] <= resolution * eigenvalues[-1])
-
-
-def _pairs(mean: Tensor, offsets: Tensor) -> Tensor:
-    """Rows on both sides of a mean, so that it is theirs."""
-    return torch.cat([mean + offsets, mean - offsets])
-
-
-def _square_root(matrix: Tensor) -> Tensor:
-    """``F`` with ``F @ F.T == matrix``: Cholesky's, or by eigenvalues where there is none.
-
-    Rounding leaves eigenvalues of a singular matrix a little below zero; those count as zero.
-    """
-    factor, failed = torch.linalg.cholesky_ex(matrix)
-    if not failed:
-        return factor
-    values, vectors = torch.linalg.eigh(matrix)
-    return vectors * values.clamp(min=0).sqrt()
-
-
-class _RidgeProblem:
-    """``2d`` rows and targets with the means, centred Gram matrix and cross products of ridge moments."""
-
-    def __init__(self, moments: RidgeMoments) -> None:
-        self.gram, self.cross = moments.gram, moments.cross
-        self.eigenvalues = torch.linalg.eigvalsh(self.gram)
-        self.singular = _vanishes(self.eigenvalues, moments.resolution)
-        half_rows, half_targets = self._reduced(moments.resolution) if self.singular else self._triangular()
-        self.rows = _pairs(moments.input_mean, half_rows).numpy()
-        self.targets = _pairs(moments.target_mean, half_targets).numpy()
-
-    def _triangular(self) -> tuple[Tensor, Tensor]:
-        """``R`` and ``T`` with ``2 R'R`` the Gram matrix and ``2 R'T`` the cross products; ``R`` triangular."""
-        factor = torch.linalg.cholesky(self.gram / 2)
-        return factor.T, torch.linalg.solve_triangular(factor, self.cross / 2, upper=False)
-
-    def _reduced(self, resolution: float) -> tuple[Tensor, Tensor]:
-        """The same by eigenvalues, without the directions that are rounding: division would blow those up."""
-        values, vectors = torch.linalg.eigh(self.gram / 2)
-        kept = values > resolution * values[-1]
-        roots = torch.where(kept, values, 0).sqrt()[:, None]
-        inverse = torch.where(kept[:, None], 1 / roots, 0)
-        return roots * vectors.T, inverse * (vectors.T @ self.cross / 2)
-
-    def fit(self, alpha: np.ndarray) -> Ridge:
-        """Solve for one penalty, or one for each output."""
-        if not np.isfinite(alpha).all() or (alpha < 0).any():
-            raise ValueError(f"a ridge penalty is a finite number of at least 0, not {alpha.tolist()}.")
-        largest = float(self.eigenvalues[-1])
-        least = LEAST_PENALTY * largest if largest > 0 else 1.0
-        if self.singular and (alpha < least).any():
-            warnings.warn(
-                "the Gram matrix is singular (constant or dependent channels, or too few rows); "
-                f"the penalty was raised to {least:.3g}.",
-                stacklevel=3,
-            )
-            alpha = np.maximum(alpha, least)
-        return Ridge(alpha=alpha if alpha.ndim else float(alpha)).fit(self.rows, self.targets)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from detheads.analytical.anchors import fit_anchors
 from detheads.analytical.closed_form import ClosedForm, Config
-from detheads.analytical.moments import ClassMoments
+from detheads.analytical.moments import Moments
 from detheads.cache.reader import FeatureCache
 from detheads.foundation.errors import UserError
 from detheads.headkit import registry
@@ -148,12 +148,12 @@ def _principal_components(
     cache: FeatureCache, chosen: Sequence[int], count: int, on_progress: Progress
 ) -> dict[str, Tensor]:
     """Leading components of the standardised channels, scaled to unit variance."""
-    moments: ClassMoments | None = None
+    moments: Moments | None = None
     for start in range(0, len(chosen), BATCH):
         joined = join_main(cache.features(chosen[start : start + BATCH]), cache.feature_spec)
         rows = joined.permute(0, 2, 3, 1).flatten(0, 2)
-        moments = moments or ClassMoments(1, rows.mean(dim=0))
-        moments.add(rows, torch.zeros(len(rows), dtype=torch.int64))
+        moments = moments or Moments(rows.mean(dim=0))
+        moments.add(rows)
         on_progress("survey", min(start + BATCH, len(chosen)), len(chosen))
     assert moments is not None
     covariance = moments.covariance()[0]

@@ -17,7 +17,7 @@ from detheads.analytical.ahead import seen_ahead
 from detheads.analytical.anchors import encode, sides_of
 from detheads.analytical.closed_form import ClosedForm
 from detheads.analytical.estimators import ridge_from_moments
-from detheads.analytical.moments import RidgeMoments
+from detheads.analytical.moments import Moments
 from detheads.analytical.plan import BATCH, Progress
 from detheads.analytical.sealed import read_sealed, write_sealed
 from detheads.analytical.solve import Solution, put_ridge
@@ -41,8 +41,8 @@ RANDOM_SPREAD = 1.5
 class RoundMoments:
     """The two ridge problems of a round, the random features drawn for it, and how many images they hold."""
 
-    scores: RidgeMoments
-    offsets: RidgeMoments
+    scores: Moments
+    offsets: Moments
     random_weight: Tensor
     random_bias: Tensor
     images: int = 0
@@ -93,7 +93,7 @@ def solve_round(
             saved = time.monotonic()
     assert moments is not None
     moments.save(path, token)
-    if not moments.offsets.weight:
+    if not moments.offsets.total:
         raise UserError(
             f"no box overlaps an object with an IoU of {MATCHED} or more, so round {index + 1} has nothing to learn "
             "from; fit with --rounds 0, or give more images."
@@ -122,7 +122,7 @@ def _fresh(head: ClosedForm, inputs: Tensor) -> RoundMoments:
     weight = torch.randn(size, hidden, generator=generator) * RANDOM_SPREAD / (deviation[:, None] * math.sqrt(size))
     bias = 0.5 * torch.randn(hidden, generator=generator) - mean @ weight
     pilot = torch.cat((mean, (rows @ weight + bias).relu().mean(dim=0)))
-    return RoundMoments(RidgeMoments(pilot, head.num_classes), RidgeMoments(pilot, 4), weight, bias)
+    return RoundMoments(Moments(pilot, targets=head.num_classes), Moments(pilot, targets=4), weight, bias)
 
 
 def _put_random_features(head: ClosedForm, index: int, moments: RoundMoments) -> None:
@@ -132,7 +132,7 @@ def _put_random_features(head: ClosedForm, index: int, moments: RoundMoments) ->
 
 def _add(moments: RoundMoments, rows: Tensor, boxes: Tensor, targets: list[Targets]) -> None:
     """Take the boxes of some images in: ``rows [B, P, inputs]``, ``boxes [B, P, 4]``."""
-    goals = torch.zeros(*boxes.shape[:2], moments.scores.outputs)
+    goals = torch.zeros(*boxes.shape[:2], moments.scores.targets)
     for image, target in enumerate(targets):
         if not len(target.boxes):
             continue
@@ -143,8 +143,8 @@ def _add(moments: RoundMoments, rows: Tensor, boxes: Tensor, targets: list[Targe
         matched = best >= MATCHED
         own = boxes[image, matched]
         offsets = encode(target.boxes[match[matched]], (own[:, :2] + own[:, 2:]) / 2, sides_of(own))
-        moments.offsets.add(rows[image, matched], offsets, best[matched])
-    moments.scores.add(rows.flatten(0, 1), goals.flatten(0, 1))
+        moments.offsets.add(rows[image, matched], targets=offsets, weights=best[matched])
+    moments.scores.add(rows.flatten(0, 1), targets=goals.flatten(0, 1))
 
 
 def _resumed(path: Path, token: str) -> RoundMoments | None:
@@ -158,7 +158,7 @@ def _resumed(path: Path, token: str) -> RoundMoments | None:
     if description["token"] != token:
         return None
     scores, offsets = (
-        RidgeMoments.from_tensors(
+        Moments.from_tensors(
             {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
         )
         for prefix in ("scores.", "offsets.")

@@ -1,5 +1,6 @@
 """From statistics to the first stage of the detector: discriminants and ridge regressions, solved by scikit-learn."""
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -15,7 +16,7 @@ from torch import Tensor
 from detheads.analytical.anchors import ANCHORS
 from detheads.analytical.closed_form import ClosedForm, Discriminant, Mixture
 from detheads.analytical.estimators import Estimator, RidgePoint, lda_from_moments, ridge_from_moments, ridge_path
-from detheads.analytical.moments import ClassMoments, RidgeMoments
+from detheads.analytical.moments import Moments
 from detheads.analytical.statistics import Statistics
 from detheads.foundation.errors import UserError
 
@@ -105,7 +106,7 @@ def sweep_anchors(statistics: Statistics, alphas: Sequence[float]) -> dict[str, 
     return {
         f"anchor_level{level}": ridge_path(moments, alphas)
         for level, moments in enumerate(statistics.anchors)
-        if moments.weight > 1
+        if moments.total > 1
     }
 
 
@@ -140,39 +141,25 @@ def log_odds(lda: LinearDiscriminantAnalysis) -> tuple[Tensor, Tensor]:
 
 def _solve_mixture(statistics: Statistics, strengths: Strengths, classifier: Mixture) -> None:
     """A Gaussian a class and level; one without rows takes no part (its share is zero)."""
-    total = sum(float(level.weight.sum()) for level in statistics.classes)
-    if statistics.classes[0].scatter == "pooled":
+    total = sum(level.total for level in statistics.classes)
+    if statistics.classes[0].pooled:
         raise UserError("a Gaussian mixture needs a covariance for each class, which so many classes do not have.")
     for level, moments in enumerate(statistics.classes):
-        present = moments.weight > 0
-        kept = _only(moments, present)
-        means, covariances = kept.mean(), kept.covariance()
-        rows = iter(zip(means, covariances, strict=True))
-        for group, there in enumerate(present.tolist()):
-            if not there:
+        for group, weight in enumerate(moments.weight.tolist()):
+            if not weight:
                 classifier.log_share[group, level] = -1e9
                 continue
-            mean, covariance = next(rows)
+            own = moments.only(group)
+            mean, covariance = own.mean()[0], own.covariance()[0]
             size = len(mean)
             spread = covariance.diagonal().mean().clamp(min=1e-12)
             # One Gaussian has few rows to its name: the floor keeps its inverse covariance finite.
-            strength = max(strengths.shrinkage, min(1.0, size / float(moments.weight[group])) / 2)
+            strength = max(strengths.shrinkage, min(1.0, size / weight) / 2)
             shrunk = (1 - strength) * covariance + strength * spread * torch.eye(size, dtype=torch.float64)
             inverse_root = torch.linalg.inv(torch.linalg.cholesky(shrunk)).T  # W with W W^T the inverse
             classifier.whitening[group, level].copy_(inverse_root)
             classifier.mean[group, level].copy_(mean)
-            share = torch.log(moments.weight[group] / total) + inverse_root.diagonal().log().sum()
-            classifier.log_share[group, level] = float(share)
-
-
-def _only(moments: ClassMoments, present: Tensor) -> ClassMoments:
-    tensors = moments.tensors()
-    for name in ("weight", "first", "second"):
-        tensors[name] = tensors[name][present]
-    return ClassMoments.from_tensors(tensors)
-
-
-Moments = TypeVar("Moments", ClassMoments, RidgeMoments)
+            classifier.log_share[group, level] = math.log(weight / total) + float(inverse_root.diagonal().log().sum())
 
 
 def _sum(moments: Sequence[Moments]) -> Moments:
@@ -182,12 +169,12 @@ def _sum(moments: Sequence[Moments]) -> Moments:
     return total
 
 
-def _enough(own: RidgeMoments, everywhere: RidgeMoments, what: str, solution: Solution) -> RidgeMoments:
+def _enough(own: Moments, everywhere: Moments, what: str, solution: Solution) -> Moments:
     """The moments to solve: a problem's own, or all together where it has fewer rows than anchors."""
-    if own.weight >= ANCHORS:
+    if own.total >= ANCHORS:
         return own
     solution.remarks.append(
-        f"{what} has {own.weight:.0f} cells with an object, fewer than the {ANCHORS} anchors; it was solved from all."
+        f"{what} has {own.total:.0f} cells with an object, fewer than the {ANCHORS} anchors; it was solved from all."
     )
     return everywhere
 

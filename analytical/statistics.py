@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from detheads.analytical.ahead import seen_ahead
 from detheads.analytical.anchors import ANCHORS, encode, nearest_anchor
 from detheads.analytical.assignment import assign_cells
 from detheads.analytical.closed_form import PLACE, ClosedForm
-from detheads.analytical.moments import ClassMoments, RidgeMoments
+from detheads.analytical.moments import Moments
 from detheads.analytical.plan import BATCH, Plan, Progress
 from detheads.analytical.sealed import read_sealed, write_sealed
 from detheads.cache.reader import FeatureCache
@@ -46,9 +45,9 @@ class Statistics:
     """
 
     plan: Plan
-    classes: list[ClassMoments]
-    anchors: list[RidgeMoments]
-    boxes: list[RidgeMoments]
+    classes: list[Moments]
+    anchors: list[Moments]
+    boxes: list[Moments]
     parts: list[tuple[str, int, int]] = field(default_factory=list)
 
     @classmethod
@@ -57,12 +56,12 @@ class Statistics:
         classes, levels = 1 + len(plan.identity.categories), int(plan.identity.head_config["levels"])
         pilot = plan.tensors["pilot"]
         inputs = torch.cat((pilot, torch.zeros(PLACE)))
-        scatter = "per_class" if classes <= 1 + PER_CLASS_LIMIT else "pooled"
+        pooled = classes > 1 + PER_CLASS_LIMIT
         return cls(
             plan,
-            [ClassMoments(classes, pilot, scatter) for _ in range(levels)],  # type: ignore[arg-type]
-            [RidgeMoments(inputs, ANCHORS) for _ in range(levels)],
-            [RidgeMoments(inputs, 4) for _ in range(ANCHORS)],
+            [Moments(pilot, classes=classes, pooled=pooled) for _ in range(levels)],
+            [Moments(inputs, targets=ANCHORS) for _ in range(levels)],
+            [Moments(inputs, targets=4) for _ in range(ANCHORS)],
         )
 
     @property
@@ -73,7 +72,7 @@ class Statistics:
     @property
     def rows(self) -> int:
         """Number of cells summed."""
-        return round(sum(float(level.weight.sum()) for level in self.classes))
+        return round(sum(level.total for level in self.classes))
 
     def add(self, head: ClosedForm, levels: list[Tensor], targets: list[Targets]) -> None:
         """Take the cells of some images in: ``head.level_rows`` of them and their objects."""
@@ -94,18 +93,18 @@ class Statistics:
                 inputs.append(torch.cat((rows[image, taken], place[cells][taken]), dim=1))
                 boxes.append(target.boxes[owner])
                 centers.append(head.points[cells][taken])
-            self.classes[level].add(rows.flatten(0, 1), torch.cat(labels))
+            self.classes[level].add(rows.flatten(0, 1), labels=torch.cat(labels))
             found = torch.cat(boxes)
             if len(found):
                 self._add_objects(level, torch.cat(inputs), found, torch.cat(centers), anchors)
 
     def _add_objects(self, level: int, inputs: Tensor, boxes: Tensor, centers: Tensor, anchors: Tensor) -> None:
         nearest = nearest_anchor(boxes, anchors)
-        self.anchors[level].add(inputs, torch.nn.functional.one_hot(nearest, ANCHORS).to(inputs.dtype))
+        self.anchors[level].add(inputs, targets=torch.nn.functional.one_hot(nearest, ANCHORS).to(inputs.dtype))
         offsets = encode(boxes, centers, anchors[nearest])
         for anchor in nearest.unique().tolist():
             own = nearest == anchor
-            self.boxes[anchor].add(inputs[own], offsets[own])
+            self.boxes[anchor].add(inputs[own], targets=offsets[own])
 
     def merge(self, other: "Statistics") -> None:
         """Add the statistics of other images.
@@ -117,10 +116,9 @@ class Statistics:
         for sha256, first, end in other.parts:
             if any(sha256 == known and first < stop and start < end for known, start, stop in self.parts):
                 raise UserError(f"both statistics hold images {first} to {end} of one cache; give each part once.")
-        for mine, its in zip(self.classes, other.classes, strict=True):
-            mine.merge(its)
-        for own, given in zip((*self.anchors, *self.boxes), (*other.anchors, *other.boxes), strict=True):
-            own.merge(given)
+        for kind, moments in other._moments().items():
+            for mine, its in zip(self._moments()[kind], moments, strict=True):
+                mine.merge(its)
         self.parts = sorted([*self.parts, *other.parts])
 
     def save(self, path: Path) -> None:
@@ -131,7 +129,7 @@ class Statistics:
                 tensors |= {f"{kind}.{index}.{name}": value for name, value in each.tensors().items()}
         write_sealed(path, _KIND, {"plan": describe(self.plan.identity), "parts": self.parts}, tensors)
 
-    def _moments(self) -> Mapping[str, list[Any]]:
+    def _moments(self) -> Mapping[str, list[Moments]]:
         return {"classes": self.classes, "anchors": self.anchors, "boxes": self.boxes}
 
 
@@ -149,9 +147,9 @@ def load_statistics(path: Path) -> Statistics:
         )
         statistics = Statistics.empty(plan)
         for kind, moments in statistics._moments().items():
-            for index, each in enumerate(moments):
+            for index in range(len(moments)):
                 prefix = f"{kind}.{index}."
-                moments[index] = type(each).from_tensors(
+                moments[index] = Moments.from_tensors(
                     {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
                 )
         statistics.parts = [(str(sha256), int(first), int(end)) for sha256, first, end in description["parts"]]

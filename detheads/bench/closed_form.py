@@ -19,7 +19,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor
 
 from detheads.analytical.estimators import lda_from_moments
-from detheads.analytical.moments import ClassMoments
+from detheads.analytical.moments import Moments
 
 if TYPE_CHECKING:
     from detheads.bench.core import Progress
@@ -105,10 +105,10 @@ def bench_analytical(
 def fit_synthetic(rows: int, dimensions: int) -> None:
     """Fit to generated rows in this process; print peak memory and seconds as JSON on standard output."""
     started = time.perf_counter()
-    moments: ClassMoments | None = None
+    moments: Moments | None = None
     for features, labels in _generated(rows, dimensions):
-        moments = moments or ClassMoments(2, features.mean(0))
-        moments.add(features, labels)
+        moments = moments or Moments(features.mean(0), classes=2)
+        moments.add(features, labels=labels)
     assert moments is not None
     lda_from_moments(moments)
     print(json.dumps([_high_water_mb(), time.perf_counter() - started]))
@@ -129,12 +129,12 @@ def _bench_pass(rows: int, dimensions: int) -> PassBench:
     """Alternate the bare product of a chunk with the accumulation of the same chunk."""
     chunk = min(CHUNK_ROWS, rows)
     held = list(_generated(4 * chunk, dimensions))  # more than the processor's cache holds
-    moments = ClassMoments(2, held[0][0].mean(0))
+    moments = Moments(held[0][0].mean(0), classes=2)
     product, streamed = [], []
     for number in range(-1, max(3, rows // chunk)):
         features, labels = held[number % len(held)]
         bare = _seconds(partial(torch.matmul, features.T, features))
-        ours = _seconds(partial(moments.add, features, labels))
+        ours = _seconds(partial(moments.add, features, labels=labels))
         if number >= 0:  # the first round warms allocators
             product.append(bare / len(features))
             streamed.append(ours / len(features))
@@ -149,9 +149,9 @@ def _bench_fit(rows: int, dimensions: int, repeats: int) -> FitBench:
     del chunks
 
     def ours() -> None:
-        moments = ClassMoments(2, features[:CHUNK_ROWS].mean(0))
+        moments = Moments(features[:CHUNK_ROWS].mean(0), classes=2)
         for x, y in zip(features.split(CHUNK_ROWS), labels.split(CHUNK_ROWS), strict=True):
-            moments.add(x, y)
+            moments.add(x, labels=y)
         lda_from_moments(moments)
 
     full, targets = features.numpy(), labels.numpy()

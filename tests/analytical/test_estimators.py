@@ -23,7 +23,7 @@ from detheads.analytical.estimators import (
     ridge_path,
     save_estimators,
 )
-from detheads.analytical.moments import ClassMoments, RidgeMoments, Scatter
+from detheads.analytical.moments import Moments
 from detheads.foundation.errors import UserError
 
 DIMENSIONS, ROWS, OUTPUTS = 24, 3000, 4
@@ -49,19 +49,17 @@ def _weights() -> Tensor:
     return torch.randint(0, 4, (ROWS,), generator=torch.Generator().manual_seed(5)).double()
 
 
-def _class_moments(
-    rows: Tensor, labels: Tensor, weights: Tensor | None = None, scatter: Scatter = "per_class"
-) -> ClassMoments:
-    moments = ClassMoments(int(labels.max()) + 1, rows[:50].mean(0).float(), scatter)
+def _class_moments(rows: Tensor, labels: Tensor, weights: Tensor | None = None, pooled: bool = False) -> Moments:
+    moments = Moments(rows[:50].mean(0).float(), classes=int(labels.max()) + 1, pooled=pooled)
     for part in torch.arange(len(rows)).split(700):
-        moments.add(rows[part], labels[part], None if weights is None else weights[part])
+        moments.add(rows[part], labels=labels[part], weights=None if weights is None else weights[part])
     return moments
 
 
-def _ridge_moments(rows: Tensor, targets: Tensor, weights: Tensor | None = None) -> RidgeMoments:
-    moments = RidgeMoments(rows[:50].mean(0).float(), targets.shape[1])
+def _ridge_moments(rows: Tensor, targets: Tensor, weights: Tensor | None = None) -> Moments:
+    moments = Moments(rows[:50].mean(0).float(), targets=targets.shape[1])
     for part in torch.arange(len(rows)).split(700):
-        moments.add(rows[part], targets[part], None if weights is None else weights[part])
+        moments.add(rows[part], targets=targets[part], weights=None if weights is None else weights[part])
     return moments
 
 
@@ -98,14 +96,14 @@ def test_lda_equals_scikit_learn_on_all_rows(
 @pytest.mark.parametrize("classes", [2, 5])
 def test_lda_from_one_pooled_covariance_equals_scikit_learn_too(classes: int, shrinkage: float | None) -> None:
     rows, labels = _rows(classes)
-    fitted = lda_from_moments(_class_moments(rows, labels, scatter="pooled"), shrinkage=shrinkage)
+    fitted = lda_from_moments(_class_moments(rows, labels, pooled=True), shrinkage=shrinkage)
     full = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage).fit(rows.numpy(), labels.numpy())
     assert _relative(fitted.coef_, full.coef_) < 1e-8
     assert _relative(fitted.decision_function(rows), full.decision_function(rows)) < 1e-8
 
 
 def test_a_pooled_covariance_stays_the_same_under_other_priors() -> None:
-    moments = _class_moments(*_rows(5), scatter="pooled")
+    moments = _class_moments(*_rows(5), pooled=True)
     shares, priors = lda_from_moments(moments), torch.tensor([1.0, 2.0, 3.0, 4.0, 0.5])
     reweighted = lda_from_moments(moments, priors=priors)
     assert _relative(reweighted.covariance_, shares.covariance_) < 1e-10
@@ -144,7 +142,7 @@ def test_a_sweep_equals_separate_fits_and_tells_r2_and_degrees_of_freedom(output
     moments, alphas = _ridge_moments(rows, targets, weights), [0.0, 0.1, 10.0, 1e3, 1e9]
     points = ridge_path(moments, alphas)
     assert [point.alpha for point in points] == alphas
-    centred = (rows - moments.input_mean) * weights.sqrt()[:, None]
+    centred = (rows - moments.mean()[0]) * weights.sqrt()[:, None]
     for point in points:
         alone = ridge_from_moments(moments, point.alpha)
         np.testing.assert_array_equal(point.estimator.coef_, alone.coef_)
@@ -185,16 +183,16 @@ SINGULAR = [_constant_channel, _twice_the_same_channel, _few, _all_alike]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("scatter", ["per_class", "pooled"])
+@pytest.mark.parametrize("pooled", [False, True])
 @pytest.mark.parametrize("spoil", SINGULAR)
 def test_a_singular_covariance_gives_a_finite_answer_and_one_warning(
-    spoil: Callable[[Tensor], Tensor], scatter: Scatter, dtype: torch.dtype
+    spoil: Callable[[Tensor], Tensor], pooled: bool, dtype: torch.dtype
 ) -> None:
     rows = spoil(_rows()[0]).to(dtype)
     labels = _rows()[1][-len(rows) :]
     assert labels.unique().tolist() == [0, 1]
     with pytest.warns(UserWarning, match="covariance within the classes is singular") as caught:
-        fitted = lda_from_moments(_class_moments(rows, labels, scatter=scatter))
+        fitted = lda_from_moments(_class_moments(rows, labels, pooled=pooled))
     assert len(caught) == 1
     assert Path(caught[0].filename) == Path(__file__)
     assert np.isfinite(fitted.coef_).all()
@@ -253,9 +251,14 @@ def test_a_penalty_makes_a_singular_ridge_problem_an_ordinary_one(spoil: Callabl
 
 def test_an_empty_class_is_named() -> None:
     rows, labels = _rows(3)
-    for scatter in ("per_class", "pooled"):
+    for pooled in (False, True):
         with pytest.raises(ValueError, match="class 1 of 3 has no rows"):
-            lda_from_moments(_class_moments(rows[labels != 1], labels[labels != 1], scatter=scatter))  # type: ignore[arg-type]
+            lda_from_moments(_class_moments(rows[labels != 1], labels[labels != 1], pooled=pooled))
+
+
+def test_a_ridge_problem_without_rows_says_so() -> None:
+    with pytest.raises(ValueError, match="no rows of positive weight"):
+        ridge_from_moments(Moments(torch.zeros(DIMENSIONS), targets=OUTPUTS), 1.0)
 
 
 def test_one_class_cannot_be_told_from_nothing() -> None:

@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from detheads.analytical.estimators import lda_from_moments
-from detheads.analytical.moments import BLOCK_ROWS, ClassMoments, RidgeMoments, Scatter
+from detheads.analytical.moments import BLOCK_ROWS, Moments
 
 CLASSES, DIMENSIONS, ROWS = 3, 12, 2 * BLOCK_ROWS + 500
-SCATTERS: tuple[Scatter, Scatter] = ("per_class", "pooled")
+POOLED = pytest.mark.parametrize("pooled", [False, True], ids=["a scatter each", "one scatter"])
 
 
 def _rows(count: int = ROWS, dimensions: int = DIMENSIONS, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -35,11 +35,11 @@ def _pilot(offset: float = 0.5) -> Tensor:
     return _rows()[0].mean(0).float() + offset
 
 
-def _streamed(rows: Tensor, labels: Tensor, weights: Tensor | None, scatter: Scatter, chunk: int) -> ClassMoments:
-    moments = ClassMoments(CLASSES, _pilot(), scatter)
+def _streamed(rows: Tensor, labels: Tensor, weights: Tensor | None, pooled: bool, chunk: int) -> Moments:
+    moments = Moments(_pilot(), classes=CLASSES, pooled=pooled)
     for start in range(0, len(rows), chunk):
         part = slice(start, start + chunk)
-        moments.add(rows[part], labels[part], None if weights is None else weights[part])
+        moments.add(rows[part], labels=labels[part], weights=None if weights is None else weights[part])
     return moments
 
 
@@ -48,7 +48,7 @@ def _targets(rows: Tensor) -> Tensor:
     return rows[:, :4] + noise + 3
 
 
-def _assert_equal_moments(one: ClassMoments, other: ClassMoments, tolerance: float = 1e-11) -> None:
+def _assert_equal_moments(one: Moments, other: Moments, tolerance: float = 1e-11) -> None:
     torch.testing.assert_close(one.weight, other.weight)
     torch.testing.assert_close(one.mean(), other.mean(), rtol=tolerance, atol=tolerance)
     torch.testing.assert_close(one.covariance(), other.covariance(), rtol=tolerance, atol=tolerance)
@@ -59,8 +59,8 @@ def _assert_equal_moments(one: ClassMoments, other: ClassMoments, tolerance: flo
 def test_class_moments_are_those_of_numpy_on_all_rows(chunk: int, weighted: bool) -> None:
     rows, labels = _rows(700 if chunk == 1 else ROWS)
     weights = _weights(len(rows)) if weighted else None
-    moments = _streamed(rows, labels, weights, "per_class", chunk)
-    pooled = _streamed(rows, labels, weights, "pooled", chunk)
+    moments = _streamed(rows, labels, weights, False, chunk)
+    pooled = _streamed(rows, labels, weights, True, chunk)
     repeats = (torch.ones(len(rows)) if weights is None else weights).long()
     rows, labels = rows.repeat_interleave(repeats, 0), labels.repeat_interleave(repeats)
     within = np.zeros((DIMENSIONS, DIMENSIONS))
@@ -80,18 +80,18 @@ def test_class_moments_are_those_of_numpy_on_all_rows(chunk: int, weighted: bool
 def test_ridge_moments_are_those_of_numpy_on_all_rows(weighted: bool) -> None:
     rows, targets = _rows()[0], _targets(_rows()[0])
     weights = _weights() if weighted else None
-    moments = RidgeMoments(_pilot(), 4)
+    moments = Moments(_pilot(), targets=4)
     for part in (slice(0, 100), slice(100, ROWS)):
-        moments.add(rows[part], targets[part], None if weights is None else weights[part])
+        moments.add(rows[part], targets=targets[part], weights=None if weights is None else weights[part])
     repeats = (torch.ones(len(rows)) if weights is None else weights).long()
     rows, targets = rows.repeat_interleave(repeats, 0), targets.repeat_interleave(repeats, 0)
     centred, wanted = rows - rows.mean(0), targets - targets.mean(0)
-    assert moments.weight == len(rows)
-    torch.testing.assert_close(moments.input_mean, rows.mean(0))
-    torch.testing.assert_close(moments.target_mean, targets.mean(0))
-    torch.testing.assert_close(moments.gram, centred.T @ centred, rtol=1e-10, atol=1e-7)
-    torch.testing.assert_close(moments.cross, centred.T @ wanted, rtol=1e-10, atol=1e-7)
-    torch.testing.assert_close(moments.target_scatter, wanted.square().sum(0), rtol=1e-10, atol=1e-7)
+    assert moments.total == len(rows)
+    torch.testing.assert_close(moments.mean()[0], rows.mean(0))
+    torch.testing.assert_close(moments.target_mean(), targets.mean(0))
+    torch.testing.assert_close(moments.scatter()[0], centred.T @ centred, rtol=1e-10, atol=1e-7)
+    torch.testing.assert_close(moments.cross(), centred.T @ wanted, rtol=1e-10, atol=1e-7)
+    torch.testing.assert_close(moments.target_scatter(), wanted.square().sum(0), rtol=1e-10, atol=1e-7)
 
 
 def _orders() -> list[tuple[int, ...]]:
@@ -99,14 +99,14 @@ def _orders() -> list[tuple[int, ...]]:
     return [tuple(range(7)), tuple(reversed(range(7))), *random.Random(1).sample(shuffled, 4)]
 
 
-def _as_one_chain(parts: list[ClassMoments]) -> ClassMoments:
+def _as_one_chain(parts: list[Moments]) -> Moments:
     first, *others = parts
     for other in others:
         first.merge(other)
     return first
 
 
-def _as_a_tree(parts: list[ClassMoments]) -> ClassMoments:
+def _as_a_tree(parts: list[Moments]) -> Moments:
     middle = len(parts) // 2
     if not middle:
         return parts[0]
@@ -114,22 +114,22 @@ def _as_a_tree(parts: list[ClassMoments]) -> ClassMoments:
 
 
 @pytest.mark.parametrize("gather", [_as_one_chain, _as_a_tree])
-@pytest.mark.parametrize("scatter", SCATTERS)
+@POOLED
 @pytest.mark.parametrize("pilots_differ", [False, True])
 @pytest.mark.parametrize("order", _orders(), ids=str)
 def test_seven_shards_merged_in_any_order_are_one_pass(
     order: tuple[int, ...],
     pilots_differ: bool,
-    scatter: Scatter,
-    gather: Callable[[list[ClassMoments]], ClassMoments],
+    pooled: bool,
+    gather: Callable[[list[Moments]], Moments],
 ) -> None:
     rows, labels = _rows()
-    whole = _streamed(rows, labels, _weights(), scatter, ROWS)
+    whole = _streamed(rows, labels, _weights(), pooled, ROWS)
     shards = []
     for number in order:
-        shard = ClassMoments(CLASSES, _pilot(number if pilots_differ else 0.5), scatter)
+        shard = Moments(_pilot(number if pilots_differ else 0.5), classes=CLASSES, pooled=pooled)
         part = slice(number, ROWS, 7)
-        shard.add(rows[part], labels[part], _weights()[part])
+        shard.add(rows[part], labels=labels[part], weights=_weights()[part])
         shards.append(shard)
     _assert_equal_moments(gather(shards), whole)
 
@@ -137,18 +137,18 @@ def test_seven_shards_merged_in_any_order_are_one_pass(
 @pytest.mark.parametrize("pilots_differ", [False, True])
 def test_ridge_shards_merged_in_any_order_are_one_pass(pilots_differ: bool) -> None:
     rows = _rows()[0]
-    whole = RidgeMoments(_pilot(), 4)
-    whole.add(rows, _targets(rows), _weights())
+    whole = Moments(_pilot(), targets=4)
+    whole.add(rows, targets=_targets(rows), weights=_weights())
     for order in _orders():
-        merged = RidgeMoments(_pilot(), 4)
+        merged = Moments(_pilot(), targets=4)
         for number in order:
-            shard = RidgeMoments(_pilot(number if pilots_differ else 0.5), 4)
+            shard = Moments(_pilot(number if pilots_differ else 0.5), targets=4)
             part = slice(number, ROWS, 7)
-            shard.add(rows[part], _targets(rows)[part], _weights()[part])
+            shard.add(rows[part], targets=_targets(rows)[part], weights=_weights()[part])
             merged.merge(shard)
-        assert merged.weight == whole.weight
-        for name in ("input_mean", "target_mean", "gram", "cross", "target_scatter"):
-            torch.testing.assert_close(getattr(merged, name), getattr(whole, name), rtol=1e-11, atol=1e-8)
+        assert merged.total == whole.total
+        for name in ("mean", "target_mean", "scatter", "cross", "target_scatter"):
+            torch.testing.assert_close(getattr(merged, name)(), getattr(whole, name)(), rtol=1e-11, atol=1e-8)
 
 
 def _hard_rows(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -167,9 +167,9 @@ def _hard_rows(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 def _direction(dtype: torch.dtype, pilot: Tensor) -> np.ndarray:
     rows, labels = _hard_rows(dtype)
-    moments = ClassMoments(2, pilot)
+    moments = Moments(pilot, classes=2)
     for part in torch.arange(len(rows)).split(9216):
-        moments.add(rows[part], labels[part])
+        moments.add(rows[part], labels=labels[part])
     direction = lda_from_moments(moments).coef_[0]
     return direction / np.linalg.norm(direction)
 
@@ -191,85 +191,113 @@ def test_float32_products_with_a_pilot_give_the_float64_direction_and_without_on
 def test_rows_of_lesser_precision_are_multiplied_in_float32(dtype: torch.dtype) -> None:
     rows, labels = _rows()
     rows = rows.to(dtype)
-    moments = _streamed(rows, labels, None, "per_class", ROWS)
-    exact = _streamed(rows.double(), labels, None, "per_class", ROWS)
+    moments = _streamed(rows, labels, None, False, ROWS)
+    exact = _streamed(rows.double(), labels, None, False, ROWS)
     assert (moments.resolution, exact.resolution) == (1e-7, 1e-12)
     _assert_equal_moments(moments, exact, 1e-4)
 
 
 def test_one_float32_shard_makes_the_whole_a_float32_result() -> None:
     rows, labels = _rows()
-    exact = _streamed(rows, labels, None, "pooled", ROWS)
-    exact.merge(_streamed(rows.float(), labels, None, "pooled", ROWS))
+    exact = _streamed(rows, labels, None, True, ROWS)
+    exact.merge(_streamed(rows.float(), labels, None, True, ROWS))
     assert exact.resolution == 1e-7
 
 
-@pytest.mark.parametrize("scatter", SCATTERS)
-def test_a_pass_continues_from_its_saved_state(scatter: Scatter, tmp_path: Path) -> None:
+@POOLED
+def test_a_pass_continues_from_its_saved_state(pooled: bool, tmp_path: Path) -> None:
     rows, labels = _rows()
-    half = _streamed(rows[:900], labels[:900], None, scatter, 300)
+    half = _streamed(rows[:900], labels[:900], None, pooled, 300)
     save_file(half.tensors(), tmp_path / "moments.safetensors")
-    resumed = ClassMoments.from_tensors(load_file(tmp_path / "moments.safetensors"))
-    assert (resumed.scatter, resumed.resolution) == (scatter, half.resolution)
+    resumed = Moments.from_tensors(load_file(tmp_path / "moments.safetensors"))
+    assert (resumed.pooled, resumed.resolution) == (pooled, half.resolution)
     for moments in (half, resumed):
-        moments.add(rows[900:], labels[900:])
+        moments.add(rows[900:], labels=labels[900:])
     _assert_equal_moments(resumed, half, 0)
 
 
 def test_a_ridge_pass_continues_from_its_saved_state(tmp_path: Path) -> None:
     rows, targets = _rows()[0].float(), _targets(_rows()[0])
-    half = RidgeMoments(_pilot(), 4)
-    half.add(rows[:900], targets[:900])
+    half = Moments(_pilot(), targets=4)
+    half.add(rows[:900], targets=targets[:900])
     save_file(half.tensors(), tmp_path / "moments.safetensors")
-    resumed = RidgeMoments.from_tensors(load_file(tmp_path / "moments.safetensors"))
+    resumed = Moments.from_tensors(load_file(tmp_path / "moments.safetensors"))
     for moments in (half, resumed):
-        moments.add(rows[900:], targets[900:])
+        moments.add(rows[900:], targets=targets[900:])
     saved = resumed.tensors()
     assert all(torch.equal(saved[name], tensor) for name, tensor in half.tensors().items())
 
 
 def test_what_comes_back_from_a_state_shares_no_memory_with_it() -> None:
     rows, labels = _rows()
-    moments = _streamed(rows, labels, None, "per_class", ROWS)
+    moments = _streamed(rows, labels, None, False, ROWS)
     before = moments.covariance()
-    ClassMoments.from_tensors(moments.tensors()).add(rows, labels)
+    Moments.from_tensors(moments.tensors()).add(rows, labels=labels)
     assert torch.equal(moments.covariance(), before)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"second": None}, "class moments consist of"),
+        ({"second": None}, "moments consist of"),
+        ({"curl": torch.zeros(3)}, "moments consist of"),
         ({"second": torch.zeros(CLASSES, 5, 5, dtype=torch.float64)}, "second should be"),
         ({"first": torch.zeros(CLASSES, DIMENSIONS)}, "first should be float64"),
         ({"weight": torch.zeros((), dtype=torch.float64)}, "should be"),
     ],
 )
 def test_a_foreign_state_is_refused(change: dict[str, Tensor | None], message: str) -> None:
-    tensors = {**ClassMoments(CLASSES, _pilot()).tensors(), **change}
+    tensors = {**Moments(_pilot(), classes=CLASSES).tensors(), **change}
     with pytest.raises(ValueError, match=message):
-        ClassMoments.from_tensors({name: tensor for name, tensor in tensors.items() if tensor is not None})
-    with pytest.raises(ValueError, match="ridge moments consist of"):
-        RidgeMoments.from_tensors(ClassMoments(CLASSES, _pilot()).tensors())
+        Moments.from_tensors({name: tensor for name, tensor in tensors.items() if tensor is not None})
+
+
+def test_states_saved_before_classes_and_targets_were_kept_together_are_read() -> None:
+    rows, labels = _rows()
+    classes, ridge = _streamed(rows, labels, None, False, ROWS), Moments(_pilot(), targets=4)
+    ridge.add(rows, targets=_targets(rows))
+    old = {name: classes.tensors()[name] for name in ("pilot", "weight", "first", "second", "pooled", "double")}
+    _assert_equal_moments(Moments.from_tensors(old), classes, 0)
+    old = {name: tensor for name, tensor in ridge.tensors().items() if name != "pooled"}
+    old |= {name: old[name][0] for name in ("weight", "first", "second")}
+    read = Moments.from_tensors(old).tensors()
+    assert all(torch.equal(read[name], tensor) for name, tensor in ridge.tensors().items())
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        ClassMoments(CLASSES + 1, _pilot()),
-        ClassMoments(CLASSES, _pilot()[1:]),
-        ClassMoments(CLASSES, _pilot(), "pooled"),
+        Moments(_pilot(), classes=CLASSES + 1, targets=4),
+        Moments(_pilot()[1:], classes=CLASSES, targets=4),
+        Moments(_pilot(), classes=CLASSES, targets=5),
+        Moments(_pilot(), classes=CLASSES, targets=4, pooled=True),
     ],
-    ids=["classes", "dimensions", "scatter"],
+    ids=["classes", "dimensions", "targets", "scatter"],
 )
-def test_moments_of_another_shape_do_not_merge(other: ClassMoments) -> None:
-    with pytest.raises(ValueError, match="cannot take in"):
-        ClassMoments(CLASSES, _pilot()).merge(other)
+def test_moments_of_another_shape_do_not_merge(other: Moments) -> None:
+    with pytest.raises(ValueError, match="12 dimensions, 4 targets and 3 classes with a scatter each cannot take in"):
+        Moments(_pilot(), classes=CLASSES, targets=4).merge(other)
 
 
-def test_ridge_moments_of_another_shape_do_not_merge() -> None:
-    with pytest.raises(ValueError, match="12 dimensions and 4 outputs cannot take in"):
-        RidgeMoments(_pilot(), 4).merge(RidgeMoments(_pilot(), 5))
+def test_targets_are_those_of_all_classes_together() -> None:
+    rows, labels = _rows()
+    one, several = Moments(_pilot(), targets=4), Moments(_pilot(), classes=CLASSES, targets=4)
+    one.add(rows, targets=_targets(rows))
+    several.add(rows, labels=labels, targets=_targets(rows))
+    for name in ("target_mean", "cross", "target_scatter"):
+        torch.testing.assert_close(getattr(several, name)(), getattr(one, name)(), rtol=1e-11, atol=1e-8)
+
+
+def test_one_class_taken_out_is_the_moments_of_its_rows() -> None:
+    rows, labels = _rows()
+    moments = _streamed(rows.float(), labels, None, False, ROWS)
+    alone = Moments(_pilot())
+    alone.add(rows[labels == 2].float())
+    own = moments.only(2)
+    assert own.resolution == alone.resolution
+    _assert_equal_moments(own, alone, 1e-5)
+    own.add(rows.float())
+    assert moments.weight[2] == (labels == 2).sum()  # it shares no memory
 
 
 def _damaged(value: float) -> Tensor:
@@ -286,6 +314,7 @@ BAD_ROWS = {
     "other width": (GOOD[:, 1:], LABELS, None, r"rows are \[R, 12\]"),
     "one row": (GOOD[0], LABELS[:1], None, r"not float64 \[12\]"),
     "integers": (GOOD.long(), LABELS, None, "floating-point"),
+    "no labels": (GOOD, None, None, "as many integer labels, not nothing"),
     "too few labels": (GOOD, LABELS[1:], None, "as many integer labels"),
     "labels of floats": (GOOD, LABELS.float(), None, "as many integer labels"),
     "label too high": (GOOD, LABELS + 1, None, r"lie in \[0, 3\), but the rows have labels from 1 to 3"),
@@ -297,69 +326,63 @@ BAD_ROWS = {
 
 
 @pytest.mark.parametrize("case", BAD_ROWS)
-@pytest.mark.parametrize("scatter", SCATTERS)
-def test_unsound_rows_are_refused_and_add_nothing(case: str, scatter: Scatter) -> None:
+@POOLED
+def test_unsound_rows_are_refused_and_add_nothing(case: str, pooled: bool) -> None:
     rows, labels, weights, message = BAD_ROWS[case]
-    moments = _streamed(GOOD, LABELS, None, scatter, ROWS)
+    moments = _streamed(GOOD, LABELS, None, pooled, ROWS)
     before = {name: tensor.clone() for name, tensor in moments.tensors().items()}
     with pytest.raises(ValueError, match=message):
-        moments.add(rows, labels, weights)
+        moments.add(rows, labels=labels, weights=weights)
     assert all(torch.equal(before[name], tensor) for name, tensor in moments.tensors().items())
 
 
 @pytest.mark.parametrize(
     ("targets", "weights", "message"),
     [
+        (None, None, r"need targets \[\d+, 4\], not nothing"),
         (_targets(GOOD)[:, 1:], None, r"need targets \[\d+, 4\], not float64"),
         (_targets(GOOD) / 0, None, "targets hold values that are not finite"),
         (_targets(GOOD), -_weights(), "not negative"),
     ],
 )
-def test_unsound_targets_are_refused_and_add_nothing(targets: Tensor, weights: Tensor | None, message: str) -> None:
-    moments = RidgeMoments(_pilot(), 4)
+def test_unsound_targets_are_refused_and_add_nothing(
+    targets: Tensor | None, weights: Tensor | None, message: str
+) -> None:
+    moments = Moments(_pilot(), targets=4)
     with pytest.raises(ValueError, match=message):
-        moments.add(GOOD, targets, weights)
-    assert moments.weight == 0
-    assert not moments.tensors()["second"].any()
+        moments.add(GOOD, targets=targets, weights=weights)
+    assert not any(tensor.any() for name, tensor in moments.tensors().items() if name not in ("pilot", "double"))
 
 
 def test_a_class_without_rows_is_named() -> None:
-    moments = ClassMoments(CLASSES, _pilot())
-    moments.add(GOOD, LABELS.clamp(max=1))
+    moments = Moments(_pilot(), classes=CLASSES)
+    moments.add(GOOD, labels=LABELS.clamp(max=1))
     for ask in (moments.mean, moments.covariance):
         with pytest.raises(ValueError, match="class 2 of 3 has no rows of positive weight"):
             ask()
 
 
 def test_a_pooled_covariance_needs_rows_of_some_class_only() -> None:
-    moments = ClassMoments(CLASSES, _pilot(), "pooled")
+    moments = Moments(_pilot(), classes=CLASSES, pooled=True)
     with pytest.raises(ValueError, match="no class has any rows"):
         moments.covariance()
-    moments.add(GOOD, torch.ones_like(LABELS))
+    moments.add(GOOD, labels=torch.ones_like(LABELS))
     np.testing.assert_allclose(moments.covariance()[0], np.cov(GOOD.numpy().T, bias=True), rtol=1e-9, atol=1e-10)
 
 
-def test_a_ridge_problem_without_rows_says_so() -> None:
-    with pytest.raises(ValueError, match="no rows of positive weight"):
-        _ = RidgeMoments(_pilot(), 4).gram
-
-
 def test_no_rows_add_nothing() -> None:
-    moments, ridge = ClassMoments(CLASSES, _pilot()), RidgeMoments(_pilot(), 4)
-    moments.add(GOOD[:0], LABELS[:0])
-    ridge.add(GOOD[:0], GOOD[:0, :4], _weights()[:0])
-    assert not moments.weight.any()
-    assert ridge.weight == 0
+    moments, ridge = Moments(_pilot(), classes=CLASSES), Moments(_pilot(), targets=4)
+    moments.add(GOOD[:0], labels=LABELS[:0])
+    ridge.add(GOOD[:0], targets=GOOD[:0, :4], weights=_weights()[:0])
+    assert (moments.total, ridge.total) == (0, 0)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ClassMoments(0, _pilot()), "at least one class"),
-        (lambda: ClassMoments(2, _pilot(), "shared"), "'per_class' or 'pooled'"),
-        (lambda: ClassMoments(2, GOOD.float()), r"one row \[d\], not float32"),
-        (lambda: ClassMoments(2, _pilot() / 0), "pilot mean holds values that are not finite"),
-        (lambda: RidgeMoments(_pilot(), 0), "at least one output"),
+        (lambda: Moments(_pilot(), classes=0), "at least one class"),
+        (lambda: Moments(GOOD.float()), r"one row \[d\], not float32"),
+        (lambda: Moments(_pilot() / 0), "pilot mean holds values that are not finite"),
     ],
 )
 def test_moments_of_nothing_are_refused(make: Callable[[], object], message: str) -> None:
@@ -368,9 +391,9 @@ def test_moments_of_nothing_are_refused(make: Callable[[], object], message: str
 
 
 def test_the_state_does_not_grow_with_the_rows() -> None:
-    moments = ClassMoments(CLASSES, _pilot())
+    moments = Moments(_pilot(), classes=CLASSES, targets=4)
     sizes = set()
     for _ in range(3):
-        moments.add(GOOD, LABELS)
+        moments.add(GOOD, labels=LABELS, targets=_targets(GOOD))
         sizes.add(sum(tensor.nbytes for tensor in moments.tensors().values()))
     assert len(sizes) == 1

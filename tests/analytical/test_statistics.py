@@ -284,15 +284,14 @@ def test_a_class_without_a_cell_is_named(world: World, tmp_path: Path) -> None:
 def _tensors(statistics: Statistics) -> dict[str, Tensor]:
     """All sums by name, with one pilot for all so that they compare."""
     sums = {}
-    for kind, moments in (("classes", statistics.classes),):
-        for index, each in enumerate(moments):
-            sums[f"{kind}{index}.weight"] = each.weight
-            sums[f"{kind}{index}.sum"] = each.tensors()["first"] + each.weight[:, None] * each.pilot.double()
+    for level, moments in enumerate(statistics.classes):
+        sums[f"classes{level}.weight"] = moments.weight
+        sums[f"classes{level}.sum"] = moments.first + moments.weight[:, None] * moments.pilot.double()
     for kind, problems in (("anchors", statistics.anchors), ("boxes", statistics.boxes)):
         for index, problem in enumerate(problems):
-            sums[f"{kind}{index}.weight"] = torch.tensor(problem.weight)
-            if problem.weight:
-                sums[f"{kind}{index}.gram"], sums[f"{kind}{index}.cross"] = problem.gram, problem.cross
+            sums[f"{kind}{index}.weight"] = problem.weight
+            if problem.total:
+                sums[f"{kind}{index}.gram"], sums[f"{kind}{index}.cross"] = problem.scatter()[0], problem.cross()
     return sums
 
 
