@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from detheads.arena.records import Row, detections_path, run_folder
 from detheads.backbones.text import load_class_embeddings
 from detheads.cache.reader import FeatureCache
+from detheads.evaluation.coco import NAMES
 from detheads.evaluation.predict import predict_cache
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
@@ -19,8 +20,6 @@ from detheads.headkit.head_file import load_head_file
 from detheads.training.checkpoint import build_head, load_checkpoint
 from detheads.training.config import TrainConfig
 from detheads.training.trainer import Status, Trainer
-
-STATISTICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
 class Job(BaseModel):
@@ -84,7 +83,7 @@ def compete(job: Job, on_step: Callable[[Status], None] = lambda status: None) -
         gflops=round(cost.flops / 1e9, 3),
         candidates=cost.candidates,
         nms_free=entry.head.nms_free,
-        metrics={name: result.metrics[name] for name in STATISTICS},
+        metrics={name: result.metrics[name] for name in NAMES},
         per_class={name: values["AP"] for name, values in result.metrics["per_class"].items()},
         best_epoch=result.best_epoch,
         seconds=round(result.seconds, 1),

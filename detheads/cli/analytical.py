@@ -7,7 +7,8 @@ import typer
 from rich.console import Console
 
 from detheads.cli.output import JsonFlag, emit, remark, steps, table
-from detheads.cli.train import STATISTICS, HeadOptions, parse_options
+from detheads.cli.train import HeadOptions, parse_options
+from detheads.evaluation.coco import NAMES
 from detheads.foundation.errors import UserError
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def fit(
         "rows": result.rows,
         "seconds": result.seconds,
         "remarks": result.remarks,
-        **{name: result.metrics[name] for name in STATISTICS if result.metrics},
+        **{name: result.metrics[name] for name in NAMES if result.metrics},
     }
     spent = ", ".join(f"{step} {value:.1f} s" for step, value in result.seconds.items())
     reached = ", ".join(f"{name} {result.metrics[name]:.4f}" for name in KEY_STATISTICS if result.metrics)
@@ -120,10 +121,10 @@ def evaluate(
     folder = output or model / "report"
     with steps() as on_progress:
         report = write_report(model, opened, folder, on_progress=on_progress)
-    answer = {"report": str(folder / "report.md"), **{name: report.statistics[name] for name in STATISTICS}}
+    answer = {"report": str(folder / "report.md"), **{name: report.statistics[name] for name in NAMES}}
 
     def render(console: Console) -> None:
-        console.print(table(("statistic", "value"), [(name, f"{answer[name]:.4f}") for name in STATISTICS]))
+        console.print(table(("statistic", "value"), [(name, f"{answer[name]:.4f}") for name in NAMES]))
         console.print(f"report {folder / 'report.md'}", markup=False)
 
     emit(answer, as_json, render)

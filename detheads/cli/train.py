@@ -18,9 +18,8 @@ from detheads.cli.options import (
     SeedOption,
 )
 from detheads.cli.output import JsonFlag, emit, progress, remark, table
+from detheads.evaluation.coco import NAMES
 from detheads.foundation.errors import UserError
-
-STATISTICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 HeadOptions = Annotated[
     list[str] | None, typer.Option("-O", "--option", help="Option of the head, such as hidden=64; repeatable.")
@@ -103,7 +102,7 @@ def train(
         "parameters": result.parameters,
         "best_epoch": result.best_epoch,
         "seconds": round(result.seconds, 1),
-        **{name: result.metrics[name] for name in STATISTICS},
+        **{name: result.metrics[name] for name in NAMES},
     }
 
     def render(console: Console) -> None:
@@ -124,18 +123,32 @@ def evaluate(
     evaluator: Annotated[
         Literal["pycocotools", "hotcoco"], typer.Option(help="hotcoco is faster and gives the same values.")
     ] = "pycocotools",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder for a report: a page, Markdown, JSON, plots.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Dataset folder of the cache, for pictures of the worst images.")
+    ] = None,
+    pictures: Annotated[int, typer.Option(min=0, help="Pictures in the report at most.")] = 8,
     results: Annotated[Path | None, typer.Option(help="Also write the detections as COCO results.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...; a GPU where there is one when empty.")] = "",
     as_json: JsonFlag = False,
 ) -> None:
-    """COCO statistics of a trained head on a cache."""
+    """COCO statistics of a trained head on a cache; with -o also a report of its errors, worst classes and images."""
     from detheads.cache.reader import FeatureCache
     from detheads.evaluation.coco import evaluate as coco_evaluate
     from detheads.evaluation.predict import predict_cache
     from detheads.foundation import atomic
+    from detheads.headkit.cost import parameters_of
     from detheads.ops.devices import pick_device
+    from detheads.report.files import require_folder
+    from detheads.report.run import write_report
     from detheads.training.checkpoint import build_head, load_checkpoint, matching_cache
 
+    if output is not None:
+        require_folder(output)
+    elif data is not None:
+        raise UserError("--data is for the pictures of a report; give the report's folder with -o.")
     checkpoint = load_checkpoint(run, which)
     features = matching_cache(checkpoint, FeatureCache(cache))
     head = build_head(checkpoint).to(pick_device(device))
@@ -149,14 +162,31 @@ def evaluate(
         )
     if results is not None:
         atomic.write_json(results, detections, indent=None)
-    answer = coco_evaluate(features.dataset.coco_json(), detections, evaluator).to_dict()
+    statistics = coco_evaluate(features.dataset.coco_json(), detections, evaluator)
+    answer = statistics.to_dict()
+    if output is not None:
+        files = write_report(
+            run,
+            checkpoint,
+            parameters_of(head),
+            features,
+            detections,
+            statistics,
+            output,
+            data=data,
+            pictures=pictures,
+            soft_nms=soft_nms,
+        )
+        answer["report"] = str(files.page)
     emit(answer, as_json, lambda console: _render(console, answer))
 
 
 def _render(console: Console, answer: dict[str, Any]) -> None:
-    console.print(table(("statistic", "value"), [(name, f"{answer[name]:.4f}") for name in STATISTICS]))
+    console.print(table(("statistic", "value"), [(name, f"{answer[name]:.4f}") for name in NAMES]))
     rows = [(name, f"{value['AP']:.4f}", f"{value['AP50']:.4f}") for name, value in answer["per_class"].items()]
     console.print(table(("class", "AP", "AP50"), rows))
+    if "report" in answer:
+        console.print(f"report {answer['report']}", markup=False)
 
 
 def parse_options(pairs: Sequence[str]) -> dict[str, str]:

@@ -70,12 +70,7 @@ def evaluate(
         UserError: when the evaluator is not installed, or a detection or annotation refers to an image or category
             that the ground truth does not list.
     """
-    for kind, entries in (("annotation", ground_truth["annotations"]), ("detection", detections)):
-        _check_references(kind, entries, ground_truth)
-    truth = _boxes_only(ground_truth, ground_truth["annotations"])
-    # Of a result only these count: pycocotools computes its area from the box and knows no crowd detection.
-    fields = ("image_id", "category_id", "bbox", "score")
-    results = _boxes_only(ground_truth, [{field: entry[field] for field in fields} for entry in detections])
+    truth, results = _prepare(ground_truth, detections)
     # Both libraries report on standard output, which is the command line's.
     with redirect_stdout(io.StringIO()):
         judge = _hotcoco(truth, results) if evaluator == "hotcoco" else _pycocotools(truth, results)
@@ -92,6 +87,41 @@ def evaluate(
             for column, name in enumerate(names)
         },
     )
+
+
+def judge_at(ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], ious: Sequence[float]) -> Any:
+    """pycocotools' ``COCOeval`` of boxes at some IoUs, evaluated and accumulated: its own verdict on every detection.
+
+    Objects of all sizes count, and the best 100 detections of an image and class. Its detections and annotations have
+    the ids 1, 2, ... in the order given.
+
+    Args:
+        ground_truth, detections: as :func:`evaluate` takes them.
+        ious: from which a detection is right, ascending.
+
+    Raises:
+        UserError: as :func:`evaluate`.
+    """
+    with redirect_stdout(io.StringIO()):
+        judge = _pycocotools(*_prepare(ground_truth, detections))
+        judge.params.iouThrs = np.array(ious)
+        judge.params.areaRng, judge.params.areaRngLbl = judge.params.areaRng[:1], judge.params.areaRngLbl[:1]
+        judge.params.maxDets = judge.params.maxDets[-1:]
+        judge.evaluate()
+        judge.accumulate()
+    return judge
+
+
+def _prepare(
+    ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Datasets of our own of the objects and of the detections, their references checked."""
+    for kind, entries in (("annotation", ground_truth["annotations"]), ("detection", detections)):
+        _check_references(kind, entries, ground_truth)
+    # Of a result only these count: pycocotools computes its area from the box and knows no crowd detection.
+    fields = ("image_id", "category_id", "bbox", "score")
+    results = [{field: entry[field] for field in fields} for entry in detections]
+    return _boxes_only(ground_truth, ground_truth["annotations"]), _boxes_only(ground_truth, results)
 
 
 def _pycocotools(truth: dict[str, Any], results: dict[str, Any]) -> Any:

@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from detheads.arena.records import SETTING_NAME, Row, Setting, detections_path, write_row
+from detheads.evaluation.coco import NAMES
 from detheads.foundation import atomic
 from tests.training.world import HEIGHT, WIDTH, World
-
-STATISTICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
 def setting(world: World | None = None, **changes: Any) -> Setting:
@@ -46,7 +45,7 @@ def done(head: str, ap: float, parameters: int, **changes: Any) -> Row:
         "gflops": 0.125,
         "candidates": 1234,
         "nms_free": False,
-        "metrics": dict.fromkeys(STATISTICS, ap) | {"APl": -1.0},
+        "metrics": dict.fromkeys(NAMES, ap) | {"APl": -1.0},
         "per_class": {"disc": ap, "ring": -1.0},
         "best_epoch": 2,
         "seconds": 90.0,

@@ -2,11 +2,7 @@
 
 import base64
 import io
-import json
 import re
-import shutil
-from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +12,10 @@ from PIL import Image
 from detheads.arena.records import Row
 from detheads.arena.report import write_report
 from tests.arena.by_hand import done, failed, find_everything, setting, write_arena
+from tests.report.browser import Elements, browser, requested
 from tests.training.world import World
+
+__all__ = ["browser"]
 
 HOSTILE = "<script>document.title = 'taken over'</script>"
 ROWS = (
@@ -26,31 +25,6 @@ ROWS = (
     done("curvature", 0.125, 40_000, per_class={HOSTILE: 0.5, "ring": -1.0}, summary=HOSTILE),
     failed("broken", f"ValueError: {HOSTILE}"),
 )
-
-
-class _Elements(HTMLParser):
-    """Every element's name and attributes, and all text outside scripts and styles."""
-
-    def __init__(self, page: Path) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self._inside = ""
-        self.feed(page.read_text("utf-8"))
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-        self._inside = tag
-
-    def handle_endtag(self, tag: str) -> None:
-        self._inside = ""
-
-    def handle_data(self, data: str) -> None:
-        if self._inside not in ("script", "style"):
-            self.text += data
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.found if name == tag]
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +40,8 @@ def page(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_page_asks_for_nothing_from_elsewhere(page: Path) -> None:
-    elements = _Elements(page)
-    sources = [
-        value for _, attributes in elements.found for name, value in attributes.items() if name in ("src", "href")
-    ]
+    elements = Elements(page)
+    sources = elements.sources()
     assert len(sources) == 1 + 2 + 2 * 5  # an empty icon, two plots, two pictures with the ground truth and four heads
     assert all(source is not None and source.startswith("data:") for source in sources)
     text = page.read_text("utf-8")
@@ -82,7 +54,7 @@ def test_the_page_asks_for_nothing_from_elsewhere(page: Path) -> None:
 
 
 def test_no_text_of_a_head_or_dataset_becomes_an_element(page: Path) -> None:
-    elements = _Elements(page)
+    elements = Elements(page)
     assert len(elements.all("script")) == 1
     for text in (f"Arena: {HOSTILE}", f"2: {HOSTILE}, ring", f"ValueError: {HOSTILE}", f"no file {HOSTILE}"):
         assert text in elements.text
@@ -90,7 +62,7 @@ def test_no_text_of_a_head_or_dataset_becomes_an_element(page: Path) -> None:
 
 
 def test_the_pictures_inside_the_page_are_whole(page: Path) -> None:
-    images = _Elements(page).all("img")
+    images = Elements(page).all("img")
     assert all(image["alt"] for image in images)
     kinds = []
     for image in images:
@@ -105,29 +77,10 @@ def test_the_pictures_inside_the_page_are_whole(page: Path) -> None:
 
 
 def test_every_head_has_its_details(page: Path) -> None:
-    elements = _Elements(page)
+    elements = Elements(page)
     assert len(elements.all("details")) == len(ROWS)
     for text in ("width", "1,234 candidate boxes", "undefined", "logs/broken.log"):
         assert text in elements.text
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium without a window."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver)")
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium, of the extra 'dev'")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"):
-        options.add_argument(f"--{flag}")
-    for flag in ("disable-background-networking", "disable-component-update", "disable-sync", "window-size=1200,900"):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driven = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield driven
-    driven.quit()
 
 
 @pytest.fixture
@@ -200,13 +153,9 @@ def test_a_browser_shows_all_pictures_runs_no_foreign_script_and_complains_of_no
     shown = "return [...document.images].every((image) => image.complete && image.naturalWidth > 0)"
     assert opened.execute_script(shown)
     assert opened.get_log("browser") == []
-    requested = [
-        message["params"]["request"]["url"]
-        for entry in opened.get_log("performance")
-        if (message := json.loads(entry["message"])["message"])["method"] == "Network.requestWillBeSent"
-    ]
-    assert requested
-    assert all(url == page.as_uri() or url.startswith("data:") for url in requested)
+    asked = requested(opened)
+    assert asked
+    assert all(url == page.as_uri() or url.startswith("data:") for url in asked)
 
 
 @pytest.mark.parametrize("width", [360, 1200])

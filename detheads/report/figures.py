@@ -1,0 +1,60 @@
+"""The plots that all reports share, and figures as PNG."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from detheads.report.curves import PrecisionRecall
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DPI = 110
+
+
+def png(figure: "Figure") -> bytes:
+    """A figure as the bytes of a PNG file."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=DPI)
+    return stream.getvalue()
+
+
+def curves_figure(curves: Sequence[PrecisionRecall]) -> "Figure":
+    """Precision over recall, a line an IoU."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for curve in curves:
+        if curve.precision is not None:
+            label = f"IoU {curve.iou:g}: AP {curve.average_precision:.3f}"
+            axes.step(curve.recall, curve.precision, where="pre", label=label)
+    axes.set(xlabel="recall", ylabel="precision (interpolated)", xlim=(0, 1.01), ylim=(0, 1.03))
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        figure.legend(loc="outside upper center", ncols=len(curves))
+    else:
+        axes.text(0.5, 0.5, "no objects", ha="center", va="center")
+    return figure
+
+
+def costs_figure(costs: Mapping[str, float | None], colors: Sequence[tuple[float, float, float]]) -> "Figure":
+    """A bar for each kind of error: the AP at IoU 0.5 that its repair would gain.
+
+    Args:
+        costs: by kind; None without objects.
+        colors: RGB in 0..1 of each.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    axes = figure.subplots()
+    known = [cost or 0.0 for cost in costs.values()]
+    bars = axes.barh(range(len(costs)), known, color=colors)
+    axes.bar_label(bars, ["–" if cost is None else f"{cost:.3f}" for cost in costs.values()], padding=3, fontsize=9)  # noqa: RUF001
+    axes.set_yticks(range(len(costs)), list(costs))
+    axes.invert_yaxis()
+    axes.set_axisbelow(True)
+    axes.grid(alpha=0.3, axis="x")
+    axes.set(xlabel="AP at IoU 0.5 gained if repaired", xlim=(0, max(0.05, 1.15 * max(known))))
+    return figure
