@@ -1,8 +1,7 @@
 """Images of a dataset as letterboxed batches, decoded ahead of the backbone by a few threads."""
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 
 import numpy as np
 import torch
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detheads.data.dataset import ImageRecord
+from detheads.foundation.ahead import map_ahead
 from detheads.foundation.errors import UserError
 from detheads.foundation.geometry import letterbox_image
 from detheads.foundation.images import load_image
@@ -34,16 +34,10 @@ def batches(
     records: Sequence[ImageRecord], height: int, width: int, batch_size: int, threads: int = 2
 ) -> Iterator[Tensor]:
     """uint8 batches ``[B, 3, height, width]`` in the order of ``records``; two batches are decoded ahead."""
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[NDArray[np.uint8]]] = deque()
-        remaining = iter(records)
-        for record in remaining:
-            waiting.append(pool.submit(load_input, record, height, width))
-            if len(waiting) >= 3 * batch_size:
-                yield _stack([waiting.popleft() for _ in range(batch_size)])
-        while waiting:
-            yield _stack([waiting.popleft() for _ in range(min(batch_size, len(waiting)))])
 
+    def load(record: ImageRecord) -> NDArray[np.uint8]:
+        return load_input(record, height, width)
 
-def _stack(images: Sequence[Future[NDArray[np.uint8]]]) -> Tensor:
-    return torch.from_numpy(np.stack([image.result() for image in images])).permute(0, 3, 1, 2)  # [B, 3, H, W]
+    images = map_ahead(load, records, ahead=3 * batch_size - 1, threads=threads)
+    while batch := list(islice(images, batch_size)):
+        yield torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2)  # [B, 3, H, W]

@@ -1,14 +1,13 @@
-"""Shuffled training batches from a cache, read one step ahead of the optimiser by a thread."""
+"""Shuffled training batches from a cache, read ahead of the optimiser by a thread."""
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from detheads.cache.reader import FeatureCache
+from detheads.foundation.ahead import map_ahead
 from detheads.targets.objects import Targets
 from detheads.training.config import TrainConfig
 
@@ -43,15 +42,9 @@ def epoch_order(config: TrainConfig, count: int, epoch: int, can_flip: bool) -> 
 def read_batches(cache: FeatureCache, order: list[tuple[list[int], list[bool]]]) -> Iterator[Batch]:
     """The batches of ``order``, read ahead of their use."""
 
-    def read(indices: list[int], flipped: list[bool]) -> Batch:
+    def read(chosen: tuple[list[int], list[bool]]) -> Batch:
+        indices, flipped = chosen
         targets = [cache.targets(index, mirror) for index, mirror in zip(indices, flipped, strict=True)]
         return Batch(cache.features(indices, flipped), targets)
 
-    with ThreadPoolExecutor(1) as pool:
-        waiting: deque[Future[Batch]] = deque()
-        for indices, flipped in order:
-            waiting.append(pool.submit(read, indices, flipped))
-            if len(waiting) > READ_AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    return map_ahead(read, order, ahead=READ_AHEAD)
