@@ -1,18 +1,13 @@
-"""Speed of the closed form against the bare matrix product and against scikit-learn on all rows, and its peak memory.
-
-Baselines and ours take turns, and medians are compared, because a shared machine changes its speed within seconds.
-"""
+"""Speed of the closed form against the bare matrix product and scikit-learn on all rows, and its peak memory."""
 
 import json
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
+from itertools import cycle, islice
 
 import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -20,9 +15,10 @@ from torch import Tensor
 
 from detheads.analytical.estimators import lda_from_moments
 from detheads.analytical.moments import Moments
+from detheads.bench.memory import peak_memory_mb
+from detheads.bench.timing import take_turns
 
-if TYPE_CHECKING:
-    from detheads.bench.core import Progress
+Progress = Callable[[int, int], None]
 
 CHUNK_ROWS = 4 * 48 * 48
 """Rows of one call: the patches of four images of 768 px at stride 16."""
@@ -111,39 +107,36 @@ def fit_synthetic(rows: int, dimensions: int) -> None:
         moments.add(features, labels=labels)
     assert moments is not None
     lda_from_moments(moments)
-    print(json.dumps([_high_water_mb(), time.perf_counter() - started]))
+    print(json.dumps([peak_memory_mb(), time.perf_counter() - started]))
 
 
-def _generated(rows: int, dimensions: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _generated(rows: int, dimensions: int, chunk: int = CHUNK_ROWS) -> Iterator[tuple[Tensor, Tensor]]:
     """Chunks of float32 rows away from zero and their labels; every 600th is positive."""
     generator = torch.Generator().manual_seed(0)
     centre = 3 * torch.randn(dimensions, generator=generator)
-    for start in range(0, rows, CHUNK_ROWS):
-        features = torch.randn(min(CHUNK_ROWS, rows - start), dimensions, generator=generator).add_(centre)
+    for start in range(0, rows, chunk):
+        features = torch.randn(min(chunk, rows - start), dimensions, generator=generator).add_(centre)
         labels = torch.zeros(len(features), dtype=torch.int64)
         labels[::NEGATIVES_PER_POSITIVE] = 1
         yield features, labels
 
 
 def _bench_pass(rows: int, dimensions: int) -> PassBench:
-    """Alternate the bare product of a chunk with the accumulation of the same chunk."""
+    """Turns of the bare product of a chunk and the accumulation of the same chunk."""
     chunk = min(CHUNK_ROWS, rows)
-    held = list(_generated(4 * chunk, dimensions))  # more than the processor's cache holds
+    held = list(_generated(4 * chunk, dimensions, chunk))  # more than the processor's cache holds
     moments = Moments(held[0][0].mean(0), classes=2)
-    product, streamed = [], []
-    for number in range(-1, max(3, rows // chunk)):
-        features, labels = held[number % len(held)]
-        bare = _seconds(partial(torch.matmul, features.T, features))
-        ours = _seconds(partial(moments.add, features, labels=labels))
-        if number >= 0:  # the first round warms allocators
-            product.append(bare / len(features))
-            streamed.append(ours / len(features))
-    fast, rate = 1 / statistics.median(product), 1 / statistics.median(streamed)
-    return PassBench(len(streamed) * chunk, chunk, rate, fast, rate / fast, REFERENCE_ROWS, REFERENCE_ROWS / rate / 60)
+    timing = take_turns(
+        {"product": partial(torch.matmul, x.T, x), "streamed": partial(moments.add, x, labels=y)}
+        for x, y in islice(cycle(held), 1 + max(3, rows // chunk))
+    )
+    product, streamed = (chunk / timing.median(name) for name in ("product", "streamed"))
+    minutes = REFERENCE_ROWS / streamed / 60
+    return PassBench(timing.rounds * chunk, chunk, streamed, product, streamed / product, REFERENCE_ROWS, minutes)
 
 
 def _bench_fit(rows: int, dimensions: int, repeats: int) -> FitBench:
-    """Alternate scikit-learn's default solver, ours, and scikit-learn's ``lsqr`` on the same rows."""
+    """Turns of scikit-learn's default solver, ours, and scikit-learn's ``lsqr`` on the same rows."""
     chunks = list(_generated(rows, dimensions))
     features, labels = (torch.cat(parts) for parts in zip(*chunks, strict=True))
     del chunks
@@ -160,11 +153,8 @@ def _bench_fit(rows: int, dimensions: int, repeats: int) -> FitBench:
         "streamed": ours,
         "lsqr": lambda: LinearDiscriminantAnalysis(solver="lsqr").fit(full, targets),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(repeats):
-        for name, contender in contenders.items():
-            seconds[name].append(_seconds(contender))
-    svd, streamed, lsqr = (statistics.median(seconds[name]) for name in contenders)
+    timing = take_turns([contenders] * (1 + repeats))
+    svd, streamed, lsqr = (timing.median(name) for name in contenders)
     return FitBench(rows, streamed, svd, lsqr, svd / streamed, lsqr / streamed)
 
 
@@ -173,23 +163,3 @@ def _bench_memory(rows: int, dimensions: int) -> MemoryBench:
     finished = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True)
     peak, seconds = json.loads(finished.stdout)
     return MemoryBench(rows, peak, seconds)
-
-
-def _high_water_mb() -> float:
-    """The largest resident size of this program, in MB.
-
-    On Linux a started program's ``ru_maxrss`` begins at the size of the process that started it; ``VmHWM`` does not.
-    """
-    status = Path("/proc/self/status")
-    if not status.exists():
-        from detheads.bench.core import peak_memory_mb  # not at the top: its training stack would be part of the peak
-
-        return peak_memory_mb()
-    fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
-    return int(fields["VmHWM"].split()[0]) / 1e3
-
-
-def _seconds(action: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    action()
-    return time.perf_counter() - started

@@ -1,15 +1,14 @@
 """How long a head takes in ONNX Runtime, apart from its backbone."""
 
 import tempfile
-import time
 from pathlib import Path
-from statistics import median
 
 import onnxruntime
 import torch
 from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
+from detheads.bench.timing import take_turns
 from detheads.export.onnx_export import OPSET, quiet
 from detheads.headkit.contract import Head
 from detheads.ops.scores import detection_scores
@@ -54,9 +53,5 @@ def head_milliseconds(head: Head, spec: FeatureSpec, threads: int = 1) -> float:
     # A layer that the head does not read is no input of the graph.
     by_position = {f"maps_{index}": values.numpy() for index, values in enumerate(maps)}
     feeds = {entry.name: by_position[entry.name] for entry in session.get_inputs()}
-    times = []
-    for _ in range(WARM_UP + RUNS):
-        started = time.perf_counter()
-        session.run(None, feeds)
-        times.append(time.perf_counter() - started)
-    return 1000.0 * median(times[WARM_UP:])
+    rounds = [{"head": lambda: session.run(None, feeds)}] * (WARM_UP + RUNS)
+    return 1000.0 * take_turns(rounds, warm_up=WARM_UP).median("head")

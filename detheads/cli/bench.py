@@ -27,7 +27,7 @@ def cache(
 ) -> None:
     """Images a second of caching over images a second of the bare backbone forward."""
     from detheads.backbones.backbone import load_backbone
-    from detheads.bench.core import bench_cache
+    from detheads.bench.caching import bench_cache
     from detheads.data import read_dataset
     from detheads.ops.devices import pick_device
 
@@ -43,7 +43,7 @@ def cache(
         asdict(result),
         as_json,
         lambda console: console.print(
-            f"caching {result.caching:.2f} images/s, bare forward {result.bare_forward:.2f} images/s, "
+            f"caching {result.caching:.2f} images/s, bare forward {result.bare_forward:.2f} images/s (baseline), "
             f"ratio {result.ratio:.3f}, peak memory {result.peak_memory_mb:.0f} MB ({result.images} images)"
         ),
     )
@@ -55,11 +55,11 @@ def train(
     head: Annotated[str, typer.Option(help="A name of 'detheads heads list'.")] = "split_tower",
     option: HeadOptions = None,
     batch: Annotated[int, typer.Option(min=1, help="Images a step.")] = 8,
-    steps: Annotated[int, typer.Option(min=3, help="Steps of each kind.")] = 30,
+    steps: Annotated[int, typer.Option(min=3, help="Steps of a run; there are three runs of each kind.")] = 30,
     as_json: JsonFlag = False,
 ) -> None:
-    """Time of a training step from the cache over that of a step on features in memory."""
-    from detheads.bench.core import bench_train
+    """Time of training steps fed by the cache over that of steps on features in memory."""
+    from detheads.bench.training import bench_train
     from detheads.cache.reader import FeatureCache
 
     result = bench_train(FeatureCache(cache), head, parse_options(option or []), batch, steps)
@@ -67,8 +67,9 @@ def train(
         asdict(result),
         as_json,
         lambda console: console.print(
-            f"a step takes {result.from_cache:.3f} s from the cache, {result.from_memory:.3f} s from memory, "
-            f"ratio {result.ratio:.3f}, peak memory {result.peak_memory_mb:.0f} MB ({result.steps} steps each)"
+            f"a step takes {result.from_cache:.3f} s from the cache, "
+            f"{result.from_memory:.3f} s from memory (baseline), "
+            f"ratio {result.ratio:.3f}, peak memory {result.peak_memory_mb:.0f} MB (runs of {result.steps} steps)"
         ),
     )
 
@@ -96,10 +97,10 @@ def analytical(
     def render(result: AnalyticalBench) -> str:
         streaming, fit = result.streaming, result.fit
         lines = [
-            f"pass {streaming.streamed:,.0f} rows/s, bare product {streaming.product:,.0f} rows/s, "
+            f"pass {streaming.streamed:,.0f} rows/s, bare product {streaming.product:,.0f} rows/s (baseline), "
             f"ratio {streaming.ratio:.3f} ({streaming.rows:,} rows of {result.dimensions}, {result.threads} threads)",
-            f"fit {fit.streamed:.2f} s, scikit-learn {fit.svd:.2f} s (svd, its default) and {fit.lsqr:.2f} s (lsqr), "
-            f"{fit.svd_ratio:.1f} and {fit.lsqr_ratio:.1f} times as long ({fit.rows:,} rows)",
+            f"fit {fit.streamed:.2f} s, scikit-learn {fit.svd:.2f} s (svd, its default; baseline) and "
+            f"{fit.lsqr:.2f} s (lsqr), {fit.svd_ratio:.1f} and {fit.lsqr_ratio:.1f} times as long ({fit.rows:,} rows)",
             *(f"peak memory {m.peak_memory_mb:.0f} MB at {m.rows:,} rows ({m.seconds:.0f} s)" for m in result.memory),
             f"estimate, not measured: the pass over {streaming.estimated_rows:,} rows takes "
             f"{streaming.estimated_minutes:.1f} minutes",

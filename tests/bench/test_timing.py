@@ -1,0 +1,70 @@
+"""Contenders take turns under a clock that the test sets."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from detheads.bench.memory import peak_memory_mb
+from detheads.bench.timing import take_turns
+
+
+class Machine:
+    """A clock that goes on only while somebody works, and what was worked on."""
+
+    def __init__(self) -> None:
+        self.now, self.turns = 100.0, list[str]()
+
+    def work(self, name: str, seconds: float) -> Callable[[], None]:
+        def run() -> None:
+            self.turns.append(name)
+            self.now += seconds
+
+        return run
+
+    def clock(self) -> float:
+        return self.now
+
+
+def test_contenders_take_turns_and_every_other_round_goes_backwards() -> None:
+    machine = Machine()
+    pair = {"ours": machine.work("ours", 2), "baseline": machine.work("baseline", 1)}
+    assert take_turns([pair] * 4, warm_up=1, clock=machine.clock).rounds == 3
+    assert machine.turns == ["ours", "baseline", "baseline", "ours"] * 2
+
+
+def test_warm_up_rounds_are_run_and_left_out() -> None:
+    machine = Machine()
+    rounds = [{"ours": machine.work("ours", seconds)} for seconds in (500, 300, 3, 4, 8)]
+    timing = take_turns(rounds, warm_up=2, clock=machine.clock)
+    assert len(machine.turns) == 5
+    assert timing.seconds == {"ours": (3, 4, 8)}
+
+
+def test_one_slow_round_moves_neither_median_nor_ratio() -> None:
+    machine = Machine()
+    rounds = [
+        {"ours": machine.work("ours", ours), "baseline": machine.work("baseline", 2)} for ours in (3, 3, 3, 900, 3, 3)
+    ]
+    timing = take_turns(rounds, clock=machine.clock)
+    assert timing.median("ours") == 3
+    assert timing.ratio("ours", baseline="baseline") == pytest.approx(1.5)
+    assert timing.ratio("baseline", baseline="ours") == pytest.approx(2 / 3)
+
+
+def test_making_a_round_is_not_timed() -> None:
+    machine = Machine()
+
+    def rounds() -> Iterator[dict[str, Callable[[], None]]]:
+        for _ in range(3):
+            machine.now += 1000
+            yield {"ours": machine.work("ours", 1)}
+
+    assert take_turns(rounds(), clock=machine.clock).seconds == {"ours": (1, 1)}
+
+
+def test_peak_memory_keeps_what_was_given_back() -> None:
+    held = bytearray(b"x") * 300_000_000
+    during = peak_memory_mb()
+    assert during > len(held) / 1e6
+    del held
+    assert peak_memory_mb() > during - 100  # the kernel counts in batches
