@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-slow lint docs clean
+.PHONY: setup demo test test-slow mutants lint docs clean
 
 setup: $(VENV)/.installed
 
@@ -32,6 +32,10 @@ test-slow: setup
 
 docs: setup
 	$(BIN)/python -m mkdocs build --strict
+
+# Plants small faults one by one in a copy of the tree. MODULE=ops/losses: one module only. SAMPLE=0: every fault.
+mutants: setup
+	$(BIN)/python tests/mutants.py $(if $(MODULE),--module $(MODULE)) $(if $(SAMPLE),--sample $(SAMPLE))
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
