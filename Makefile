@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-slow mutants lint docs clean
+.PHONY: setup demo test test-slow rooms mutants lint docs clean
 
 setup: $(VENV)/.installed
 
@@ -26,6 +26,10 @@ lint: setup
 
 test: lint
 	$(BIN)/python -m pytest
+
+# Files and lines by room and the arrows between rooms; fails when one runs upward. TREE=... shows another checkout.
+rooms:
+	$(PYTHON) tests/rooms.py $(TREE)
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

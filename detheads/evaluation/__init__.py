@@ -1,0 +1,1 @@
+"""Detections of a head on a cache, and their COCO statistics."""
