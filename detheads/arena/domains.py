@@ -23,6 +23,8 @@ from detheads.data.layout import find_splits
 from detheads.evaluation.predict import evaluate_cache
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
+from detheads.report.markdown import plain, table_lines
+from detheads.report.sections import Column, Table, Value
 from detheads.training.checkpoint import load_checkpoint
 from detheads.training.config import TrainConfig
 
@@ -254,16 +256,15 @@ def _write(folder: Path, result: DomainsResult) -> None:
 
 def markdown(result: DomainsResult) -> str:
     """Heads by domains: AP in each, mean and mean rank, and the domains left out."""
-    domains = list(result.rows)
-    lines = [
-        "| head | " + " | ".join(domains) + " | mean AP | mean rank |",
-        "|---|" + "---|" * (len(domains) + 2),
-    ]
+    columns = [Column("head"), *(Column(domain, ".3f") for domain in result.rows)]
+    columns += [Column("mean AP", ".3f"), Column("mean rank", ".2f")]
+    rows: list[list[Value]] = []
     for head in result.heads:
-        values = [result.ap(domain, head) for domain in domains]
-        cells = ["failed" if value is None else f"{value:.3f}" for value in values]
-        lines.append(f"| {head} | {' | '.join(cells)} | {result.mean(head):.3f} | {result.mean_rank(head):.2f} |")
-    lines += [""] + [f"Left out: {entry.name} ({entry.reason})" for entry in result.skipped]
+        values = [result.ap(domain, head) for domain in result.rows]
+        cells = ["failed" if value is None else value for value in values]
+        rows.append([head, *cells, result.mean(head), result.mean_rank(head)])
+    lines = [*table_lines(Table(columns, rows)), ""]
+    lines += [f"Left out: {plain(f'{entry.name} ({entry.reason})')}" for entry in result.skipped]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -2,13 +2,13 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Literal
 
 from detheads.arena.records import Row, Setting
-
-MISSING = "–"  # noqa: RUF001 - an en dash reads as "nothing here"
+from detheads.report.markdown import plain, table_lines
+from detheads.report.sections import Column, Table, Value
 
 
 @dataclass(frozen=True)
@@ -42,46 +42,22 @@ class Entry:
     error: str | None
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column of the printed tables: the entry's field, its title, how numbers are written, what it means."""
-
-    key: str
-    title: str
-    pattern: str = ""
-    note: str = ""
-
-    @property
-    def best_is_high(self) -> bool:
-        return self.key.startswith("AP") or self.key in ("nms_free", "pareto")
-
-    def value(self, entry: Entry) -> float | str | None:
-        """What the column sorts by."""
-        value: float | str | None = getattr(entry, self.key)
-        return int(value) if isinstance(value, bool) else value
-
-    def cell(self, entry: Entry) -> str:
-        value = getattr(entry, self.key)
-        if value is None:
-            return MISSING
-        if isinstance(value, bool):
-            return "yes" if value else ""
-        return format(value, self.pattern)
-
-
-COLUMNS = (
-    Column("head", "head"),
-    Column("AP", "AP", ".3f", "mean over IoU 0.50:0.95 on the validation images, at the best epoch"),
-    Column("AP50", "AP50", ".3f", "AP at IoU 0.50"),
-    Column("AP75", "AP75", ".3f", "AP at IoU 0.75"),
-    Column("parameters", "parameters", ",", "of the head, without the backbone"),
-    Column("gflops", "GFLOPs", ".2f", "of the head, one image"),
-    Column("milliseconds", "ms", ".1f", "ONNX Runtime, one image, one thread, without backbone and suppression"),
-    Column("minutes", "minutes", ".1f", "training and evaluations"),
-    Column("best_epoch", "best epoch"),
-    Column("nms_free", "NMS-free", note="needs no suppression of duplicates"),
-    Column("pareto", "Pareto", note="no other head is as small and as good, and better in one of the two"),
-)
+COLUMNS: Mapping[str, Column] = {
+    "head": Column("head", high_first=False),
+    "AP": Column("AP", ".3f", "mean over IoU 0.50:0.95 on the validation images, at the best epoch"),
+    "AP50": Column("AP50", ".3f", "AP at IoU 0.50"),
+    "AP75": Column("AP75", ".3f", "AP at IoU 0.75"),
+    "parameters": Column("parameters", ",", "of the head, without the backbone", high_first=False),
+    "gflops": Column("GFLOPs", ".2f", "of the head, one image", high_first=False),
+    "milliseconds": Column(
+        "ms", ".1f", "ONNX Runtime, one image, one thread, without backbone and suppression", high_first=False
+    ),
+    "minutes": Column("minutes", ".1f", "training and evaluations", high_first=False),
+    "best_epoch": Column("best epoch", high_first=False),
+    "nms_free": Column("NMS-free", note="needs no suppression of duplicates"),
+    "pareto": Column("Pareto", note="no other head is as small and as good, and better in one of the two"),
+}
+"""The columns of the printed tables, by the entry's field."""
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> set[int]:
@@ -152,17 +128,18 @@ def verdict(entries: Sequence[Entry]) -> str:
 
 def markdown(setting: Setting, entries: Sequence[Entry]) -> str:
     """The leaderboard as Markdown, with what all heads have in common above the table."""
-    lines = [f"# Arena: {_plain(setting.dataset)}", "", _plain(verdict(entries)), ""]
-    lines += [f"- {title}: {_plain(text)}" for title, text in facts(setting).items()]
-    lines += ["", f"| {' | '.join(column.title for column in COLUMNS)} |"]
-    lines += ["|---|" + "---:|" * (len(COLUMNS) - 1)]
-    for entry in entries:
-        cells = [_plain(column.cell(entry)) for column in COLUMNS]
-        if entry.status == "failed":
-            cells[0] += f" (failed: {_plain(entry.error or 'no reason known')})"
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += [""] + [f"- {column.title}: {column.note}" for column in COLUMNS if column.note]
-    return "\n".join(lines) + "\n"
+    lines = [f"# Arena: {plain(setting.dataset)}", "", plain(verdict(entries)), ""]
+    lines += [f"- {title}: {plain(text)}" for title, text in facts(setting).items()]
+    table = Table(list(COLUMNS.values()), [_values(entry) for entry in entries])
+    return "\n".join([*lines, "", *table_lines(table)]) + "\n"
+
+
+def _values(entry: Entry) -> list[Value]:
+    """A line of the Markdown table."""
+    values: list[Value] = [getattr(entry, key) for key in COLUMNS]
+    if entry.status == "failed":
+        values[0] = f"{entry.head} (failed: {entry.error or 'no reason known'})"
+    return values
 
 
 def csv_text(entries: Sequence[Entry]) -> str:
@@ -182,8 +159,3 @@ def _defined(row: Row, name: str) -> float | None:
     """A statistic; COCO says -1 where no object defines it."""
     value = row.metrics.get(name)
     return value if value is not None and value >= 0 else None
-
-
-def _plain(text: str) -> str:
-    """Text that neither ends a table cell nor is taken for HTML."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from detheads.arena.leaderboard import Entry
 from detheads.arena.records import run_folder
-from detheads.foundation import atomic
+from detheads.report.figures import DPI
 from detheads.training.log import read_log
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-DPI = 110
 FRONT, OTHERS, LOSS = "#c2410c", "tab:blue", "tab:purple"
 MAX_COLUMNS = 6
 """Panels side by side."""
@@ -98,12 +97,6 @@ def curves_figure(arena: Path, entries: Sequence[Entry]) -> "Figure":
     for axes in [*above[len(logs) :], *below[len(logs) :]]:
         axes.set_axis_off()
     return figure
-
-
-def save_figure(figure: "Figure", path: Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
-    with atomic.replacing(path) as partial:
-        figure.savefig(partial, dpi=DPI)
 
 
 def place_labels(

@@ -1,18 +1,18 @@
 """The report of an arena: leaderboard, plots, example pictures, and one page with all of it."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from detheads.arena.examples import Example, draw_examples
+from detheads.arena.examples import examples_of
 from detheads.arena.leaderboard import csv_text, leaderboard, markdown
 from detheads.arena.page import render_page
-from detheads.arena.plots import curves_figure, pareto_figure, save_figure
+from detheads.arena.plots import curves_figure, pareto_figure
 from detheads.arena.records import read_rows, read_setting
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
-
-PICTURES_NAME = "pictures"
+from detheads.report.figures import png
+from detheads.report.files import PICTURES_NAME, write_strips
+from detheads.report.pictures import Example
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def write_report(arena: Path, *, data: Path | None = None, pictures: int = 4, he
             "For pictures name the dataset folder: detheads arena report ARENA --data FOLDER."
         )
     elif pictures > 0 and data is not None:
-        examples = draw_examples(arena, setting, entries, data, pictures, heads_drawn)
+        examples = examples_of(arena, setting, entries, data, pictures, heads_drawn)
     files = ReportFiles(
         page=arena / "index.html",
         markdown=arena / "leaderboard.md",
@@ -67,21 +67,10 @@ def write_report(arena: Path, *, data: Path | None = None, pictures: int = 4, he
     answer = {"setting": setting.model_dump(), "heads": [asdict(entry) for entry in entries]}
     atomic.write_json(files.json, answer)
     atomic.write_text(files.csv, csv_text(entries))
-    save_figure(pareto_figure(entries), files.pareto)
-    save_figure(curves_figure(arena, entries), files.curves)
-    _write_strips(arena / PICTURES_NAME, examples)
-    plots = {"AP against parameters": files.pareto, "Training": files.curves}
+    pareto, curves = png(pareto_figure(entries)), png(curves_figure(arena, entries))
+    atomic.write_bytes(files.pareto, pareto)
+    atomic.write_bytes(files.curves, curves)
+    write_strips(arena, examples)
+    plots = {"AP against parameters": pareto, "Training": curves}
     atomic.write_text(files.page, render_page(setting, rows, entries, plots, examples, no_examples))
     return files
-
-
-def _write_strips(folder: Path, examples: Sequence[Example]) -> None:
-    """Write a strip a picture and remove those of an earlier report."""
-    written = set()
-    for number, example in enumerate(examples, start=1):
-        path = folder / f"strip-{number:02d}-{example.image_id}.jpg"
-        with atomic.replacing(path) as partial:
-            example.strip().save(partial, quality=90)
-        written.add(path)
-    for stale in set(folder.glob("strip-*.jpg")) - written:
-        stale.unlink()

@@ -14,14 +14,15 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 
-from detheads.arena import examples
 from detheads.arena.contest import Job, compete
+from detheads.arena.examples import examples_of
 from detheads.arena.leaderboard import leaderboard, markdown, pareto_front
 from detheads.arena.plots import curves_figure, pareto_figure, place_labels
 from detheads.arena.records import detections_path, read_rows, run_folder, write_row
 from detheads.arena.report import ReportFiles, write_report
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
+from detheads.report import pictures
 from tests.arena.by_hand import done, failed, find_everything, setting, write_arena
 from tests.training.world import NARROW, World
 
@@ -240,12 +241,12 @@ def test_pictures_show_the_ground_truth_and_the_best_heads_on_the_images_with_mo
         assert {panel.caption.partition(":")[0] for panel in others} == {"fcos", "split_tower"}
         with Image.open(io.BytesIO(truth.jpeg)) as panel, Image.open(path) as strip:
             assert strip.width >= 4 * panel.width
-            assert max(panel.size) == examples.PANEL_SIZES[0]
+            assert max(panel.size) == pictures.PANEL_SIZES[0]
             assert panel.width / panel.height == pytest.approx(strip.width / 4 / strip.height, rel=0.1)
 
 
-def _draw(arena: Path, world: World, **options: Any) -> list[examples.Example]:
-    return examples.draw_examples(arena, setting(world), leaderboard(read_rows(arena)), world.data, **options)
+def _draw(arena: Path, world: World, **options: Any) -> list[pictures.Example]:
+    return examples_of(arena, setting(world), leaderboard(read_rows(arena)), world.data, **options)
 
 
 def test_boxes_are_drawn_where_the_objects_are(trained: Path, world: World) -> None:
@@ -288,7 +289,7 @@ def test_many_pictures_shrink_until_the_page_is_small_enough(
     full = sum(
         len(panel.jpeg) for example in _draw(trained, world, pictures=5, heads_drawn=3) for panel in example.panels
     )
-    monkeypatch.setattr(examples, "BUDGET", full // 2)
+    monkeypatch.setattr(pictures, "BUDGET", full // 2)
     drawn = _draw(trained, world, pictures=5, heads_drawn=3)
     assert 0 < sum(len(panel.jpeg) for example in drawn for panel in example.panels) <= full // 2
 
