@@ -49,14 +49,7 @@ class DetectorGraph(nn.Module):
 
         Clipping comes after suppression, so that suppression sees the boxes that evaluation's own sees.
         """
-        boxes, scores, labels = select_detections(
-            boxes,
-            scores,
-            score_threshold=self.thresholds.score,
-            iou_threshold=self.thresholds.nms_iou,
-            candidates=self.thresholds.candidates,
-            max_detections=self.thresholds.max_detections,
-        )
+        boxes, scores, labels = select_detections(boxes, scores, self.thresholds)
         return torch.minimum(boxes.clamp(min=0.0), self.limits), scores, labels
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -54,14 +54,7 @@ class LiveDetector:
         images = torch.from_numpy(array).permute(2, 0, 1)[None].to(self.device)  # [1, 3, H, W]
         output = self.head(self.backbone(self.backbone.normalise(images)))
         dense_boxes, dense_scores = output.boxes[0].cpu(), detection_scores(output.logits, output.quality)[0].cpu()
-        boxes, scores, labels = hard_nms(
-            dense_boxes,
-            dense_scores,
-            score_threshold=self.thresholds.score,
-            iou_threshold=self.thresholds.nms_iou,
-            candidates=self.thresholds.candidates,
-            max_detections=self.thresholds.max_detections,
-        )
+        boxes, scores, labels = hard_nms(dense_boxes, dense_scores, self.thresholds)
         return LiveResult(
             letterbox.to_original(boxes.numpy()),
             scores.numpy(),

@@ -71,7 +71,7 @@ def export_onnx(graph: DetectorGraph, path: Path, metadata: dict[str, str]) -> O
     onnx.checker.check_model(str(path), full_check=True)
     opset = next(entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"})
     if opset != OPSET:
-        raise UserError(f"the installed torch writes ONNX opset {opset}, not {OPSET}; install torch 2.6 or newer.")
+        raise UserError(f"the installed torch writes ONNX opset {opset}, not {OPSET}; install torch 2.7 or newer.")
     return OnnxExport(path, path.stat().st_size, opset, len(model.graph.node), _check_parity(graph, path))
 
 

@@ -49,14 +49,7 @@ def predict_cache(
         output = head({name: values.to(device) for name, values in features.items()})
         scores = detection_scores(output.logits, output.quality).cpu()  # [B, N, K]
         for row, index in enumerate(indices):
-            boxes, values, labels = select(
-                output.boxes[row].cpu(),
-                scores[row],
-                score_threshold=thresholds.score,
-                iou_threshold=thresholds.nms_iou,
-                candidates=thresholds.candidates,
-                max_detections=thresholds.max_detections,
-            )
+            boxes, values, labels = select(output.boxes[row].cpu(), scores[row], thresholds)
             original = cache.letterbox(index).to_original(boxes.numpy())
             image_id = cache.dataset.images[index].id
             results += to_coco_results(image_id, original, values.numpy(), labels.numpy(), category_ids)

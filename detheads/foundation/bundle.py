@@ -40,12 +40,16 @@ class InputSpec(_Strict):
 
 
 class Thresholds(_Strict):
-    """The post-processing constants that are part of the graph."""
+    """The post-processing constants: part of the graph, and what evaluation and the proof's PyTorch side use."""
 
     score: float = Field(default=0.05, ge=0, le=1)
+    """A (box, class) pair takes part when its score is greater."""
     nms_iou: float = Field(default=0.5, ge=0, le=1)
+    """A box is removed (by soft-NMS: loses score) when its IoU with a better one of its class is greater."""
     max_detections: int = Field(default=100, ge=1)
+    """Of an image, at most."""
     candidates: int = Field(default=1000, ge=1)
+    """(box, class) pairs that take part at most, the best ones."""
 
 
 class BackboneEntry(_Strict):

@@ -9,16 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from detheads.foundation.bundle import Thresholds
 
-def select_detections(
-    boxes: Tensor,
-    scores: Tensor,
-    *,
-    score_threshold: float = 0.05,
-    iou_threshold: float = 0.5,
-    candidates: int = 1000,
-    max_detections: int = 100,
-) -> tuple[Tensor, Tensor, Tensor]:
+
+def select_detections(boxes: Tensor, scores: Tensor, thresholds: Thresholds) -> tuple[Tensor, Tensor, Tensor]:
     """Greedy per-class non-maximum suppression, exact, without a data-dependent shape or loop.
 
     The ``candidates`` best (box, class) pairs above the score threshold are walked by rank, as greedy NMS does: the
@@ -28,22 +22,18 @@ def select_detections(
     as the longest chain of suppressions, which is not bounded, and a matrix of candidates by candidates.)
 
     Order and arithmetic are torchvision's: of equal scores the lower flat index ``n * K + k`` comes first;
-    ``intersection / (area + area - intersection) > iou_threshold``, widths without the ``+ 1`` of old.
+    ``intersection / (area + area - intersection) > nms_iou``, widths without the ``+ 1`` of old.
 
     Args:
         boxes: ``[B, N, 4]`` xyxy.
         scores: ``[B, N, K]`` in ``[0, 1]``.
-        score_threshold: a pair takes part when its score is greater; at least 0.
-        iou_threshold: a box is removed when its IoU with a better one of its class is greater.
-        candidates: number of pairs that take part at most.
-        max_detections: rows of the result.
 
     Returns:
         ``boxes`` ``[B, max_detections, 4]`` in the frame of the input, ``scores`` ``[B, max_detections]`` descending,
         ``labels`` ``[B, max_detections]`` int32. Unused rows are 0 in all three.
     """
     classes = scores.shape[2]
-    count = min(candidates, scores.shape[1] * classes)
+    count = min(thresholds.candidates, scores.shape[1] * classes)
     ranked_scores, ranked = highest(scores.flatten(1), count)  # [B, C] each
     labels = ranked % classes  # [B, C]
     box_of = (ranked // classes).unsqueeze(2).expand(-1, -1, 4)  # [B, C, 4]
@@ -60,10 +50,10 @@ def select_detections(
     # Urgency: the number of candidates from this one to the last, 0 for a candidate that is out. It is unique,
     # so the best candidate left needs no tie-breaking by the engine.
     urgency = torch.arange(count, 0, -1, dtype=boxes.dtype, device=boxes.device)
-    left = torch.where(ranked_scores > score_threshold, urgency, 0.0).unsqueeze(1)  # [B, 1, C]
-    limit = _rounded_down(iou_threshold)
+    left = torch.where(ranked_scores > thresholds.score, urgency, 0.0).unsqueeze(1)  # [B, 1, C]
+    limit = _rounded_down(thresholds.nms_iou)
     chosen = []
-    for _ in range(min(max_detections, count)):
+    for _ in range(min(thresholds.max_detections, count)):
         best = left.amax(dim=2, keepdim=True)  # [B, 1, 1]
         chosen.append(best)
         taken = left == best  # one candidate, or all of them once none is left
@@ -73,13 +63,13 @@ def select_detections(
         overlapping = intersection / (best_area + area - intersection) > limit  # [B, 1, C]
         left = torch.where(overlapping | taken, 0.0, left)
 
-    best = torch.cat(chosen, dim=2).squeeze(1)  # [B, R], R = min(max_detections, C)
+    best = torch.cat(chosen, dim=2).squeeze(1)  # [B, R], R at most max_detections and C
     position = (count - best).clamp(max=count - 1).to(torch.int64)
     used = best > 0
     kept_boxes = torch.where(used.unsqueeze(2), ranked_boxes.gather(1, position.unsqueeze(2).expand(-1, -1, 4)), 0.0)
     kept_scores = torch.where(used, ranked_scores.gather(1, position), 0.0)
     kept_labels = torch.where(used, labels.gather(1, position), 0).to(torch.int32)
-    unused = max_detections - len(chosen)
+    unused = thresholds.max_detections - len(chosen)
     return F.pad(kept_boxes, (0, 0, 0, unused)), F.pad(kept_scores, (0, unused)), F.pad(kept_labels, (0, unused))
 
 
@@ -87,9 +77,9 @@ def highest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The ``count`` highest of ``scores`` ``[B, S]`` and their indices, descending, the lower index first of equals.
 
     ONNX defines TopK with that order, torch.topk with none. Engines bound the size of a sort by that of a TopK, so
-    the graph gets the TopK and eager PyTorch a stable sort.
+    a graph that is being exported gets the TopK, and PyTorch itself, eager or compiled, a stable sort.
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_exporting():
         return scores.topk(count, dim=1)
     values, indices = scores.sort(dim=1, descending=True, stable=True)
     return values[:, :count], indices[:, :count]

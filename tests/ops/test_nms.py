@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from detheads.foundation.bundle import Thresholds
 from detheads.ops.nms import hard_nms, soft_nms
 from detheads.ops.suppression import select_detections
 
@@ -47,7 +48,7 @@ def soft_reference(boxes: Tensor, scores: Tensor, threshold: float, overlap: flo
 def test_soft_nms_equals_the_papers_loop(seed: int, classes: int, threshold: float, overlap: float) -> None:
     boxes, scores = scene(40, classes, seed)
     expected = soft_reference(boxes, scores, threshold, overlap)[:60]
-    found = soft_nms(boxes, scores, score_threshold=threshold, iou_threshold=overlap, max_detections=60)
+    found = soft_nms(boxes, scores, Thresholds(score=threshold, nms_iou=overlap, max_detections=60))
     assert found[2].tolist() == [label for _, label, _ in expected]
     torch.testing.assert_close(found[0], boxes[[index for _, _, index in expected]], rtol=0, atol=0)
     assert found[1].tolist() == pytest.approx([score for score, _, _ in expected], rel=1e-5)
@@ -55,8 +56,8 @@ def test_soft_nms_equals_the_papers_loop(seed: int, classes: int, threshold: flo
 
 def test_soft_nms_keeps_an_overlapping_box_that_hard_nms_removes() -> None:
     boxes, scores = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 8.0]]), torch.tensor([[0.9], [0.8]])
-    assert hard_nms(boxes, scores)[1].tolist() == pytest.approx([0.9])
-    assert soft_nms(boxes, scores)[1].tolist() == pytest.approx([0.9, 0.8 * (1 - 0.8)])
+    assert hard_nms(boxes, scores, Thresholds())[1].tolist() == pytest.approx([0.9])
+    assert soft_nms(boxes, scores, Thresholds())[1].tolist() == pytest.approx([0.9, 0.8 * (1 - 0.8)])
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -64,8 +65,8 @@ def test_soft_nms_keeps_an_overlapping_box_that_hard_nms_removes() -> None:
 def test_hard_nms_and_the_deployed_selection_agree_to_the_bit(count: int, classes: int, seed: int) -> None:
     boxes, scores = scene(count, classes, seed)
     boxes, scores = boxes * 7.77, scores**3
-    kept = hard_nms(boxes, scores)
-    deployed = [part[0, : len(kept[1])] for part in select_detections(boxes[None], scores[None])]
+    kept = hard_nms(boxes, scores, Thresholds())
+    deployed = [part[0, : len(kept[1])] for part in select_detections(boxes[None], scores[None], Thresholds())]
     assert len(kept[1]) > 10
     for ours, theirs in zip(kept, deployed, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0, check_dtype=False)
@@ -74,15 +75,15 @@ def test_hard_nms_and_the_deployed_selection_agree_to_the_bit(count: int, classe
 @pytest.mark.parametrize("nms", [hard_nms, soft_nms])
 def test_limits_are_kept(nms: Nms) -> None:
     boxes, scores = scene(60, 3, seed=0, spread=900.0)
-    assert len(nms(boxes, scores, max_detections=7)[1]) == 7
+    assert len(nms(boxes, scores, Thresholds(max_detections=7))[1]) == 7
     best = scores.flatten().sort(descending=True).values[:5]
-    torch.testing.assert_close(nms(boxes, scores, candidates=5, iou_threshold=1.0)[1], best)
-    assert (nms(boxes, scores, score_threshold=0.7)[1] > 0.7).all()
+    torch.testing.assert_close(nms(boxes, scores, Thresholds(candidates=5, nms_iou=1.0))[1], best)
+    assert (nms(boxes, scores, Thresholds(score=0.7))[1] > 0.7).all()
 
 
 @pytest.mark.parametrize("nms", [hard_nms, soft_nms])
 @pytest.mark.parametrize("count", [0, 5])
 def test_nothing_above_the_score_threshold_gives_nothing(nms: Nms, count: int) -> None:
     boxes, scores = scene(count, 2, seed=0)
-    found = nms(boxes, scores * 0.04)
+    found = nms(boxes, scores * 0.04, Thresholds())
     assert [tuple(part.shape) for part in found] == [(0, 4), (0,), (0,)]

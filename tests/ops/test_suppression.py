@@ -8,31 +8,23 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
+from detheads.foundation.bundle import Thresholds
 from detheads.ops.scores import detection_scores
 from detheads.ops.suppression import select_detections
 
 Detections = tuple[Tensor, Tensor, Tensor]
+USUAL = Thresholds()
 
 
-def reference(
-    boxes: Tensor,
-    scores: Tensor,
-    score_threshold: float = 0.05,
-    iou_threshold: float = 0.5,
-    candidates: int = 1000,
-    max_detections: int = 100,
-) -> Detections:
+def reference(boxes: Tensor, scores: Tensor, limits: Thresholds) -> Detections:
     """torchvision's NMS of one image: boxes ``[N, 4]``, scores ``[N, K]``; padded to ``max_detections`` rows."""
     flat = scores.flatten()
-    order = flat.sort(descending=True, stable=True).indices[:candidates]
-    order = order[flat[order] > score_threshold]
+    order = flat.sort(descending=True, stable=True).indices[: limits.candidates]
+    order = order[flat[order] > limits.score]
     labels = order % scores.shape[1]
-    keep = batched_nms(boxes[order // scores.shape[1]], flat[order], labels, iou_threshold)[:max_detections]
-    result = (
-        torch.zeros(max_detections, 4),
-        torch.zeros(max_detections),
-        torch.zeros(max_detections, dtype=torch.int32),
-    )
+    rows = limits.max_detections
+    keep = batched_nms(boxes[order // scores.shape[1]], flat[order], labels, limits.nms_iou)[:rows]
+    result = (torch.zeros(rows, 4), torch.zeros(rows), torch.zeros(rows, dtype=torch.int32))
     result[0][: len(keep)] = boxes[order // scores.shape[1]][keep]
     result[1][: len(keep)] = flat[order][keep]
     result[2][: len(keep)] = labels[keep].int()
@@ -54,9 +46,9 @@ def scene(
     return boxes, scores if levels is None else (scores * levels).round() / levels
 
 
-def assert_equal_to_torchvision(found: Detections, boxes: Tensor, scores: Tensor, **options: float) -> None:
+def assert_equal_to_torchvision(found: Detections, boxes: Tensor, scores: Tensor, limits: Thresholds = USUAL) -> None:
     for image in range(len(boxes)):
-        for ours, theirs in zip(found, reference(boxes[image], scores[image], **options), strict=True):
+        for ours, theirs in zip(found, reference(boxes[image], scores[image], limits), strict=True):
             assert ours.dtype == theirs.dtype
             torch.testing.assert_close(ours[image], theirs, rtol=0, atol=0)
 
@@ -85,64 +77,64 @@ def test_five_hundred_random_images_equal_torchvision_to_the_bit(
 ) -> None:
     for seed in range(10):
         boxes, scores = scene(50, count, classes, seed, spread=spread, levels=levels)
-        assert_equal_to_torchvision(select_detections(boxes, scores), boxes, scores)
+        assert_equal_to_torchvision(select_detections(boxes, scores, USUAL), boxes, scores)
 
 
 @pytest.mark.parametrize(
-    "options",
+    "limits",
     [
-        {"score_threshold": 0.6},
-        {"score_threshold": 0.0},
-        {"iou_threshold": 0.2},
-        {"iou_threshold": 0.9},
-        {"candidates": 37},
-        {"max_detections": 7},
-        {"candidates": 5, "max_detections": 9},
+        Thresholds(score=0.6),
+        Thresholds(score=0.0),
+        Thresholds(nms_iou=0.2),
+        Thresholds(nms_iou=0.9),
+        Thresholds(candidates=37),
+        Thresholds(max_detections=7),
+        Thresholds(candidates=5, max_detections=9),
     ],
     ids=str,
 )
-def test_every_option_acts_as_in_torchvision(options: dict[str, float]) -> None:
+def test_every_threshold_acts_as_in_torchvision(limits: Thresholds) -> None:
     boxes, scores = scene(50, 60, 2, seed=3, spread=60, levels=50)
-    assert_equal_to_torchvision(select_detections(boxes, scores, **options), boxes, scores, **options)  # type: ignore[arg-type]
+    assert_equal_to_torchvision(select_detections(boxes, scores, limits), boxes, scores, limits)
 
 
 def test_a_chain_of_suppressions_of_any_length_is_exact() -> None:
     boxes, scores = descending_chain(180)
-    found = select_detections(boxes, scores)
+    found = select_detections(boxes, scores, USUAL)
     assert_equal_to_torchvision(found, boxes, scores)
     assert found[0][0, :90, 0].tolist() == [6.0 * n for n in range(90)]  # every second box of the row survives
 
 
 def test_full_size_inputs_equal_torchvision() -> None:
     boxes, scores = scene(2, 4000, 80, seed=11, spread=400)
-    assert_equal_to_torchvision(select_detections(boxes, scores**8), boxes, scores**8)
+    assert_equal_to_torchvision(select_detections(boxes, scores**8, USUAL), boxes, scores**8)
 
 
 @pytest.mark.parametrize("tenths", range(1, 10))
 def test_an_iou_at_the_threshold_is_decided_as_in_torchvision(tenths: int) -> None:
     boxes = torch.tensor([[[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, tenths]]])
     scores = torch.tensor([[[0.9], [0.8]]])
-    found = select_detections(boxes, scores, iou_threshold=tenths / 10)
-    assert_equal_to_torchvision(found, boxes, scores, iou_threshold=tenths / 10)
+    limits = Thresholds(nms_iou=tenths / 10)
+    assert_equal_to_torchvision(select_detections(boxes, scores, limits), boxes, scores, limits)
 
 
 def test_boxes_of_different_classes_do_not_suppress_each_other_even_at_negative_coordinates() -> None:
     boxes = torch.tensor([[[-30.0, -30.0, 10.0, 10.0], [-30.0, -30.0, 10.0, 10.0]]])
     scores = torch.tensor([[[0.9, 0.6, 0.0], [0.8, 0.0, 0.7]]])
-    _, kept, labels = select_detections(boxes, scores, max_detections=4)
+    _, kept, labels = select_detections(boxes, scores, Thresholds(max_detections=4))
     assert kept[0].tolist() == pytest.approx([0.9, 0.7, 0.6, 0.0])
     assert labels[0].tolist() == [0, 2, 1, 0]
 
 
 def test_boxes_without_area_are_each_detected_once() -> None:
     boxes = torch.tensor([[[5.0, 5.0, 5.0, 5.0], [5.0, 5.0, 5.0, 5.0], [0.0, 0.0, 10.0, 10.0]]])
-    _, scores, _ = select_detections(boxes, torch.tensor([[[0.9], [0.8], [0.7]]]), max_detections=5)
+    _, scores, _ = select_detections(boxes, torch.tensor([[[0.9], [0.8], [0.7]]]), Thresholds(max_detections=5))
     assert scores[0].tolist() == pytest.approx([0.9, 0.8, 0.7, 0.0, 0.0])
 
 
 def test_unused_rows_are_zero() -> None:
     boxes, _ = scene(3, 30, 4, seed=0)
-    found = select_detections(boxes, torch.full((3, 30, 4), 0.04))
+    found = select_detections(boxes, torch.full((3, 30, 4), 0.04), USUAL)
     assert [tuple(part.shape) for part in found] == [(3, 100, 4), (3, 100), (3, 100)]
     assert all((part == 0).all() for part in found)
 
@@ -154,11 +146,22 @@ def test_scores_combine_class_and_quality() -> None:
     torch.testing.assert_close(detection_scores(logits, quality), expected)
 
 
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiled_evaluation_decides_ties_as_eager_evaluation_does(backend: str) -> None:
+    boxes, scores = scene(2, 300, 3, seed=5, spread=60, levels=4)
+    limits = Thresholds(max_detections=8)
+    compiled = torch.compile(select_detections, backend=backend)(boxes, scores, limits)
+    assert_equal_to_torchvision(compiled, boxes, scores, limits)
+
+
+FEW = Thresholds(max_detections=25)
+
+
 class Selection(nn.Module):
     """``select_detections`` as a graph."""
 
     def forward(self, boxes: Tensor, scores: Tensor) -> Detections:
-        return select_detections(boxes, scores, max_detections=25)
+        return select_detections(boxes, scores, FEW)
 
 
 Export = Callable[[int, int], Path]
@@ -202,7 +205,7 @@ def test_the_exported_graph_equals_torchvision_at_every_batch_size(export: Expor
             boxes, scores = scene(batch, count, classes, seed, spread=50.0, levels=(None, 10)[seed % 2])
             outputs = session.run(None, {"boxes": boxes.numpy(), "scores": scores.numpy()})
             found = tuple(torch.from_numpy(np.asarray(output)) for output in outputs)
-            assert_equal_to_torchvision(found, boxes, scores, max_detections=25)  # type: ignore[arg-type]
+            assert_equal_to_torchvision(found, boxes, scores, FEW)  # type: ignore[arg-type]
 
 
 def test_the_exported_graph_builds_in_tensorrt_rtx_with_a_dynamic_batch(export: Export) -> None:
