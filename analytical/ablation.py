@@ -5,10 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from detheads.analytical.closed_form import Config
+from detheads.analytical.config import PRESETS, Config
 from detheads.analytical.fit import FIT_NAME, FitResult, describe, fit, require_same_fit
 from detheads.analytical.plan import Progress, make_plan
-from detheads.analytical.presets import PRESETS
 from detheads.analytical.solve import Strengths
 from detheads.analytical.statistics import collect
 from detheads.cache.reader import FeatureCache

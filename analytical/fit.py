@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from detheads import __version__
-from detheads.analytical.closed_form import Config
+from detheads.analytical.config import Config
 from detheads.analytical.estimators import save_estimators
 from detheads.analytical.plan import Plan, Progress, make_plan
 from detheads.analytical.rounds import solve_round

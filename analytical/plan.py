@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from detheads.analytical.anchors import fit_anchors
-from detheads.analytical.closed_form import ClosedForm, Config
+from detheads.analytical.closed_form import ClosedForm
+from detheads.analytical.config import Config
 from detheads.analytical.moments import Moments
 from detheads.cache.reader import FeatureCache
 from detheads.foundation.errors import UserError

@@ -85,7 +85,7 @@ def solve_round(
         if moments is None:
             moments = _fresh(head, inputs)
             _put_random_features(head, index, moments)
-        _add(moments, head.round(index).expand(inputs), boxes, [cache.targets(image) for image in images])
+        _add(moments, head.rounds.round(index).expand(inputs), boxes, [cache.targets(image) for image in images])
         moments.images = images.stop
         on_progress(f"round {index + 1}", moments.images, len(cache))
         if time.monotonic() - saved > SAVE_SECONDS:
@@ -98,19 +98,20 @@ def solve_round(
             f"no box overlaps an object with an IoU of {MATCHED} or more, so round {index + 1} has nothing to learn "
             "from; fit with --rounds 0, or give more images."
         )
+    stage = head.rounds.round(index)
     for name, problem in (("score", moments.scores), ("offset", moments.offsets)):
         title = f"round{index}_{name}"
         ridge = solution.noting(title, ridge_from_moments, problem, alpha)
         solution.estimators[title] = ridge
-        put_ridge(ridge, getattr(head.round(index), f"{name}_weight"), getattr(head.round(index), f"{name}_bias"))
+        put_ridge(ridge, getattr(stage, f"{name}_weight"), getattr(stage, f"{name}_bias"))
 
 
 def _seen(head: ClosedForm, cache: FeatureCache, images: range, index: int) -> tuple[Tensor, Tensor]:
     """Boxes ``[B, P, 4]`` that enter the round, and what it sees of them ``[B, P, inputs]``."""
     features = cache.features(images)
-    boxes, scores = head.refined(features, *head.proposals(features), index)
     base = head.compress(join_main(features, head.spec))
-    return boxes, head.region_inputs(base, boxes, scores)
+    boxes, scores = head.rounds(base, *head.proposals(features), index)
+    return boxes, head.rounds.inputs(base, boxes, scores)
 
 
 def _fresh(head: ClosedForm, inputs: Tensor) -> RoundMoments:
@@ -126,8 +127,8 @@ def _fresh(head: ClosedForm, inputs: Tensor) -> RoundMoments:
 
 
 def _put_random_features(head: ClosedForm, index: int, moments: RoundMoments) -> None:
-    head.round(index).random_weight.copy_(moments.random_weight)
-    head.round(index).random_bias.copy_(moments.random_bias)
+    head.rounds.round(index).random_weight.copy_(moments.random_weight)
+    head.rounds.round(index).random_bias.copy_(moments.random_bias)
 
 
 def _add(moments: RoundMoments, rows: Tensor, boxes: Tensor, targets: list[Targets]) -> None:

@@ -14,8 +14,8 @@ from sklearn.linear_model import Ridge
 from torch import Tensor
 
 from detheads.analytical.anchors import ANCHORS
-from detheads.analytical.closed_form import ClosedForm, Discriminant, Mixture
 from detheads.analytical.estimators import Estimator, RidgePoint, lda_from_moments, ridge_from_moments, ridge_path
+from detheads.analytical.first_stage import Discriminant, FirstStage, Mixture
 from detheads.analytical.moments import Moments
 from detheads.analytical.statistics import Statistics
 from detheads.foundation.errors import UserError
@@ -63,7 +63,7 @@ class Solution:
         return result
 
 
-def solve_first_stage(statistics: Statistics, strengths: Strengths, head: ClosedForm) -> Solution:
+def solve_first_stage(statistics: Statistics, strengths: Strengths, head: FirstStage) -> Solution:
     """Solve the discriminants, anchor classifiers and box regressions, and put them into ``head``.
 
     A level or an anchor that fewer cells with an object belong to than there are anchors is solved from those of all

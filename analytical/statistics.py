@@ -15,7 +15,7 @@ from torch import Tensor
 from detheads.analytical.ahead import seen_ahead
 from detheads.analytical.anchors import ANCHORS, encode, nearest_anchor
 from detheads.analytical.assignment import assign_cells
-from detheads.analytical.closed_form import PLACE, ClosedForm
+from detheads.analytical.first_stage import PLACE, FirstStage
 from detheads.analytical.moments import Moments
 from detheads.analytical.plan import BATCH, Plan, Progress
 from detheads.analytical.sealed import read_sealed, write_sealed
@@ -74,7 +74,7 @@ class Statistics:
         """Number of cells summed."""
         return round(sum(level.total for level in self.classes))
 
-    def add(self, head: ClosedForm, levels: list[Tensor], targets: list[Targets]) -> None:
+    def add(self, head: FirstStage, levels: list[Tensor], targets: list[Targets]) -> None:
         """Take the cells of some images in: ``head.level_rows`` of them and their objects."""
         anchors, place = self.plan.tensors["anchors"], head.places()
         objects = [assign_cells(head.points, head.strides, target.boxes) for target in targets]

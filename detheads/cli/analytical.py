@@ -12,7 +12,7 @@ from detheads.evaluation.coco import NAMES
 from detheads.foundation.errors import UserError
 
 if TYPE_CHECKING:
-    from detheads.analytical.closed_form import Config
+    from detheads.analytical.config import Config
     from detheads.cache.reader import FeatureCache
 
 app = typer.Typer(help="Fit a detector in closed form: statistics, solves, no gradient descent.", no_args_is_help=True)
@@ -202,7 +202,7 @@ def _config(preset: str, options: list[str] | None) -> "Config":
     """A preset with some of its options replaced."""
     from dataclasses import asdict
 
-    from detheads.analytical.presets import preset as named
+    from detheads.analytical.config import preset as named
     from detheads.headkit import registry
 
     config: Config = registry.make_config(

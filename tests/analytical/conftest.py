@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from detheads.analytical.closed_form import Config
+from detheads.analytical.config import Config
 from detheads.analytical.fit import FitResult, fit
 from detheads.backbones.backbone import load_backbone
 from detheads.cache.builder import build_cache

@@ -13,8 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from detheads.analytical.closed_form import ClosedForm, Discriminant, Mixture, Round, vote
-from detheads.analytical.presets import PRESETS
+from detheads.analytical.closed_form import ClosedForm
+from detheads.analytical.config import PRESETS
+from detheads.analytical.first_stage import Discriminant, Mixture
+from detheads.analytical.refinement import Round, vote
 from detheads.backbones.backbone import load_backbone
 from detheads.backbones.features import FeatureLayer, FeatureSpec
 from detheads.export.graph import DetectorGraph
@@ -233,7 +235,7 @@ def test_rounds_start_from_the_best_cells_and_end_inside_the_input() -> None:
     spec = SPECS["vit-wide"]
     head, features = _random_head(spec, REFINED), random_features(spec, 2, seed=3)
     boxes, logits = head.proposals(features)
-    chosen, scores = head.best(boxes, logits)
+    chosen, scores = head.rounds.best(boxes, logits)
     for image in range(2):
         order = logits[image].amax(dim=1).argsort(descending=True)[:25]
         torch.testing.assert_close(scores[image], logits[image, order])
@@ -250,7 +252,7 @@ def test_rounds_start_from_the_best_cells_and_end_inside_the_input() -> None:
 def test_scores_of_the_last_round_are_predicted_ious() -> None:
     spec = SPECS["vit-wide"]
     head, features = _random_head(spec, REFINED), random_features(spec, 2)
-    _, scores = head.refined(features, *head.proposals(features), 2)
+    _, scores = head.refined(features, *head.proposals(features))
     torch.testing.assert_close(head(features).logits.sigmoid(), scores.clamp(1e-4, 1 - 1e-4), atol=1e-6, rtol=1e-3)
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from detheads.analytical import ablation, rounds, statistics
 from detheads.analytical.ablation import ablate
-from detheads.analytical.closed_form import Config
+from detheads.analytical.config import Config
 from detheads.analytical.fit import FitResult, collect_part, fit
 from detheads.analytical.plan import select_classes
 from detheads.analytical.solve import Strengths

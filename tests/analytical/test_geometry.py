@@ -22,8 +22,8 @@ from detheads.analytical.anchors import (
     sides_of,
 )
 from detheads.analytical.assignment import CELLS_A_SIDE, assign_cells
-from detheads.analytical.closed_form import neighbourhood, vote
-from detheads.analytical.regions import MARGIN, geometry_features, region_features
+from detheads.analytical.first_stage import neighbourhood
+from detheads.analytical.refinement import MARGIN, geometry_features, region_features, vote
 from detheads.headkit.dense import grid_points
 
 HEIGHT, WIDTH, STRIDE, LEVELS = 96, 160, 16, 4

@@ -13,7 +13,8 @@ from PIL import Image
 
 from detheads.analytical import diagnosis
 from detheads.analytical.assignment import assign_cells
-from detheads.analytical.closed_form import ClosedForm, Config
+from detheads.analytical.closed_form import ClosedForm
+from detheads.analytical.config import Config
 from detheads.analytical.fit import FIT_NAME, STATISTICS_NAME, fit
 from detheads.analytical.report import Report, write_report
 from detheads.backbones.backbone import load_backbone

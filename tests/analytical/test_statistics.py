@@ -18,7 +18,8 @@ from torch import Tensor
 from detheads.analytical import statistics as statistics_module
 from detheads.analytical.anchors import ANCHORS, encode, nearest_anchor
 from detheads.analytical.assignment import assign_cells
-from detheads.analytical.closed_form import ClosedForm, Config
+from detheads.analytical.closed_form import ClosedForm
+from detheads.analytical.config import Config
 from detheads.analytical.fit import collect_part
 from detheads.analytical.plan import Plan, make_plan, select_classes
 from detheads.analytical.solve import Solution, Strengths, solve_first_stage
