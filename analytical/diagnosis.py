@@ -3,17 +3,12 @@
 Undefined values (the AUC of a class without cells) are None.
 """
 
-import io
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torchvision.ops import box_iou
@@ -29,9 +24,6 @@ from detheads.cache.reader import FeatureCache
 
 SCORE_BINS = 60
 OVERLAP_BINS = 20
-
-CURVE_IOUS = (0.5, 0.75)
-"""IoU from which a detection counts, of each precision-recall curve."""
 
 BACKGROUND_VALUES = 4_000_000
 """Log-odds of background cells that are kept, at most: beyond, cells are drawn at random (seeded)."""
@@ -58,28 +50,6 @@ class Separation:
     background: list[int]
     auc: float | None
     above_median: float | None
-
-
-@dataclass(frozen=True)
-class PrecisionRecall:
-    """Precision over recall, the mean of the classes that have objects.
-
-    Attributes:
-        iou: from this IoU with an object on a detection is right.
-        recall: ``[101]`` from 0 to 1.
-        precision: ``[101]``, interpolated as pycocotools does; None without objects.
-        highest_recall: that is reached.
-    """
-
-    iou: float
-    recall: list[float]
-    precision: list[float] | None
-    highest_recall: float | None
-
-    @property
-    def average_precision(self) -> float | None:
-        """Mean of ``precision``: what pycocotools calls AP at this IoU."""
-        return None if self.precision is None else float(np.mean(self.precision))
 
 
 @dataclass(frozen=True)
@@ -176,49 +146,6 @@ def _edges(groups: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
     low = min((float(span[0]) for span in spans), default=0.0)
     high = max((float(span[1]) for span in spans), default=0.0)
     return np.linspace(low, high, SCORE_BINS + 1) if low < high else np.linspace(low - 1, low + 1, SCORE_BINS + 1)
-
-
-def measure_curves(truth: dict[str, Any], results: Sequence[Mapping[str, Any]]) -> list[PrecisionRecall]:
-    """A precision-recall curve for each of ``CURVE_IOUS``, by pycocotools, over objects of all sizes.
-
-    Args:
-        truth: COCO annotation object with every field, as ``Dataset.coco_json`` gives.
-        results: COCO results for it.
-    """
-    detections = [
-        # Ids count from 1: pycocotools takes id 0 for no match.
-        {**entry, "id": number, "area": entry["bbox"][2] * entry["bbox"][3], "iscrowd": 0}
-        for number, entry in enumerate(results, start=1)
-    ]
-    with redirect_stdout(io.StringIO()):
-        judge = COCOeval(_indexed(truth), _indexed(truth | {"annotations": detections}), "bbox")
-        judge.params.iouThrs = np.array(CURVE_IOUS)
-        judge.params.areaRng, judge.params.areaRngLbl = judge.params.areaRng[:1], judge.params.areaRngLbl[:1]
-        judge.params.maxDets = judge.params.maxDets[-1:]
-        judge.evaluate()
-        judge.accumulate()
-    curves = []
-    for index, iou in enumerate(CURVE_IOUS):
-        precision = judge.eval["precision"][index, :, :, 0, 0]  # [101, K], a column of -1 for a class without objects
-        recall = judge.eval["recall"][index, :, 0, 0]  # [K]
-        known = recall > -1
-        there = bool(known.any())
-        curves.append(
-            PrecisionRecall(
-                iou,
-                judge.params.recThrs.tolist(),
-                precision[:, known].mean(axis=1).tolist() if there else None,
-                float(recall[known].mean()) if there else None,
-            )
-        )
-    return curves
-
-
-def _indexed(dataset: dict[str, Any]) -> COCO:
-    coco = COCO()
-    coco.dataset = dataset
-    coco.createIndex()
-    return coco
 
 
 def measure_coverage(anchors: Tensor, boxes: Tensor) -> Coverage:

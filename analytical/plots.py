@@ -1,14 +1,12 @@
-"""The pictures of a report, drawn from its numbers and written atomically."""
+"""The plots that only a closed-form fit has, and what each says in a sentence."""
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from detheads.analytical.anchors import ANCHORS
-from detheads.analytical.diagnosis import Coverage, PrecisionRecall, RidgeCurve, Separation
-from detheads.foundation import atomic
+from detheads.analytical.diagnosis import Coverage, RidgeCurve, Separation
 
 CLASS_PANELS = 9
 """Classes that get a histogram at most: those with most object cells. The numbers of all are in the JSON."""
@@ -16,7 +14,7 @@ CLASS_PANELS = 9
 OBJECT, BACKGROUND = "tab:orange", "tab:blue"
 
 
-def draw_separations(path: Path, separations: Sequence[Separation]) -> None:
+def separations_figure(separations: Sequence[Separation]) -> Figure:
     """A histogram a class: object cells and background cells by log-odds, each group as shares of itself."""
     drawn = sorted(separations, key=lambda each: -sum(each.objects))[:CLASS_PANELS]
     columns = min(3, len(drawn))
@@ -36,31 +34,10 @@ def draw_separations(path: Path, separations: Sequence[Separation]) -> None:
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     for axes in panels[len(drawn) :]:
         axes.set_axis_off()
-    _save(figure, path)
+    return figure
 
 
-def draw_curves(path: Path, curves: Sequence[PrecisionRecall]) -> None:
-    """Precision over recall, a line an IoU."""
-    figure = Figure(figsize=(5.4, 4.2), layout="constrained")
-    axes = figure.subplots()
-    for curve in curves:
-        if curve.precision is not None:
-            axes.step(
-                curve.recall,
-                curve.precision,
-                where="pre",
-                label=f"IoU {curve.iou:g}: AP {curve.average_precision:.3f}",
-            )
-    axes.set(xlabel="recall", ylabel="precision (interpolated)", xlim=(0, 1.01), ylim=(0, 1.03))
-    axes.grid(alpha=0.3)
-    if axes.lines:
-        figure.legend(loc="outside upper center", ncols=len(curves))
-    else:
-        axes.text(0.5, 0.5, "no objects", ha="center", va="center")
-    _save(figure, path)
-
-
-def draw_coverage(path: Path, coverage: Coverage) -> None:
+def coverage_figure(coverage: Coverage) -> Figure:
     """Objects by IoU with their best anchor shape, and by anchor."""
     figure = Figure(figsize=(9, 4.4), layout="constrained")
     overlap_axes, anchor_axes = figure.subplots(1, 2)
@@ -82,10 +59,10 @@ def draw_coverage(path: Path, coverage: Coverage) -> None:
     for axes in (overlap_axes, anchor_axes):
         axes.set_axisbelow(True)
         axes.grid(alpha=0.3, axis="both" if axes is overlap_axes else "x")
-    _save(figure, path)
+    return figure
 
 
-def draw_ridges(path: Path, curves: Sequence[RidgeCurve], alphas: Sequence[float], fitted: float) -> None:
+def ridges_figure(curves: Sequence[RidgeCurve], alphas: Sequence[float], fitted: float) -> Figure:
     """R^2 and degrees of freedom over the penalty, a line a level; ``fitted`` is the penalty of the fit."""
     figure = Figure(figsize=(11, 4), layout="constrained")
     r2_axes, freedom_axes = figure.subplots(1, 2)
@@ -108,9 +85,64 @@ def draw_ridges(path: Path, curves: Sequence[RidgeCurve], alphas: Sequence[float
             axes.axvline(fitted, color="black", linestyle="--", linewidth=1, label=f"the fit: {fitted:g}")
     # One legend for both, beside them: the lines of either panel run through all its corners.
     figure.legend(*freedom_axes.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
-    _save(figure, path)
+    return figure
 
 
-def _save(figure: Figure, path: Path) -> None:
-    with atomic.replacing(path) as partial:
-        figure.savefig(partial, dpi=110)
+def read_separations(separations: Sequence[Separation], background_share: float) -> str:
+    """What the histograms say, in a sentence or two."""
+    known = [(each.auc, each.above_median, each) for each in separations if each.auc is not None]
+    if not known:
+        return "No cell stands for an object, so there is nothing to tell from background."
+    worst, above, lowest = min(known, key=lambda entry: entry[0])
+    best, _, highest = max(known, key=lambda entry: entry[0])
+    name = lowest.name
+    if len(separations) == 1:
+        text = f"A cell of {name} has higher log-odds than a background cell in {worst:.2%} of pairs (AUC {worst:.4f})"
+    else:
+        mean = sum(auc for auc, _, _ in known) / len(known)
+        text = (
+            f"The AUC averages {mean:.4f} over the {len(known)} classes with object cells, from {worst:.4f} ({name}) "
+            f"to {best:.4f} ({highest.name})"
+        )
+    text += (
+        f"; {above:.2%} of the background cells lie above the median cell of {name} and compete with its better half."
+    )
+    if len(separations) > CLASS_PANELS:
+        text += f" Drawn are the {CLASS_PANELS} classes with most object cells; report.json has all."
+    if background_share < 1:
+        text += f" Of the background cells {background_share:.2%} were drawn at random."
+    return text
+
+
+def read_coverage(coverage: Coverage) -> str:
+    """What the anchor plot says, in a sentence."""
+    if coverage.at_half is None or coverage.at_seven_tenths is None:
+        return "The validation images hold no object for the anchors to fit."
+    most = max(coverage.anchors, key=lambda use: use.objects)
+    unused = sum(use.objects == 0 for use in coverage.anchors)
+    return (
+        f"The best anchor's shape reaches IoU 0.5 for {coverage.at_half:.1%} and 0.7 for "
+        f"{coverage.at_seven_tenths:.1%} of the {coverage.objects:,} validation objects (the box regression has to do "
+        f"the rest); {most.width:.0f} x {most.height:.0f} px takes most of them, {most.objects:,}, and "
+        f"{unused} of the {len(coverage.anchors)} anchors are no object's best."
+    )
+
+
+def read_ridges(curves: Sequence[RidgeCurve], alphas: Sequence[float], fitted: float) -> str:
+    """What the lambda curve says, in a sentence or two: of the level with most cells."""
+    main = max(curves, key=lambda curve: curve.cells)
+    text = f"These are training rows, on which the smallest penalty always looks best. On level {main.level}"
+    text += f" ({main.cells:,} cells) R² "
+    if main.r2[0] is None:
+        return text + "is undefined: every cell takes the same anchor."
+    text += f"falls from {main.r2[0]:.3f} at alpha {alphas[0]:g} to {main.r2[-1]:.3f} at {alphas[-1]:g}"
+    if fitted in alphas:
+        at = alphas.index(fitted)
+        text += (
+            f"; at the fit's {fitted:g} it is {main.r2[at]:.3f} with {main.degrees_of_freedom[at]:.0f} degrees of "
+            f"freedom, {main.degrees_of_freedom[at] / main.cells:.2f} a cell (near 1 the classifier learns its rows "
+            "by heart)"
+        )
+    if any(curve.cells < ANCHORS for curve in curves):
+        text += f". Dotted levels have fewer than {ANCHORS} cells: the fit solved them from all levels together"
+    return text + "."

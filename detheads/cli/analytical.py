@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from detheads.cli.output import JsonFlag, emit, remark, steps, table
-from detheads.cli.train import HeadOptions, parse_options
+from detheads.cli.train import DataOption, HeadOptions, PicturesOption, parse_options
 from detheads.evaluation.coco import NAMES
 from detheads.foundation.errors import UserError
 
@@ -109,10 +109,12 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder of the report; MODEL/report without it.")
     ] = None,
+    data: DataOption = None,
+    pictures: PicturesOption = 8,
     threads: ThreadsOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """COCO statistics of a fitted model and a report: scores, precision-recall, anchors, penalties."""
+    """COCO statistics of a fitted model and a report: scores, errors, worst images, anchors, penalties."""
     from detheads.analytical.report import write_report
     from detheads.training.checkpoint import load_checkpoint, matching_cache
 
@@ -120,7 +122,7 @@ def evaluate(
     opened = matching_cache(load_checkpoint(model), opened)
     folder = output or model / "report"
     with steps() as on_progress:
-        report = write_report(model, opened, folder, on_progress=on_progress)
+        report = write_report(model, opened, folder, data=data, pictures=pictures, on_progress=on_progress)
     answer = {"report": str(folder / "report.md"), **{name: report.statistics[name] for name in NAMES}}
 
     def render(console: Console) -> None:

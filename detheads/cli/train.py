@@ -24,6 +24,8 @@ from detheads.foundation.errors import UserError
 HeadOptions = Annotated[
     list[str] | None, typer.Option("-O", "--option", help="Option of the head, such as hidden=64; repeatable.")
 ]
+DataOption = Annotated[Path | None, typer.Option(help="Dataset folder of the cache, for pictures of the worst images.")]
+PicturesOption = Annotated[int, typer.Option(min=0, help="Pictures in the report at most.")]
 
 
 def train(
@@ -126,10 +128,8 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder for a report: a page, Markdown, JSON, plots.")
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Dataset folder of the cache, for pictures of the worst images.")
-    ] = None,
-    pictures: Annotated[int, typer.Option(min=0, help="Pictures in the report at most.")] = 8,
+    data: DataOption = None,
+    pictures: PicturesOption = 8,
     results: Annotated[Path | None, typer.Option(help="Also write the detections as COCO results.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...; a GPU where there is one when empty.")] = "",
     as_json: JsonFlag = False,

@@ -47,6 +47,7 @@ def _section(section: Section) -> list[str]:
     parts = [[f"## {plain(section.title)}"], *(table_lines(table) for table in section.tables)]
     parts += [[f"![{plain(plot.title)}]({plot.name})"] for plot in section.plots]
     parts += [[plain(sentence)] for sentence in section.sentences]
+    parts += [[f"- {plain(remark)}" for remark in section.remarks]] if section.remarks else []
     for example, name in zip(section.examples, strip_names(section.examples), strict=True):
         parts.append([f"![{plain(example.file_name)}]({name})"])
     return list(_separated(parts))

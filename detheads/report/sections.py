@@ -71,12 +71,13 @@ class Plot:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report: its tables, plots, sentences and pictures, in this order. Texts are plain, without markup."""
+    """A part of a report: its tables, plots, sentences, remarks and pictures, in this order. Texts have no markup."""
 
     title: str
     tables: Sequence[Table] = ()
     plots: Sequence[Plot] = ()
     sentences: Sequence[str] = ()
+    remarks: Sequence[str] = ()
     examples: Sequence[Example] = ()
 
 
