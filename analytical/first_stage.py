@@ -11,8 +11,8 @@ from detheads.analytical.config import Config
 from detheads.backbones.features import FeatureSpec
 from detheads.headkit.blocks import join_main, join_stride, joined_channels
 from detheads.headkit.contract import Head
-from detheads.headkit.dense import grid_points
 from detheads.ops.cofiber import decompose, low_passes
+from detheads.ops.points import grid_points
 
 PLACE = 2
 """Inputs that ridge regressions get besides features: the cell's centre, x and y."""

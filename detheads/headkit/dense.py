@@ -1,4 +1,4 @@
-"""What point-based heads share: the points, LTRB decoding, and the FCOS loss with either assignment."""
+"""What point-based heads share: LTRB decoding, the FCOS loss with either assignment, and the two towers."""
 
 import math
 from abc import abstractmethod
@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from detheads.backbones.features import FeatureSpec
 from detheads.headkit.blocks import ChannelDropout, conv_norm_relu
 from detheads.headkit.contract import Head, HeadOutput
+from detheads.headkit.grids import OnGrids
 from detheads.ops.losses import centerness_loss, giou_loss, sigmoid_focal_loss
+from detheads.ops.points import flatten_levels, ltrb_to_boxes
 from detheads.targets.assignment import Assignment, centerness_targets, ltrb_targets
 from detheads.targets.atss import assign_atss
 from detheads.targets.fcos import assign_fcos
@@ -44,26 +46,17 @@ class Matches:
     labels: Tensor
 
 
-class PointHead(Head):
+class PointHead(OnGrids, Head):
     """A head that predicts, at each point of several grids, class logits, LTRB distances and a centerness.
 
     Sub-classes call :meth:`decode` with one map of each kind a level.
     """
 
-    points: Tensor
-    strides: Tensor
-
     def __init__(self, height: int, width: int, strides: Sequence[float], assigner: Assigner) -> None:
         super().__init__()
         self.assigner = assigner
         self.level_scales = nn.Parameter(torch.ones(len(strides)))
-        self._level_strides = tuple(strides)
-        points = [grid_points(height, width, stride) for stride in strides]
-        self.points_per_level = per_level = [len(level) for level in points]
-        self.register_buffer("points", torch.cat(points), persistent=False)  # [N, 2]
-        self.register_buffer(
-            "strides", torch.repeat_interleave(torch.tensor(strides), torch.tensor(per_level)), persistent=False
-        )  # [N]
+        self.lay_grids(height, width, strides)
 
     def decode(self, logits: Sequence[Tensor], distances: Sequence[Tensor], centerness: Sequence[Tensor]) -> HeadOutput:
         """Level maps to dense predictions.
@@ -75,8 +68,9 @@ class PointHead(Head):
         """
         scaled = [level * scale for level, scale in zip(distances, self.level_scales, strict=True)]
         ltrb = flatten_levels(scaled).clamp(max=MAX_LOG_DISTANCE).exp() * self.strides[:, None]  # [B, N, 4]
-        boxes = torch.cat((self.points - ltrb[..., :2], self.points + ltrb[..., 2:]), dim=2)
-        return HeadOutput(boxes, flatten_levels(logits), flatten_levels(centerness).squeeze(2), {})
+        return HeadOutput(
+            ltrb_to_boxes(self.points, ltrb), flatten_levels(logits), flatten_levels(centerness).squeeze(2), {}
+        )
 
     def loss(self, output: HeadOutput, targets: Sequence[Targets]) -> dict[str, Tensor]:
         """Focal, centerness-weighted GIoU and centerness loss (Tian et al. 2019, eq. 2), a positive point each."""
@@ -103,7 +97,7 @@ class PointHead(Head):
         """Match the points of one image to its objects ``[M, 4]`` (xyxy, input pixels)."""
         if self.assigner == "atss":
             return Assignment(assign_atss(self.points, self.points_per_level, self.strides, boxes))
-        ranges = fcos_ranges(self._level_strides)
+        ranges = fcos_ranges(self.level_strides)
         return Assignment(assign_fcos(self.points, self.points_per_level, self.strides, boxes, level_ranges=ranges))
 
 
@@ -192,14 +186,6 @@ def gather_matches(assignments: Sequence[Assignment], targets: Sequence[Targets]
     )
 
 
-def grid_points(height: int, width: int, stride: float) -> Tensor:
-    """Centres of the cells of one level, row by row: ``[rows * columns, 2]`` (x, y), input pixels."""
-    y, x = torch.meshgrid(
-        torch.arange(_cells(height, stride)) + 0.5, torch.arange(_cells(width, stride)) + 0.5, indexing="ij"
-    )
-    return torch.stack((x, y), dim=2).view(-1, 2) * stride
-
-
 def fcos_ranges(strides: Sequence[float]) -> list[tuple[float, float]]:
     """Regression ranges of FCOS for any strides: 8 strides is where one level ends and the next begins."""
     edges = [0.0, *(8.0 * stride for stride in strides[:-1]), float("inf")]
@@ -212,12 +198,3 @@ def init_prediction(layer: nn.Conv2d, bias: float = 0.0) -> nn.Conv2d:
     if layer.bias is not None:
         nn.init.constant_(layer.bias, bias)
     return layer
-
-
-def _cells(pixels: int, stride: float) -> int:
-    return int(-(-pixels // stride))
-
-
-def flatten_levels(levels: Sequence[Tensor]) -> Tensor:
-    """``[B, C, H, W]`` a level -> float32 ``[B, N, C]``, level after level."""
-    return torch.cat([level.float().flatten(2).transpose(1, 2) for level in levels], dim=1)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
 from detheads.headkit.blocks import FinerLevel, conv_norm, join_main, join_stride, joined_channels
+from detheads.headkit.dense import Assigner, PyramidHead, TowerConfig
 from detheads.ops.cofiber import low_passes
 
 
@@ -20,10 +21,35 @@ class Octaves(nn.Module):
 
     def forward(self, features: Mapping[str, Tensor]) -> list[Tensor]:
         """Backbone layers by name to ``[B, width, H, W]`` a level, finest first."""
-        x = self.project(join_main(features, self.spec))  # [B, width, H, W] at stride s
-        return [self.finer(x, features), *(low_passes(x, self.count - 1) if self.count > 1 else [])]
+        return octave_levels(self.project(join_main(features, self.spec)), self.finer, features, self.count)
+
+
+class OctaveHead(PyramidHead):
+    """A head with two towers on :class:`Octaves`.
+
+    Args:
+        count: number of levels, 1 or more; the finest has half the stride of the joined map.
+        assigner: decides which points learn which objects, unless a sub-class does so itself.
+    """
+
+    def __init__(
+        self, spec: FeatureSpec, num_classes: int, count: int, config: TowerConfig, assigner: Assigner
+    ) -> None:
+        super().__init__(spec, num_classes, octave_strides(spec, count), config, assigner)
+        self.octaves = Octaves(spec, config.width, count)
+
+    def levels(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+        """``count`` maps ``[B, width, H, W]``, strides s/2, s, 2s, ..."""
+        levels: list[Tensor] = self.octaves(features)
+        return levels
+
+
+def octave_levels(x: Tensor, finer: FinerLevel, features: Mapping[str, Tensor], count: int) -> list[Tensor]:
+    """The map ``[B, width, H, W]`` of stride s after the ``finer`` one of s/2, before its low-passes of 2s, 4s, ...:
+    ``count`` levels, 1 or more."""
+    return [finer(x, features), *(low_passes(x, count - 1) if count > 1 else [])]
 
 
 def octave_strides(spec: FeatureSpec, count: int) -> list[float]:
-    """Strides of the levels of :class:`Octaves`, input pixels."""
+    """Strides of so many octaves, input pixels."""
     return [join_stride(spec) / 2 * 2**level for level in range(count)]

@@ -25,9 +25,10 @@ from detheads.backbones.features import FeatureSpec
 from detheads.headkit.attention import ENCODED, Attention, FeedForward, SelfAttention, attention_heads, sine_encoding
 from detheads.headkit.blocks import ChannelDropout, conv_norm, join_main, join_stride, joined_channels
 from detheads.headkit.contract import HeadOutput
-from detheads.headkit.dense import TowerConfig, grid_points, tower
+from detheads.headkit.dense import TowerConfig, tower
 from detheads.headkit.queries import Prediction, QueryHead, box_layers, class_layer
 from detheads.headkit.registry import register
+from detheads.ops.points import grid_points
 
 MAX_LOG_SHARPNESS = 2.0
 """A window is at most e^2 times narrower or wider than the query's box."""

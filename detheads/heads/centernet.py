@@ -30,14 +30,13 @@ from detheads.headkit.dense import (
     MAX_LOG_DISTANCE,
     PRIOR_BIAS,
     TowerConfig,
-    flatten_levels,
-    grid_points,
     init_prediction,
     tower,
 )
 from detheads.headkit.peaks import peaks
 from detheads.headkit.registry import register
 from detheads.ops.losses import giou_loss, heatmap_focal_loss
+from detheads.ops.points import flatten_levels, grid_points
 from detheads.targets.heatmap import gaussian_radius, grid_cells, heatmap_targets
 from detheads.targets.objects import Targets
 

@@ -21,12 +21,10 @@ from torch import Tensor, nn
 from detheads.backbones.features import FeatureSpec
 from detheads.headkit.blocks import FinerLevel, conv_norm, conv_norm_relu, join_main, joined_channels
 from detheads.headkit.dense import PyramidConfig, PyramidHead
-from detheads.headkit.octaves import octave_strides
+from detheads.headkit.octaves import octave_levels, octave_strides
 from detheads.headkit.registry import register
-from detheads.ops.cofiber import low_passes
 
-JOINED_LEVELS = 4
-"""Levels from the backbone's own stride up."""
+LEVELS = 5
 
 GATE_KERNEL = 7
 """Cells over which the gate looks for borders on all sides."""
@@ -49,7 +47,7 @@ class CurvatureHead(PyramidHead):
 
     def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
         width = config.width
-        super().__init__(spec, num_classes, octave_strides(spec, JOINED_LEVELS + 1), config, config.assigner)
+        super().__init__(spec, num_classes, octave_strides(spec, LEVELS), config, config.assigner)
         self.project = conv_norm_relu(joined_channels(spec), width, 1)
         self.finer = FinerLevel(spec, width)
         self.manifold = conv_norm(width, config.dimensions, 1)
@@ -58,8 +56,8 @@ class CurvatureHead(PyramidHead):
 
     def levels(self, features: Mapping[str, Tensor]) -> list[Tensor]:
         """Five maps ``[B, width, H, W]``, strides s/2 to 8s."""
-        joined = low_passes(self.project(join_main(features, self.spec)), JOINED_LEVELS)
-        return [self.bend(level) for level in (self.finer(joined[0], features), *joined)]
+        joined = self.project(join_main(features, self.spec))
+        return [self.bend(level) for level in octave_levels(joined, self.finer, features, LEVELS)]
 
     def bend(self, level: Tensor) -> Tensor:
         """One level ``[B, width, H, W]`` that knows its curvature."""

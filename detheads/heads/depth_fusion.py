@@ -16,7 +16,7 @@ aware smoothness); Chen, Fu, Yang, Deng 2016, "Single-Image Depth Perception in 
 then being any map, does as well.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
 
@@ -27,10 +27,11 @@ from torch import Tensor, nn
 from detheads.backbones.features import FeatureSpec
 from detheads.headkit.blocks import conv_norm_relu, join_stride
 from detheads.headkit.contract import HeadOutput
-from detheads.headkit.dense import PyramidConfig, PyramidHead, grid_points, init_prediction
-from detheads.headkit.octaves import Octaves, octave_strides
+from detheads.headkit.dense import PyramidConfig, init_prediction
+from detheads.headkit.octaves import OctaveHead
 from detheads.headkit.registry import register
 from detheads.ops.cofiber import low_passes, upsample_to
+from detheads.ops.points import grid_points
 from detheads.targets.fcos import assign_fcos
 from detheads.targets.objects import Targets
 
@@ -41,14 +42,13 @@ ORDER_WEIGHT, SMOOTHNESS_WEIGHT = 0.5, 0.5
 
 
 @register(PyramidConfig)
-class DepthFusion(PyramidHead):
+class DepthFusion(OctaveHead):
     """Dense head whose box tower sees a depth map and its edges, learned from weak geometry."""
 
     depth_points: Tensor
 
     def __init__(self, spec: FeatureSpec, num_classes: int, config: PyramidConfig) -> None:
-        super().__init__(spec, num_classes, octave_strides(spec, LEVELS), config, config.assigner)
-        self.octaves = Octaves(spec, config.width, LEVELS)
+        super().__init__(spec, num_classes, LEVELS, config, config.assigner)
         self.depth = nn.Sequential(
             conv_norm_relu(config.width, config.width, 3), init_prediction(nn.Conv2d(config.width, 1, 3, padding=1))
         )
@@ -56,10 +56,6 @@ class DepthFusion(PyramidHead):
         self.stride = join_stride(spec)
         points = grid_points(spec.height, spec.width, self.stride)
         self.register_buffer("depth_points", points, persistent=False)  # [H * W, 2]
-
-    def levels(self, features: Mapping[str, Tensor]) -> list[Tensor]:
-        """Four maps ``[B, width, H, W]``; the second has the depth map's stride s."""
-        return self.octaves(features)
 
     def predict(self, levels: Sequence[Tensor]) -> HeadOutput:
         """Dense predictions; the logarithm of the inverse depth, ``[B, H, W]`` at stride s, is in the extras."""

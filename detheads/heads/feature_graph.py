@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
 from detheads.headkit.blocks import FinerLevel, conv_norm, join_main, join_stride, joined_channels
-from detheads.headkit.dense import PyramidConfig, PyramidHead, grid_points
-from detheads.headkit.octaves import octave_strides
+from detheads.headkit.dense import PyramidConfig, PyramidHead
+from detheads.headkit.octaves import octave_levels, octave_strides
 from detheads.headkit.registry import register
-from detheads.ops.cofiber import low_passes
+from detheads.ops.points import grid_points
 
 LEVELS = 4
 
@@ -69,7 +69,7 @@ class FeatureGraph(PyramidHead):
         for convolve in self.rounds:
             nodes = convolve(nodes, edges, similarity)
         x = nodes.transpose(1, 2).unflatten(2, x.shape[-2:])
-        return [self.finer(x, features), *low_passes(x, LEVELS - 1)]
+        return octave_levels(x, self.finer, features, LEVELS)
 
     def graph(self, embedded: Tensor) -> tuple[Tensor, Tensor]:
         """Edges of the nodes embedded at ``[B, N, D]``: the other ends and their cosine similarity, ``[B, N, E]`` each.

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from detheads.backbones.features import FeatureSpec
 from detheads.headkit.attention import ENCODED, Attention, FeedForward, SelfAttention, sine_encoding
 from detheads.headkit.blocks import FinerLevel, conv_norm, join_main, join_stride, joined_channels
-from detheads.headkit.dense import PyramidConfig, PyramidHead, grid_points
-from detheads.headkit.octaves import octave_strides
+from detheads.headkit.dense import PyramidConfig, PyramidHead
+from detheads.headkit.octaves import octave_levels, octave_strides
 from detheads.headkit.registry import register
-from detheads.ops.cofiber import low_passes
+from detheads.ops.points import grid_points
 
 LEVELS = 4
 
@@ -60,7 +60,7 @@ class MutualAttention(PyramidHead):
     def levels(self, features: Mapping[str, Tensor]) -> list[Tensor]:
         """Four maps ``[B, width, H, W]``, strides s/2 to 4s."""
         x = self.relate(self.project(join_main(features, self.spec)))
-        return [self.finer(x, features), *low_passes(x, LEVELS - 1)]
+        return octave_levels(x, self.finer, features, LEVELS)
 
     def relate(self, x: Tensor) -> Tensor:
         """The map ``[B, width, H, W]`` after every patch has heard, by way of the slots, of all others."""

@@ -11,7 +11,7 @@ Cuturi 2013, "Sinkhorn Distances"; Lyu et al. 2022, "RTMDet" (the soft centre pr
 phanerozoic/detection-heads. Refuted if ATSS with the same levels and towers does as well.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,8 +20,8 @@ from torchvision.ops import box_iou, generalized_box_iou
 
 from detheads.backbones.features import FeatureSpec
 from detheads.headkit.contract import HeadOutput
-from detheads.headkit.dense import Matches, PyramidHead, TowerConfig, gather_matches
-from detheads.headkit.octaves import Octaves, octave_strides
+from detheads.headkit.dense import Matches, TowerConfig, gather_matches
+from detheads.headkit.octaves import OctaveHead
 from detheads.headkit.registry import register
 from detheads.ops.losses import focal_cost
 from detheads.targets.assignment import Assignment
@@ -52,25 +52,15 @@ class Config(TowerConfig):
 
 
 @register(Config)
-class OptimalTransport(PyramidHead):
+class OptimalTransport(OctaveHead):
     """Dense head whose labels are the plan of an entropic optimal transport."""
 
     def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
         if min(config.top_q, config.iterations) < 1 or config.regularisation <= 0:
             raise ValueError("top_q and iterations must be 1 or more, regularisation above 0")
-        super().__init__(
-            spec,
-            num_classes,
-            octave_strides(spec, LEVELS),
-            config,
-            assigner="atss",  # never asked: match() below takes its place
-        )
+        # The assigner is never asked: match() below takes its place.
+        super().__init__(spec, num_classes, LEVELS, config, assigner="atss")
         self.config = config
-        self.octaves = Octaves(spec, config.width, LEVELS)
-
-    def levels(self, features: Mapping[str, Tensor]) -> list[Tensor]:
-        """Four maps ``[B, width, H, W]``."""
-        return self.octaves(features)
 
     @torch.no_grad()
     def match(self, output: HeadOutput, targets: Sequence[Targets]) -> Matches:

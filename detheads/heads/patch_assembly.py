@@ -15,7 +15,7 @@ Object Categorization and Segmentation with an Implicit Shape Model" (patches th
 Refuted if the same head with ``rounds=0`` does as well.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
 from detheads.headkit.contract import HeadOutput
-from detheads.headkit.dense import PyramidHead, TowerConfig, init_prediction
-from detheads.headkit.octaves import Octaves, octave_strides
+from detheads.headkit.dense import TowerConfig, init_prediction
+from detheads.headkit.octaves import OctaveHead
 from detheads.headkit.registry import register
 from detheads.targets.assignment import Assignment
 from detheads.targets.fcos import assign_fcos
@@ -51,19 +51,14 @@ class Config(TowerConfig):
 
 
 @register(Config)
-class PatchAssembly(PyramidHead):
+class PatchAssembly(OctaveHead):
     """Patches vote for boxes and bond with their neighbours until they agree."""
 
     def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
-        super().__init__(spec, num_classes, octave_strides(spec, 1), config, assigner="fcos")
+        super().__init__(spec, num_classes, 1, config, assigner="fcos")
         self.rounds = config.rounds
-        self.octaves = Octaves(spec, config.width, 1)
         self.glues = init_prediction(nn.Conv2d(config.width, 4, 3, padding=1))
         self.confidence = init_prediction(nn.Conv2d(config.width, 1, 3, padding=1)) if config.rounds else None
-
-    def levels(self, features: Mapping[str, Tensor]) -> list[Tensor]:
-        """One map ``[B, width, H, W]`` of stride s/2."""
-        return self.octaves(features)
 
     def predict(self, levels: Sequence[Tensor]) -> HeadOutput:
         """Votes, then the boxes and logits they assemble to; the logits of the bonds are in the extras."""

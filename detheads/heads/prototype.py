@@ -23,8 +23,8 @@ from detheads.backbones.features import FeatureSpec
 from detheads.headkit.blocks import join_main, join_stride, joined_channels
 from detheads.headkit.contract import HeadOutput
 from detheads.headkit.cosine import FoldedCosineClassifier
-from detheads.headkit.dense import Matches, PyramidConfig, PyramidHead
-from detheads.headkit.octaves import Octaves, octave_strides
+from detheads.headkit.dense import Matches, PyramidConfig
+from detheads.headkit.octaves import OctaveHead
 from detheads.headkit.registry import register
 from detheads.targets.heatmap import grid_cells
 from detheads.targets.objects import Targets
@@ -48,15 +48,14 @@ class Config(PyramidConfig):
 
 
 @register(Config)
-class Prototype(PyramidHead):
+class Prototype(OctaveHead):
     """Classes as fixed prototypes: mean backbone features, or text embeddings."""
 
     feature_sums: Tensor
     feature_counts: Tensor
 
     def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
-        super().__init__(spec, num_classes, octave_strides(spec, LEVELS), config, config.assigner)
-        self.octaves = Octaves(spec, config.width, LEVELS)
+        super().__init__(spec, num_classes, LEVELS, config, config.assigner)
         self.from_images = config.prototypes == "image"
         dimension = joined_channels(spec) if self.from_images else config.text_dim
         self.classes: FoldedCosineClassifier = FoldedCosineClassifier(
@@ -65,10 +64,6 @@ class Prototype(PyramidHead):
         if self.from_images:
             self.register_buffer("feature_sums", torch.zeros(num_classes, dimension))
             self.register_buffer("feature_counts", torch.zeros(num_classes))
-
-    def levels(self, features: Mapping[str, Tensor]) -> list[Tensor]:
-        """Four maps ``[B, width, H, W]``, strides s/2 to 4s."""
-        return self.octaves(features)
 
     def forward(self, features: Mapping[str, Tensor]) -> HeadOutput:
         output = super().forward(features)

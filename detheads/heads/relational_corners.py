@@ -30,10 +30,11 @@ from detheads.headkit.blocks import (
     joined_channels,
 )
 from detheads.headkit.contract import Head, HeadOutput
-from detheads.headkit.dense import PRIOR_BIAS, TowerConfig, grid_points, init_prediction, tower
+from detheads.headkit.dense import PRIOR_BIAS, TowerConfig, init_prediction, tower
 from detheads.headkit.peaks import FLOOR, peaks
 from detheads.headkit.registry import register
 from detheads.ops.losses import heatmap_focal_loss
+from detheads.ops.points import grid_points
 from detheads.ops.suppression import highest
 from detheads.targets.heatmap import gaussian_radius, grid_cells, heatmap_targets
 from detheads.targets.objects import Targets

@@ -12,7 +12,7 @@ Refuted if plain distances on the same levels give as high an AP75.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
 from detheads.headkit.contract import HeadOutput
-from detheads.headkit.dense import PyramidConfig, PyramidHead, flatten_levels, init_prediction
-from detheads.headkit.octaves import Octaves, octave_strides
+from detheads.headkit.dense import PyramidConfig, init_prediction
+from detheads.headkit.octaves import OctaveHead
 from detheads.headkit.registry import register
+from detheads.ops.points import flatten_levels, ltrb_to_boxes
 from detheads.targets.objects import Targets
 
 LEVELS = 4
@@ -43,7 +44,7 @@ class Config(PyramidConfig):
 
 
 @register(Config)
-class ScaleClassify(PyramidHead):
+class ScaleClassify(OctaveHead):
     """Boxes whose size is classified and whose shape is regressed."""
 
     log_scales: Tensor
@@ -51,17 +52,11 @@ class ScaleClassify(PyramidHead):
     def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
         if config.scales < 2:
             raise ValueError("scales must be 2 or more")
-        strides = octave_strides(spec, LEVELS)
-        super().__init__(spec, num_classes, strides, config, config.assigner)
-        self.octaves = Octaves(spec, config.width, LEVELS)
+        super().__init__(spec, num_classes, LEVELS, config, config.assigner)
         self.scales = init_prediction(nn.Conv2d(config.width, config.scales, 3, padding=1))
-        smallest, largest = strides[0] / 2, math.hypot(spec.height, spec.width)
+        smallest, largest = self.level_strides[0] / 2, math.hypot(spec.height, spec.width)
         log_scales = torch.linspace(math.log(smallest), math.log(largest), config.scales)  # [S]
         self.register_buffer("log_scales", log_scales, persistent=False)
-
-    def levels(self, features: Mapping[str, Tensor]) -> list[Tensor]:
-        """Four maps ``[B, width, H, W]``."""
-        return self.octaves(features)
 
     def predict(self, levels: Sequence[Tensor]) -> HeadOutput:
         """Dense predictions; the scale logits ``[B, N, S]`` are in the extras."""
@@ -71,7 +66,7 @@ class ScaleClassify(PyramidHead):
         scale_logits = flatten_levels([self.scales(level) for level in for_boxes])  # [B, N, S]
         ltrb = sized_distances(shapes, expected_log_scale(scale_logits, self.log_scales))  # [B, N, 4]
         return HeadOutput(
-            torch.cat((self.points - ltrb[..., :2], self.points + ltrb[..., 2:]), dim=2),
+            ltrb_to_boxes(self.points, ltrb),
             flatten_levels([self.classes(self.class_tower(level)) for level in levels]),
             flatten_levels([self.centerness(level) for level in for_boxes]).squeeze(2),
             {"scale_logits": scale_logits},

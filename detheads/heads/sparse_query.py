@@ -24,7 +24,6 @@ from detheads.headkit.blocks import (
     FinerLevel,
     conv_norm,
     join_main,
-    join_stride,
     joined_channels,
 )
 from detheads.headkit.contract import HeadOutput
@@ -32,18 +31,20 @@ from detheads.headkit.dense import (
     MAX_LOG_DISTANCE,
     PRIOR_BIAS,
     TowerConfig,
-    flatten_levels,
-    grid_points,
     init_prediction,
     tower,
 )
+from detheads.headkit.grids import OnGrids
+from detheads.headkit.octaves import octave_levels, octave_strides
 from detheads.headkit.queries import QueryHead, box_layers, class_layer
 from detheads.headkit.registry import register
-from detheads.ops.cofiber import low_passes
 from detheads.ops.losses import sigmoid_focal_loss
+from detheads.ops.points import flatten_levels, ltrb_to_boxes
 from detheads.ops.suppression import highest
 from detheads.targets.atss import assign_atss
 from detheads.targets.objects import Targets
+
+LEVELS = 3
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,9 @@ class Config(TowerConfig):
 
 
 @register(Config)
-class SparseQuery(QueryHead):
+class SparseQuery(OnGrids, QueryHead):
     """An objectness map picks the few places that are classified and boxed."""
 
-    points: Tensor
-    strides: Tensor
     places: Tensor
 
     def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
@@ -72,14 +71,8 @@ class SparseQuery(QueryHead):
         if config.queries < 1:
             raise ValueError("nothing is found without a query")
         width, self.queries = config.width, config.queries
-        strides = [join_stride(spec) * factor for factor in (0.5, 1.0, 2.0)]
-        points = [grid_points(spec.height, spec.width, stride) for stride in strides]
-        self.points_per_level = per_level = [len(level) for level in points]
-        self.register_buffer("points", torch.cat(points), persistent=False)  # [N, 2], input pixels
-        self.register_buffer(
-            "strides", torch.repeat_interleave(torch.tensor(strides), torch.tensor(per_level)), persistent=False
-        )  # [N], input pixels
-        places = torch.cat((self.points / self.size[:2], self.strides[:, None] / strides[-1]), dim=1)
+        self.lay_grids(spec.height, spec.width, octave_strides(spec, LEVELS))
+        places = torch.cat((self.points / self.size[:2], self.strides[:, None] / self.level_strides[-1]), dim=1)
         self.register_buffer("places", places, persistent=False)  # [N, 3], in (0, 1]
         self.dropout = ChannelDropout(config.dropout)
         self.stem = nn.Sequential(conv_norm(joined_channels(spec), width, 1), *tower(width, config.tower_blocks))
@@ -105,7 +98,7 @@ class SparseQuery(QueryHead):
     def levels(self, features: Mapping[str, Tensor]) -> list[Tensor]:
         """Three maps ``[B, width, H, W]``, strides s/2, s and 2s."""
         x = self.stem(join_main(features, self.spec))
-        return [self.local(level) for level in (self.finer(x, features), *low_passes(x, 2))]
+        return [self.local(level) for level in octave_levels(x, self.finer, features, LEVELS)]
 
     def ask(self, levels: Sequence[Tensor], objectness: Tensor) -> HeadOutput:
         """Class and box of the places of highest ``objectness`` ``[B, N]``, a logit each."""
@@ -116,9 +109,8 @@ class SparseQuery(QueryHead):
         placed = self.enter(contents) + self.place(sine_encoding(self.places[chosen]))
         contents = self.norm(self.layers(placed))  # [B, Q, C]
         ltrb = self.distances(contents).float().clamp(max=MAX_LOG_DISTANCE).exp() * strides  # [B, Q, 4]
-        boxes = torch.cat((points - ltrb[..., :2], points + ltrb[..., 2:]), dim=2)
         extras = {"objectness": objectness, "chosen": chosen}
-        return HeadOutput(boxes, self.classes(contents).float(), None, extras)
+        return HeadOutput(ltrb_to_boxes(points, ltrb), self.classes(contents).float(), None, extras)
 
     def loss(self, output: HeadOutput, targets: Sequence[Targets]) -> dict[str, Tensor]:
         """The set loss of the queries, and the focal loss of the objectness map, an object point each."""

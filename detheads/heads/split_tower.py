@@ -24,12 +24,12 @@ from detheads.headkit.blocks import (
     FinerLevel,
     conv_norm,
     join_main,
-    join_stride,
     joined_channels,
 )
 from detheads.headkit.contract import HeadOutput
 from detheads.headkit.cosine import CosineClassifier
 from detheads.headkit.dense import Assigner, PointHead, init_prediction, tower
+from detheads.headkit.octaves import octave_strides
 from detheads.headkit.registry import register
 from detheads.ops.cofiber import decompose, upsample_to
 
@@ -64,10 +64,7 @@ class SplitTower(PointHead):
     """Cofiber bands instead of a pyramid, separate towers, classes as cosine similarities."""
 
     def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
-        stride = join_stride(spec)
-        super().__init__(
-            spec.height, spec.width, [stride / 2 * 2**level for level in range(BANDS + 1)], config.assigner
-        )
+        super().__init__(spec.height, spec.width, octave_strides(spec, BANDS + 1), config.assigner)
         self.spec, hidden, channels = spec, config.hidden, joined_channels(spec)
         self.dropout = ChannelDropout(config.dropout)
         self.stem = nn.Sequential(conv_norm(channels, channels, 3, groups=channels), nn.Conv2d(channels, hidden, 1))

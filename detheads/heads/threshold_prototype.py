@@ -13,7 +13,6 @@ thresholds at -1, which is always open, makes no more false detections at equal 
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -21,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
-from detheads.headkit.dense import PRIOR_BIAS, PyramidConfig, PyramidHead
-from detheads.headkit.octaves import Octaves, octave_strides
+from detheads.headkit.dense import PRIOR_BIAS, PyramidConfig
+from detheads.headkit.octaves import OctaveHead
 from detheads.headkit.registry import register
 
 LEVELS = 4
@@ -47,17 +46,12 @@ class Config(PyramidConfig):
 
 
 @register(Config)
-class ThresholdPrototype(PyramidHead):
+class ThresholdPrototype(OctaveHead):
     """Several learned prototypes a class, and a learned similarity below which there is no detection."""
 
     def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
-        super().__init__(spec, num_classes, octave_strides(spec, LEVELS), config, config.assigner)
-        self.octaves = Octaves(spec, config.width, LEVELS)
+        super().__init__(spec, num_classes, LEVELS, config, config.assigner)
         self.classes: GatedPrototypes = GatedPrototypes(config.width, num_classes, config.per_class)
-
-    def levels(self, features: Mapping[str, Tensor]) -> list[Tensor]:
-        """Four maps ``[B, width, H, W]``, strides s/2 to 4s."""
-        return self.octaves(features)
 
 
 class GatedPrototypes(nn.Module):

@@ -24,7 +24,7 @@ from detheads.analytical.anchors import (
 from detheads.analytical.assignment import CELLS_A_SIDE, assign_cells
 from detheads.analytical.first_stage import neighbourhood
 from detheads.analytical.refinement import MARGIN, geometry_features, region_features, vote
-from detheads.headkit.dense import grid_points
+from detheads.ops.points import grid_points
 
 HEIGHT, WIDTH, STRIDE, LEVELS = 96, 160, 16, 4
 
