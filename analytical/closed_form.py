@@ -39,10 +39,8 @@ class ClosedForm(FirstStage):
     trainable = False
 
     def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
-        if config.levels < 1 or config.compressed != (config.components > 0):
-            raise ValueError("components belong to view=context or rounds, which need some; levels are 1 or more")
-        if min(config.grid, config.proposals) < 1 or config.voting > 1:
-            raise ValueError("grid and proposals are 1 or more, voting is an IoU from 0 to 1")
+        if config.compressed != (config.components > 0):
+            raise ValueError("components belong to view=context or rounds, which need some")
         super().__init__(spec, num_classes, config)
         self.rounds = Refinement(config, num_classes, spec.height, spec.width)
 

@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import NonNegativeInt, PositiveInt
+
 from detheads.foundation.errors import UserError
+from detheads.headkit.options import Share
 
 
 @dataclass(frozen=True)
@@ -27,18 +30,18 @@ class Config:
         voting: a final box is the mean, weighted by score, of the boxes whose IoU with it is at least this; 0: off.
     """
 
-    levels: int = 5
+    levels: PositiveInt = 5
     view: Literal["bands", "context"] = "bands"
     directions: Literal["shared", "per_level"] = "shared"
     classifier: Literal["lda", "gmm"] = "lda"
     covariance: Literal["shares", "equal"] = "shares"
     anchor: Literal["hard", "soft"] = "hard"
-    components: int = 0
-    rounds: int = 0
-    grid: int = 5
-    proposals: int = 200
-    hidden: int = 0
-    voting: float = 0.0
+    components: NonNegativeInt = 0
+    rounds: NonNegativeInt = 0
+    grid: PositiveInt = 5
+    proposals: PositiveInt = 200
+    hidden: NonNegativeInt = 0
+    voting: Share = 0.0
 
     @property
     def compressed(self) -> bool:

@@ -84,11 +84,12 @@ def show(
     cost = measure(head, spec)
     parts = {part: parameters_of(module) for part, module in head.named_children()}
     about = (sys.modules[entry.head.__module__].__doc__ or "").strip()
-    config = registry.config_dict(entry, options)
+    config, allowed = registry.config_dict(entry, options), registry.bounds(entry)
     answer = {
         "name": name,
         "about": about,
         "config": config,
+        "allowed": allowed,
         "parameters": cost.parameters,
         "gflops": round(cost.flops / 1e9, 3),
         "nms_free": entry.head.nms_free,
@@ -98,7 +99,9 @@ def show(
 
     def render(console: Console) -> None:
         console.print(about + "\n")
-        console.print(table(("option", "value"), list(config.items())))
+        console.print(
+            table(("option", "value", "may be"), [(key, value, allowed[key]) for key, value in config.items()])
+        )
         console.print(table(("part", "parameters"), [(part, f"{count:,}") for part, count in parts.items()]))
         console.print(
             f"{cost.parameters:,} parameters, {cost.flops / 1e9:.2f} GFLOPs and {cost.candidates:,} candidate boxes an "

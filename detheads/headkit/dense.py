@@ -8,12 +8,14 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
 from detheads.headkit.blocks import ChannelDropout, conv_norm_relu
 from detheads.headkit.contract import Head, HeadOutput
 from detheads.headkit.grids import OnGrids
+from detheads.headkit.options import Share
 from detheads.ops.losses import centerness_loss, giou_loss, sigmoid_focal_loss
 from detheads.ops.points import flatten_levels, ltrb_to_boxes
 from detheads.targets.assignment import Assignment, centerness_targets, ltrb_targets
@@ -111,9 +113,9 @@ class TowerConfig:
         dropout: share of the backbone's channels dropped in each training step.
     """
 
-    width: int = 128
-    tower_blocks: int = 2
-    dropout: float = 0.0
+    width: PositiveInt = 128
+    tower_blocks: NonNegativeInt = 2
+    dropout: Share = 0.0
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from pydantic import PydanticUserError
+
 from detheads.foundation.errors import UserError
 from detheads.headkit import registry
 from detheads.headkit.contract import Head
@@ -87,6 +89,10 @@ def _fault(found: registry.Entry) -> str | None:
     for field in dataclasses.fields(found.config):
         if field.default is dataclasses.MISSING:
             return f"has the option {field.name} without a default"
+    try:
+        registry.bounds(found)
+    except (NameError, PydanticUserError) as error:
+        return f"has an option of a type that cannot be checked ({str(error).splitlines()[0]})"
     try:
         inspect.signature(found.head).bind(None, 1, None)
     except TypeError:

@@ -7,17 +7,17 @@ bring heads of its own.
 
 import difflib
 import importlib
-import math
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from detheads.backbones.features import FeatureSpec
 from detheads.foundation.errors import UserError
 from detheads.headkit.contract import Head
+from detheads.headkit.options import allowed, convert, option_types
 
 ENTRY_POINTS = "detheads.heads"
 
@@ -121,16 +121,21 @@ def build(name: str, spec: FeatureSpec, num_classes: int, config: Mapping[str, A
 
 
 def make_config(found: Entry, options: Mapping[str, Any]) -> Any:
-    """The head's config dataclass with ``options`` filled in, checked and converted (text from a command line too)."""
-    types = get_type_hints(found.config)
+    """The head's config dataclass with ``options`` filled in, checked and converted (text from a command line too).
+
+    Raises:
+        UserError: naming an unknown option, or one that its annotation does not allow.
+    """
+    types = option_types(found.config)
     known = {field.name for field in fields(found.config)}
     values = {}
     for key, value in options.items():
         if key not in known:
             raise UserError(f"head {found.name} has no option {key!r}; it has {', '.join(sorted(known))}.")
-        values[key] = converted = _convert(found.name, key, value, types[key])
-        if types[key] in (int, float) and not 0 <= converted < math.inf:
-            raise UserError(f"option {key} of head {found.name} must be 0 or more, not {converted}.")
+        try:
+            values[key] = convert(types[key], value)
+        except ValueError as error:
+            raise UserError(f"option {key} of head {found.name} {error}.") from None
     return found.config(**values)
 
 
@@ -142,6 +147,12 @@ def config_dict(found: Entry, options: Mapping[str, Any]) -> dict[str, Any]:
 def defaults(found: Entry) -> dict[str, Any]:
     """The options of a head with their default values."""
     return {field.name: None if field.default is MISSING else field.default for field in fields(found.config)}
+
+
+def bounds(found: Entry) -> dict[str, str]:
+    """What each option of a head may be, in words."""
+    types = option_types(found.config)
+    return {field.name: allowed(types[field.name]) for field in fields(found.config)}
 
 
 def choices(found: Entry, option: str) -> tuple[str, ...]:
@@ -161,20 +172,3 @@ def _require_blocks(found: Entry, spec: FeatureSpec) -> None:
 
 def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
-
-
-def _convert(head: str, key: str, value: Any, wanted: Any) -> Any:
-    choices = get_args(wanted) if get_origin(wanted) is not None else ()
-    if choices and value in choices:
-        return value
-    if not choices and isinstance(value, str) and wanted in (int, float):
-        try:
-            return wanted(value)
-        except ValueError:
-            value = repr(value)
-    elif not choices and isinstance(value, str) and wanted is bool and value.lower() in {"true", "false"}:
-        return value.lower() == "true"
-    elif (not choices and type(value) is wanted) or (wanted is float and type(value) is int):
-        return value
-    expected = "one of " + ", ".join(map(str, choices)) if choices else f"of type {wanted.__name__}"
-    raise UserError(f"option {key} of head {head} must be {expected}, not {value}.")

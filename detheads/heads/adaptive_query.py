@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
@@ -43,8 +44,8 @@ class Config(TowerConfig):
         layers: rounds of reading and refining.
     """
 
-    queries: int = 100
-    layers: int = 3
+    queries: PositiveInt = 100
+    layers: PositiveInt = 3
 
 
 @register(Config)
@@ -57,8 +58,6 @@ class AdaptiveQuery(QueryHead):
 
     def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
         super().__init__(spec)
-        if config.layers < 1:
-            raise ValueError("queries predict nothing without a layer")
         width, stride = config.width, join_stride(spec)
         self.dropout = ChannelDropout(config.dropout)
         self.stem = nn.Sequential(conv_norm(joined_channels(spec), width, 1), *tower(width, config.tower_blocks))

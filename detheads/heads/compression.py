@@ -14,7 +14,9 @@ Sources: Mentzer, Minnen, Agustsson, Tschannen. Finite Scalar Quantization: VQ-V
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
@@ -36,8 +38,8 @@ class Config(PyramidConfig):
         levels: values that a channel of the code can take; odd, so that zero is one of them.
     """
 
-    code: int = 16
-    levels: int = 15
+    code: PositiveInt = 16
+    levels: Annotated[int, Field(ge=3)] = 15
 
 
 @register(Config)

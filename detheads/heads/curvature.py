@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
@@ -38,7 +39,7 @@ class Config(PyramidConfig):
         dimensions: of the feature space in which curvature is measured.
     """
 
-    dimensions: int = 16
+    dimensions: PositiveInt = 16
 
 
 @register(Config)

@@ -14,6 +14,7 @@ for Object Detection. ECCV 2022. Lin et al. Feature Pyramid Networks. CVPR 2017.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
@@ -27,8 +28,8 @@ from detheads.ops.cofiber import upsample_to
 class Config(PyramidConfig):
     """Options of ``fcos``: those of all heads with two towers, with the published defaults."""
 
-    width: int = 256
-    tower_blocks: int = 4
+    width: PositiveInt = 256
+    tower_blocks: NonNegativeInt = 4
     assigner: Assigner = "fcos"
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
@@ -40,9 +41,9 @@ class Config(PyramidConfig):
         rounds: of messages; 0 leaves a plain dense head.
     """
 
-    neighbours: int = 8
-    embedding: int = 32
-    rounds: int = 2
+    neighbours: NonNegativeInt = 8
+    embedding: PositiveInt = 32
+    rounds: NonNegativeInt = 2
 
 
 @register(Config)

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
@@ -36,8 +37,8 @@ class Config(PyramidConfig):
         layers: rounds of reading, relating and reading back; 0 leaves a plain dense head.
     """
 
-    slots: int = 16
-    layers: int = 2
+    slots: PositiveInt = 16
+    layers: NonNegativeInt = 2
 
 
 @register(Config)

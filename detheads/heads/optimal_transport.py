@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 from torchvision.ops import box_iou, generalized_box_iou
 
@@ -46,9 +47,9 @@ class Config(TowerConfig):
         iterations: of Sinkhorn's algorithm.
     """
 
-    top_q: int = 10
-    regularisation: float = 0.1
-    iterations: int = 100
+    top_q: PositiveInt = 10
+    regularisation: PositiveFloat = 0.1
+    iterations: PositiveInt = 100
 
 
 @register(Config)
@@ -56,8 +57,6 @@ class OptimalTransport(OctaveHead):
     """Dense head whose labels are the plan of an entropic optimal transport."""
 
     def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
-        if min(config.top_q, config.iterations) < 1 or config.regularisation <= 0:
-            raise ValueError("top_q and iterations must be 1 or more, regularisation above 0")
         # The assigner is never asked: match() below takes its place.
         super().__init__(spec, num_classes, LEVELS, config, assigner="atss")
         self.config = config

@@ -21,6 +21,7 @@ from math import inf
 
 import torch
 import torch.nn.functional as F
+from pydantic import NonNegativeInt
 from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
@@ -47,7 +48,7 @@ class Config(TowerConfig):
         rounds: of assembly; 0 leaves the votes as they are.
     """
 
-    rounds: int = 4
+    rounds: NonNegativeInt = 4
 
 
 @register(Config)

@@ -17,6 +17,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveInt
 from torch import Tensor
 
 from detheads.backbones.features import FeatureSpec
@@ -44,7 +45,7 @@ class Config(PyramidConfig):
     """
 
     prototypes: Literal["text", "image"] = "text"
-    text_dim: int = 768
+    text_dim: PositiveInt = 768
 
 
 @register(Config)

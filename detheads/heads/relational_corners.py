@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
@@ -60,7 +61,7 @@ class Config(TowerConfig):
         corners: corners of each kind that are paired, all of them where there are fewer cells.
     """
 
-    corners: int = 50
+    corners: PositiveInt = 50
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,6 @@ class RelationalCorners(Head):
 
     def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
         super().__init__()
-        if config.corners < 1:
-            raise ValueError("nothing is found without corners")
         width, self.corners = config.width, config.corners
         self.spec, self.stride = spec, join_stride(spec) / 2
         cells = grid_points(spec.height, spec.width, self.stride) / self.stride - 0.5

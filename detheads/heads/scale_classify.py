@@ -14,9 +14,11 @@ Refuted if plain distances on the same levels give as high an AP75.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
@@ -37,10 +39,10 @@ class Config(PyramidConfig):
     """Options of ``scale_classify``.
 
     Attributes:
-        scales: classes of scale, 2 or more, evenly spaced in the logarithm.
+        scales: classes of scale, evenly spaced in the logarithm.
     """
 
-    scales: int = 12
+    scales: Annotated[int, Field(ge=2)] = 12
 
 
 @register(Config)
@@ -50,8 +52,6 @@ class ScaleClassify(OctaveHead):
     log_scales: Tensor
 
     def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
-        if config.scales < 2:
-            raise ValueError("scales must be 2 or more")
         super().__init__(spec, num_classes, LEVELS, config, config.assigner)
         self.scales = init_prediction(nn.Conv2d(config.width, config.scales, 3, padding=1))
         smallest, largest = self.level_strides[0] / 2, math.hypot(spec.height, spec.width)

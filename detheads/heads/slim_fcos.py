@@ -12,6 +12,7 @@ tenth of the AP of ``fcos`` trained on the same cache under the same budget.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
@@ -24,8 +25,8 @@ from detheads.heads import fcos
 class Config(fcos.Config):
     """Options of ``slim_fcos``: those of ``fcos``, narrower and shallower."""
 
-    width: int = 96
-    tower_blocks: int = 2
+    width: PositiveInt = 96
+    tower_blocks: NonNegativeInt = 2
 
 
 @register(Config)

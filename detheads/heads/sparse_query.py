@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
@@ -56,8 +57,8 @@ class Config(TowerConfig):
         layers: rounds of attention among them.
     """
 
-    queries: int = 100
-    layers: int = 2
+    queries: PositiveInt = 100
+    layers: NonNegativeInt = 2
 
 
 @register(Config)
@@ -68,8 +69,6 @@ class SparseQuery(OnGrids, QueryHead):
 
     def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
         super().__init__(spec)
-        if config.queries < 1:
-            raise ValueError("nothing is found without a query")
         width, self.queries = config.width, config.queries
         self.lay_grids(spec.height, spec.width, octave_strides(spec, LEVELS))
         places = torch.cat((self.points / self.size[:2], self.strides[:, None] / self.level_strides[-1]), dim=1)

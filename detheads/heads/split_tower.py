@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
@@ -30,6 +31,7 @@ from detheads.headkit.contract import HeadOutput
 from detheads.headkit.cosine import CosineClassifier
 from detheads.headkit.dense import Assigner, PointHead, init_prediction, tower
 from detheads.headkit.octaves import octave_strides
+from detheads.headkit.options import Share
 from detheads.headkit.registry import register
 from detheads.ops.cofiber import decompose, upsample_to
 
@@ -50,13 +52,13 @@ class Config:
         dropout: share of the backbone's channels dropped in each training step.
     """
 
-    hidden: int = 160
-    standard_blocks: int = 5
-    depthwise_blocks: int = 4
+    hidden: PositiveInt = 160
+    standard_blocks: NonNegativeInt = 5
+    depthwise_blocks: NonNegativeInt = 4
     prototypes: Literal["text", "learned"] = "text"
-    text_dim: int = 768
+    text_dim: PositiveInt = 768
     assigner: Assigner = "atss"
-    dropout: float = 0.0
+    dropout: Share = 0.0
 
 
 @register(Config)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
@@ -42,7 +43,7 @@ class Config(PyramidConfig):
         per_class: prototypes of each class.
     """
 
-    per_class: int = 4
+    per_class: PositiveInt = 4
 
 
 @register(Config)
@@ -63,8 +64,6 @@ class GatedPrototypes(nn.Module):
 
     def __init__(self, width: int, num_classes: int, per_class: int) -> None:
         super().__init__()
-        if per_class < 1:
-            raise ValueError("a class needs a prototype")
         self.embed = nn.Conv2d(width, width, 1, bias=False)
         self.prototypes = nn.Parameter(F.normalize(torch.randn(num_classes, per_class, width), dim=2))
         self.thresholds = nn.Parameter(torch.zeros(num_classes))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
@@ -38,8 +39,8 @@ class Config(PyramidConfig):
         blocks: min-plus, max-plus blocks.
     """
 
-    dimensions: int = 32
-    blocks: int = 1
+    dimensions: PositiveInt = 32
+    blocks: NonNegativeInt = 1
 
 
 @register(Config)

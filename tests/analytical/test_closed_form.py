@@ -275,13 +275,13 @@ def test_voting_moves_the_boxes_and_leaves_the_scores() -> None:
         ({"rounds": 1}, "components belong to"),
         ({"view": "context"}, "components belong to"),
         ({"components": 8}, "components belong to"),
-        ({"levels": 0}, "levels are 1 or more"),
-        ({"voting": 1.5}, "voting is an IoU from 0 to 1"),
-        (REFINED | {"proposals": 0}, "proposals are 1 or more"),
-        (REFINED | {"grid": 0}, "grid and proposals are 1 or more"),
+        ({"levels": 0}, "levels of head closed_form must be a whole number above 0, not 0"),
+        ({"voting": 1.5}, "voting of head closed_form must be a number from 0 to 1, not 1.5"),
+        (REFINED | {"proposals": 0}, "proposals of head closed_form must be a whole number above 0"),
+        (REFINED | {"grid": 0}, "grid of head closed_form must be a whole number above 0"),
         ({"view": "sideways"}, "must be one of bands, context, not sideways"),
         ({"componets": 3}, "has no option 'componets'"),
-        ({"levels": -1}, "must be 0 or more"),
+        ({"rounds": -1}, "must be a whole number of 0 or more, not -1"),
     ],
 )
 def test_options_that_cannot_be_are_one_sentence(options: dict[str, Any], sentence: str) -> None:

@@ -84,6 +84,7 @@ FAULTS = {
     "not a head": ("(PointHead)", "", "Plain does not extend detheads.headkit.contract.Head"),
     "options are no dataclass": ("@dataclass(frozen=True)", "", "options that are no dataclass"),
     "option without default": ("width: int = 16", "width: int", "the option width without a default"),
+    "option of no plain type": ("width: int = 16", "width: nn.Module = None", "of a type that cannot be checked"),
     "other arguments": (
         "self, spec, num_classes, config",
         "self",

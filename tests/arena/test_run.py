@@ -200,7 +200,7 @@ def test_an_option_goes_to_every_head_that_has_it_unless_it_names_one() -> None:
         ("", [], "needs at least one head"),
         ("fcos", [("colour", "1")], "no head of the arena has an option 'colour'"),
         ("fcos", [("split_tower.hidden", "8")], "names a head that takes no part"),
-        ("fcos", [("width", "wide")], "option width of head fcos must be of type int"),
+        ("fcos", [("width", "wide")], "option width of head fcos must be a whole number above 0, not wide"),
     ],
 )
 def test_a_choice_that_makes_no_sense_is_one_sentence(heads: str, options: list[tuple[str, str]], message: str) -> None:

@@ -55,6 +55,7 @@ def test_show_tells_idea_options_and_cost_of_one_head(name: str, detheads: Calla
     answer = json.loads(detheads("heads", "show", name, "--json").out)
     assert answer["name"] == name
     assert answer["config"] == registry.defaults(registry.entry(name))
+    assert answer["allowed"].keys() == answer["config"].keys()
     assert len(answer["about"]) > 100
     assert 0 < sum(answer["parts"].values()) <= answer["parameters"]
     assert answer["candidates"] >= 1
@@ -78,14 +79,13 @@ def test_show_applies_options(detheads: Callable[..., Any]) -> None:
             "head fcos has no option 'widht'; it has assigner, dropout, tower_blocks, width.",
         ),
         (("show", "fcos", "-O", "assigner=simota"), "must be one of atss, fcos, not simota"),
-        (("show", "fcos", "-O", "width=0"), "head fcos cannot be built with width=0"),
+        (("show", "fcos", "-O", "width=0"), "option width of head fcos must be a whole number above 0, not 0"),
         (("list", "--backbone", "eupe_vitb17"), "did you mean eupe_vitb16"),
         (("list", "--backbone", "timm:resnet18"), "has to be built to know its features"),
         (("list", "--size", "100"), "needs input sides that are multiples of 16, not 100x100"),
         (("list", "--size", "big"), "--size takes pixels such as 512"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:Initializing zero-element")
 def test_mistakes_are_one_sentence(arguments: tuple[object, ...], sentence: str, detheads: Callable[..., Any]) -> None:
     finished = detheads("heads", *arguments)
     assert (finished.code, finished.out) == (1, "")

@@ -86,5 +86,5 @@ def test_the_scale_loss_is_least_at_the_scale_of_the_object() -> None:
 
 
 def test_one_scale_is_no_classification() -> None:
-    with pytest.raises(UserError, match="scales must be 2 or more"):
+    with pytest.raises(UserError, match="scales of head scale_classify must be a whole number of 2 or more, not 1"):
         _build(SPECS["vit-square"], scales=1)

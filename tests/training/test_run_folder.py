@@ -97,7 +97,7 @@ def test_what_a_kill_left_behind_does_not_make_a_folder_foreign(trainer: Make) -
         ("--seed", -1, "seed must be a whole number from 0"),
         ("--seed", 2**70, "seed must be a whole number from 0"),
         ("-O", "width", "a head option reads NAME=VALUE, not 'width'"),
-        ("-O", "width=wide", "option width of head fcos must be of type int, not 'wide'"),
+        ("-O", "width=wide", "option width of head fcos must be a whole number above 0, not wide"),
         ("--device", "abacus", "the device 'abacus' cannot be used here"),
     ],
 )
