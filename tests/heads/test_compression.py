@@ -76,5 +76,8 @@ def test_bits_a_cell_are_those_of_the_code() -> None:
 def test_even_and_too_few_levels_are_refused(levels: int) -> None:
     with pytest.raises(ValueError, match=f"odd and at least 3, not {levels}"):
         FiniteScalarQuantiser(levels)
+
+
+def test_a_head_with_an_even_number_of_levels_is_refused() -> None:
     with pytest.raises(UserError, match=r"head compression cannot be built with .*levels must be odd"):
-        _build(levels=levels)
+        _build(levels=8)
