@@ -39,7 +39,7 @@ docs: setup
 
 # Plants small faults one by one in a copy of the tree. MODULE=ops/losses: one module only. SAMPLE=0: every fault.
 mutants: setup
-	$(BIN)/python tests/mutants.py $(if $(MODULE),--module $(MODULE)) $(if $(SAMPLE),--sample $(SAMPLE))
+	$(BIN)/python tests/mutation $(if $(MODULE),--module $(MODULE)) $(if $(SAMPLE),--sample $(SAMPLE))
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
