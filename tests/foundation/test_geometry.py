@@ -57,6 +57,15 @@ def test_pixels_lie_where_the_boxes_say() -> None:
     assert (pixels[52:66] == 0).all()
 
 
+@pytest.mark.parametrize("size", [(100, 25), (25, 100), (90, 70), (7, 200)])
+def test_a_plain_picture_fills_exactly_its_part_of_the_input(size: tuple[int, int]) -> None:
+    pixels, letterbox = letterbox_image(Image.new("RGB", size, "white"), 120, 80)
+    x1, y1, x2, y2 = letterbox.to_input(np.array([[0.0, 0.0, *size]]))[0].round().astype(int)
+    expected = np.full((80, 120, 3), PAD_VALUE)
+    expected[y1:y2, x1:x2] = 255
+    np.testing.assert_array_equal(pixels, expected)
+
+
 def test_results_outside_the_picture_are_clipped_to_it() -> None:
     letterbox = Letterbox.fit(100, 50, 200, 200)
     np.testing.assert_array_equal(letterbox.to_original(np.array([[-5.0, 0.0, 900.0, 60.0]])), [[0, 0, 100, 5]])
@@ -80,6 +89,13 @@ def test_flipping_twice_changes_nothing(shares: list[tuple[float, ...]]) -> None
     once = flip_boxes(boxes, 640)
     assert (once[:, 2] >= once[:, 0]).all()
     np.testing.assert_allclose(flip_boxes(once, 640), boxes, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_boxes_of_any_number_type_are_flipped_in_float64(kind: type) -> None:
+    flipped = flip_boxes(np.array([4, 2, 9, 5], dtype=kind), 10.25)
+    assert flipped.dtype == np.float64
+    assert flipped.tolist() == [[1.25, 2.0, 6.25, 5.0]]
 
 
 def test_flipped_boxes_fit_the_flipped_picture() -> None:

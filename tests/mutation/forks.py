@@ -61,7 +61,6 @@ class Runner:
     """Runs jobs in forks of this process, as many at a time as there are workers; copies live in ``folder``."""
 
     def __init__(self, root: Path, folder: Path, workers: int) -> None:
-        self._root = root
         self._free = [_copy(root, folder / str(number) / "tree") for number in range(workers)]
         self._running: dict[int, _Running] = {}
         self._stamp = 1_000_000_000
@@ -84,9 +83,7 @@ class Runner:
     def _start(self, job: Job) -> None:
         tree = self._free.pop()
         if job.mutant is not None:
-            (tree / job.mutant.file).write_text(job.mutant.source, "utf-8")
-            self._stamp += 1  # Python tells compiled files apart by size and second of change
-            os.utime(tree / job.mutant.file, (self._stamp, self._stamp))
+            self._write(tree / job.mutant.file, job.mutant.source)
         pid = os.fork()
         if pid == 0:
             try:
@@ -94,6 +91,11 @@ class Runner:
             finally:
                 os._exit(70)
         self._running[pid] = _Running(job, tree, time.monotonic())
+
+    def _write(self, path: Path, text: str) -> None:
+        path.write_text(text, "utf-8")
+        self._stamp += 1  # Python tells compiled files apart by size and second of change
+        os.utime(path, (self._stamp, self._stamp))
 
     def _ended(self, pid: int) -> Ended | None:
         running = self._running[pid]
@@ -107,7 +109,7 @@ class Runner:
             os.waitpid(pid, 0)
         del self._running[pid]
         if job.mutant is not None:
-            shutil.copy2(self._root / job.mutant.file, tree / job.mutant.file)
+            self._write(tree / job.mutant.file, job.mutant.original)
         self._free.append(tree)
         log = (tree.parent / "log").read_text("utf-8", errors="replace")
         outcome = _outcome(os.waitstatus_to_exitcode(status), log) if ended else "timed out"

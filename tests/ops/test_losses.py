@@ -7,12 +7,15 @@ from torchvision.ops import generalized_box_iou_loss
 from detheads.ops.losses import centerness_loss, focal_cost, giou_loss, heatmap_focal_loss, sigmoid_focal_loss
 
 
-def test_focal_loss_is_the_papers_formula_summed() -> None:
+@pytest.mark.parametrize("options", [{}, {"alpha": 0.4, "gamma": 1.5}])
+def test_focal_loss_is_the_papers_formula_summed(options: dict[str, float]) -> None:
+    alpha, gamma = options.get("alpha", 0.25), options.get("gamma", 2.0)
     logits = torch.randn(2, 50, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 4
     targets = (torch.rand(logits.shape, generator=torch.Generator().manual_seed(1)) < 0.1).double()
     p = torch.where(targets == 1, logits.sigmoid(), 1 - logits.sigmoid())
-    weight = torch.where(targets == 1, 0.25, 0.75)
-    torch.testing.assert_close(sigmoid_focal_loss(logits, targets), -(weight * (1 - p) ** 2 * p.log()).sum())
+    weight = torch.where(targets == 1, alpha, 1 - alpha)
+    expected = -(weight * (1 - p) ** gamma * p.log()).sum()
+    torch.testing.assert_close(sigmoid_focal_loss(logits, targets, **options), expected)
 
 
 def test_focal_loss_stays_finite_at_extreme_logits() -> None:
@@ -29,7 +32,9 @@ def test_focal_cost_is_the_difference_of_the_focal_losses_as_object_and_as_backg
         torch.testing.assert_close(focal_cost(one).squeeze(), as_object - as_background)
 
 
-def test_heatmap_loss_is_the_papers_formula_summed() -> None:
+@pytest.mark.parametrize("options", [{}, {"alpha": 1.5, "beta": 3.0}])
+def test_heatmap_loss_is_the_papers_formula_summed(options: dict[str, float]) -> None:
+    alpha, beta = options.get("alpha", 2.0), options.get("beta", 4.0)
     generator = torch.Generator().manual_seed(4)
     logits = torch.randn(2, 3, 5, 6, dtype=torch.float64, generator=generator) * 4
     targets = torch.rand(logits.shape, generator=generator, dtype=torch.float64)
@@ -37,8 +42,8 @@ def test_heatmap_loss_is_the_papers_formula_summed() -> None:
     expected = 0.0
     for logit, y in zip(logits.flatten().tolist(), targets.flatten().tolist(), strict=True):
         p = 1 / (1 + math.exp(-logit))
-        expected -= (1 - p) ** 2 * math.log(p) if y == 1 else (1 - y) ** 4 * p**2 * math.log(1 - p)
-    assert float(heatmap_focal_loss(logits, targets)) == pytest.approx(expected, rel=1e-9)
+        expected -= (1 - p) ** alpha * math.log(p) if y == 1 else (1 - y) ** beta * p**alpha * math.log(1 - p)
+    assert float(heatmap_focal_loss(logits, targets, **options)) == pytest.approx(expected, rel=1e-9)
 
 
 def test_heatmap_loss_stays_finite_at_extreme_logits() -> None:
@@ -85,6 +90,13 @@ def test_losses_of_nothing_are_zero_and_differentiable() -> None:
     total = giou_loss(boxes, torch.zeros(0, 4)).sum() + centerness_loss(logits, torch.zeros(0))
     total.backward()
     assert total == 0
+
+
+def test_centerness_loss_is_the_cross_entropy_summed() -> None:
+    logits, targets = torch.tensor([0.5, -2.0, 3.0]), torch.tensor([0.2, 0.7, 1.0])
+    shares = zip(logits.sigmoid().tolist(), targets.tolist(), strict=True)
+    expected = -sum(t * math.log(p) + (1 - t) * math.log(1 - p) for p, t in shares)
+    assert float(centerness_loss(logits, targets)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_centerness_loss_is_least_at_its_target() -> None:

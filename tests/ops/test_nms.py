@@ -82,6 +82,22 @@ def test_limits_are_kept(nms: Nms) -> None:
 
 
 @pytest.mark.parametrize("nms", [hard_nms, soft_nms])
+def test_by_default_a_hundred_detections_of_the_best_thousand_pairs_are_kept(nms: Nms) -> None:
+    apart = torch.arange(1200.0)[:, None] * 20 + torch.tensor([0.0, 0.0, 10.0, 10.0])
+    scores = torch.linspace(0.06, 1, 1200)[:, None]
+    assert torch.equal(nms(apart, scores, Thresholds())[1], scores.flatten().flip(0)[:100])
+    assert len(nms(apart, scores, Thresholds(max_detections=5000))[1]) == 1000
+
+
+@pytest.mark.parametrize("nms", [hard_nms, soft_nms])
+def test_the_unit_of_the_boxes_does_not_matter(nms: Nms) -> None:
+    boxes, scores = scene(40, 2, seed=3)
+    pixels, shares = nms(boxes, scores, Thresholds()), nms(boxes / 640, scores, Thresholds())
+    torch.testing.assert_close(shares[0], pixels[0] / 640)
+    torch.testing.assert_close(shares[1:], pixels[1:])
+
+
+@pytest.mark.parametrize("nms", [hard_nms, soft_nms])
 @pytest.mark.parametrize("count", [0, 5])
 def test_nothing_above_the_score_threshold_gives_nothing(nms: Nms, count: int) -> None:
     boxes, scores = scene(count, 2, seed=0)

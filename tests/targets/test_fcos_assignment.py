@@ -59,7 +59,20 @@ def test_random_scenes_equal_the_brute_force_reference(seed: int, radius: float 
     assert matched.tolist() == reference(points, counts, strides, boxes, ranges, radius)
 
 
+@pytest.mark.parametrize("border", [64.0, 128.0, 256.0, 512.0])
+def test_by_default_the_levels_change_hands_at_the_papers_extents(border: float) -> None:
+    """One point a level, all at the centre of the box; on the border itself both levels take it."""
+    upper = [64.0, 128.0, 256.0, 512.0].index(border) + 1
+    points, strides = torch.full((5, 2), 1000.0), torch.tensor(STRIDES)
+    for extent, levels in ((border - 0.5, [upper - 1]), (border, [upper - 1, upper]), (border + 0.5, [upper])):
+        box = torch.tensor([[1000 - extent, 1000 - extent, 1000 + extent, 1000 + extent]])
+        matched = assign_fcos(points, [1] * 5, strides, box)
+        assert torch.nonzero(matched == 0).flatten().tolist() == levels
+
+
 def test_levels_that_do_not_cover_the_points_are_refused() -> None:
     points, counts, strides = grid(STRIDES)
+    with pytest.raises(ValueError, match="do not fit"):
+        assign_fcos(points, counts, strides, torch.zeros(1, 4), level_ranges=LEVEL_RANGES[:-1])
     with pytest.raises(ValueError, match="do not fit"):
         assign_fcos(points, counts[:-1], strides, torch.zeros(0, 4))

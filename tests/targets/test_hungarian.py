@@ -60,6 +60,13 @@ def test_of_two_equal_boxes_the_one_of_the_right_class_is_taken() -> None:
     assert match_one_to_one(logits, box.expand(2, 4), box, torch.tensor([1])).matched.tolist() == [-1, 0]
 
 
-def test_predictions_that_are_not_finite_are_matched_all_the_same() -> None:
-    boxes = torch.tensor([[math.nan] * 4, [0.1, 0.1, 0.4, 0.5]])
-    assert match_one_to_one(torch.zeros(2, 1), boxes, boxes[1:], torch.tensor([0])).matched.tolist() == [-1, 0]
+def test_predictions_that_are_not_finite_lose_to_any_other() -> None:
+    target = torch.tensor([[0.1, 0.1, 0.4, 0.5]])
+    boxes = torch.tensor([[math.nan] * 4, [0.8, 0.8, 0.9, 0.9]])  # the second lies far off
+    assert match_one_to_one(torch.full((2, 1), -5.0), boxes, target, torch.tensor([0])).matched.tolist() == [-1, 0]
+
+
+def test_an_infinite_logit_is_the_surest_prediction() -> None:
+    target = torch.tensor([[0.1, 0.1, 0.4, 0.5]])
+    logits = torch.tensor([[9.0], [math.inf]])
+    assert match_one_to_one(logits, target.expand(2, 4), target, torch.tensor([0])).matched.tolist() == [-1, 0]
