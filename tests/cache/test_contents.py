@@ -106,8 +106,14 @@ def test_layers_are_read_by_name(stored: Stored) -> None:
 
 @pytest.mark.parametrize("index", [-1, len(SIZES)])
 def test_an_image_outside_the_cache_is_an_index_error(stored: Stored, index: int) -> None:
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError, match=f"image {index} of a cache of {len(SIZES)}"):
         stored[2].features([index])
+
+
+@pytest.mark.parametrize("flips", [[True], [False, True, False]])
+def test_images_and_flips_come_in_pairs(stored: Stored, flips: list[bool]) -> None:
+    with pytest.raises(ValueError):
+        stored[2].features([0, 1], flips)
 
 
 def test_the_stated_size_is_the_size_on_disk(stored: Stored) -> None:

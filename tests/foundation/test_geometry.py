@@ -57,12 +57,14 @@ def test_pixels_lie_where_the_boxes_say() -> None:
     assert (pixels[52:66] == 0).all()
 
 
-@pytest.mark.parametrize("size", [(100, 25), (25, 100), (90, 70), (7, 200)])
+@pytest.mark.parametrize("size", [(100, 25), (25, 100), (90, 70), (7, 200), (900, 1), (1, 900)])
 def test_a_plain_picture_fills_exactly_its_part_of_the_input(size: tuple[int, int]) -> None:
     pixels, letterbox = letterbox_image(Image.new("RGB", size, "white"), 120, 80)
     x1, y1, x2, y2 = letterbox.to_input(np.array([[0.0, 0.0, *size]]))[0].round().astype(int)
-    expected = np.full((80, 120, 3), PAD_VALUE)
+    expected = np.full((80, 120, 3), 114)
     expected[y1:y2, x1:x2] = 255
+    assert x2 > x1 and y2 > y1  # of the thinnest picture a pixel stays
+    assert pixels.dtype == np.uint8
     np.testing.assert_array_equal(pixels, expected)
 
 
@@ -71,7 +73,7 @@ def test_results_outside_the_picture_are_clipped_to_it() -> None:
     np.testing.assert_array_equal(letterbox.to_original(np.array([[-5.0, 0.0, 900.0, 60.0]])), [[0, 0, 100, 5]])
 
 
-@pytest.mark.parametrize("sizes", [(0, 5, 5, 5), (5, 5, 5, 0), (5, -1, 5, 5)])
+@pytest.mark.parametrize("sizes", [(0, 5, 5, 5), (5, 0, 5, 5), (5, 5, 0, 5), (5, 5, 5, 0), (5, -1, 5, 5)])
 def test_sizes_must_be_positive(sizes: tuple[int, int, int, int]) -> None:
     with pytest.raises(ValueError, match="positive"):
         Letterbox.fit(*sizes)
