@@ -3,8 +3,12 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.export.toy import Toy
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -38,6 +42,26 @@ def vit_weights() -> Path:
 def clip_embeddings() -> Path:
     """CLIP ViT-B/32 text embeddings of COCO's 80 class names."""
     return _shared("clip") / "coco80_vitb32_a+cname.npy"
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> "Toy":
+    """A run of a real head with random weights, and pictures in which it finds something."""
+    from tests.export.toy import make_toy
+
+    return make_toy(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="session")
+def bundle(toy: "Toy", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A verified bundle of the toy without an engine. Copy it before changing it."""
+    from detheads.export.pipeline import Proof, export_run
+    from tests.export.toy import THRESHOLDS
+
+    target = tmp_path_factory.mktemp("bundle") / "toy.detheads"
+    result = export_run(toy.run, target, proof=Proof(toy.data), thresholds=THRESHOLDS, tensorrt=False)
+    assert result.bundle == target, result.to_dict()
+    return target
 
 
 @pytest.fixture
