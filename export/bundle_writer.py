@@ -31,11 +31,11 @@ from detheads.foundation.bundle import (
     write_manifest,
 )
 from detheads.foundation.errors import UserError
+from detheads.report.files import write_texts
 
 SUFFIX = ".detheads"
 ONNX_NAME = "model.onnx"
 ENGINE_FOLDER = "engines"
-REPORT_STEM = "report"
 PRECISION: Final = "fp32"
 
 
@@ -210,9 +210,7 @@ def store_proof(folder: Path, manifest: BundleManifest, report: VerificationRepo
 
 def write_report(folder: Path, report: VerificationReport) -> Path:
     """Write ``report.json`` and ``report.md`` into ``folder``; returns the Markdown file's path."""
-    atomic.write_json(folder / f"{REPORT_STEM}.json", report.to_dict())
-    atomic.write_text(folder / f"{REPORT_STEM}.md", report.to_markdown())
-    return folder / f"{REPORT_STEM}.md"
+    return write_texts(folder, report.to_dict(), report.to_markdown())
 
 
 def _tool_versions() -> dict[str, str]:

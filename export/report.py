@@ -8,6 +8,9 @@ from detheads import __version__
 from detheads.evaluation.coco import NAMES, Statistics
 from detheads.export.matching import BEST_BOXES, Comparison, TensorDifference
 from detheads.foundation.bundle import ArtefactProof, EngineEntry, Verification
+from detheads.report.markdown import plain, table_lines
+from detheads.report.measured import defined
+from detheads.report.sections import Column, Table, Value
 
 NOT_EXECUTED = "the runtime executes model.onnx; this engine needs an NVIDIA GPU and was built, not executed"
 
@@ -144,11 +147,11 @@ class VerificationReport:
         low, high = self.aspect_ratios
         verdict = "**passed**" if self.passed else "**FAILED**"
         return [
-            f"# Verification of {self.bundle}: {verdict}",
+            f"# Verification of {plain(self.bundle)}: {verdict}",
             "",
-            *(f"- {reason}" for reason in self.reasons),
-            *(f"- Note: {remark}" for remark in self.remarks),
-            f"- Images: {self.images} of {self.dataset} {self.split} with {self.boxes} boxes, "
+            *(f"- {plain(reason)}" for reason in self.reasons),
+            *(f"- Note: {plain(remark)}" for remark in self.remarks),
+            f"- Images: {self.images} of {plain(f'{self.dataset} {self.split}')} with {self.boxes} boxes, "
             f"width / height from {low:.2f} to {high:.2f}",
             f"- PyTorch side: {self.live_runtime}, image files, batch 1",
             f"- Tolerance: |mAP difference| <= {self.max_map_drop:g}, "
@@ -158,41 +161,45 @@ class VerificationReport:
         ]
 
     def _map(self) -> list[str]:
-        cache = "not recorded" if self.map_cache is None else f"{self.map_cache:.4f}"
-        change = "" if self.map_cache is None else f"{self.live.AP - self.map_cache:+.4f}"
-        worst = self.worst
-        lines = [
-            "## mAP",
-            "",
-            "| from | mAP | difference to the line above |",
-            "|---|---|---|",
-            f"| feature cache, as trained | {cache} | |",
-            f"| PyTorch on the image files | {self.live.AP:.4f} | {change} |",
-            f"| {worst.file}, furthest of all batch sizes | {worst.statistics.AP:.4f} | {0.0 - worst.map_drop:+.6f} |",
-            "",
-            "AP over IoU 0.50:0.95 by pycocotools, in 0..1.",
-            "",
-            "| statistic | PyTorch | " + " | ".join(f"{a.file}, batch {a.batch}" for a in self.artefacts) + " |",
-            "|---|---|" + "---|" * len(self.artefacts),
-        ]
-        for name in NAMES:
-            values = [getattr(self.live, name), *(getattr(a.statistics, name) for a in self.artefacts)]
-            lines.append(f"| {name} | " + " | ".join("-" if value < 0 else f"{value:.4f}" for value in values) + " |")
-        return [*lines, ""]
+        worst, cached = self.worst, self.map_cache
+        sources = Table(
+            [Column("from"), Column("mAP", ".4f"), Column("difference to the line above")],
+            [
+                ("feature cache, as trained", "not recorded" if cached is None else cached, ""),
+                ("PyTorch on the image files", self.live.AP, "" if cached is None else f"{self.live.AP - cached:+.4f}"),
+                (f"{worst.file}, furthest of all batch sizes", worst.statistics.AP, f"{0.0 - worst.map_drop:+.6f}"),
+            ],
+        )
+        statistics = Table(
+            [
+                Column("statistic"),
+                Column("PyTorch", ".4f"),
+                *(Column(f"{artefact.file}, batch {artefact.batch}", ".4f") for artefact in self.artefacts),
+            ],
+            [
+                [name, *(defined(getattr(each, name)) for each in (self.live, *(a.statistics for a in self.artefacts)))]
+                for name in NAMES
+            ],
+        )
+        lines = ["## mAP", "", *table_lines(sources), "", "AP over IoU 0.50:0.95 by pycocotools, in 0..1.", ""]
+        return [*lines, *table_lines(statistics), ""]
 
     def _boxes(self) -> list[str]:
-        lines = [
-            "## Boxes",
-            "",
-            "| compared | images | matched | unmatched (first, second) | largest box difference, px | of score |",
-            "|---|---|---|---|---|---|",
+        rows = [_row(f"PyTorch, {each.file} at batch {each.batch}", each.versus_live) for each in self.artefacts]
+        rows += [
+            _row(f"{each.file} at batch 1, at batch {each.batch}", each.versus_single) for each in self.artefacts[1:]
         ]
-        for artefact in self.artefacts:
-            lines.append(_row(f"PyTorch, {artefact.file} at batch {artefact.batch}", artefact.versus_live))
-        for artefact in self.artefacts[1:]:
-            lines.append(_row(f"{artefact.file} at batch 1, at batch {artefact.batch}", artefact.versus_single))
-        lines.append(_row("PyTorch, artefact, on strips 8:1 and 1:8 and odd sizes", self.odd_shapes))
-        return [*lines, "", f"Runtime: {self.artefacts[0].runtime}.", ""]
+        rows.append(_row("PyTorch, artefact, on strips 8:1 and 1:8 and odd sizes", self.odd_shapes))
+        columns = [
+            Column("compared"),
+            Column("images"),
+            Column("matched"),
+            Column("unmatched (first, second)"),
+            Column("largest box difference, px", ".3g"),
+            Column("of score", ".3g"),
+        ]
+        lines = ["## Boxes", "", *table_lines(Table(columns, rows))]
+        return [*lines, "", f"Runtime: {plain(self.artefacts[0].runtime)}.", ""]
 
     def _tensors(self) -> list[str]:
         t = self.tensors
@@ -209,24 +216,30 @@ class VerificationReport:
     def _engines(self) -> list[str]:
         if not self.engines:
             return []
-        lines = [
-            "## Engines",
-            "",
-            "| file | builder | for | batch | MB | seconds | layer outputs | status |",
-            "|---|---|---|---|---|---|---|---|",
-        ]
-        for engine in self.engines:
-            types = ", ".join(f"{count} {name}" for name, count in engine.layer_types.items())
-            lines.append(
-                f"| {engine.file} | {engine.builder} | {', '.join(engine.compute_capabilities)} | "
-                f"{':'.join(map(str, engine.batch))} | {engine.bytes / 1e6:.1f} | {engine.build_seconds:.1f} | "
-                f"{types} | {engine.status} |"
+        titles = ("file", "builder", "for", "batch", "MB", "seconds", "layer outputs", "status")
+        columns = [Column(title, ".1f" if title in ("MB", "seconds") else "") for title in titles]
+        rows = [
+            (
+                engine.file,
+                engine.builder,
+                ", ".join(engine.compute_capabilities),
+                ":".join(map(str, engine.batch)),
+                engine.bytes / 1e6,
+                engine.build_seconds,
+                ", ".join(f"{count} {name}" for name, count in engine.layer_types.items()),
+                engine.status,
             )
-        return [*lines, "", f"Not executed: {NOT_EXECUTED}."]
+            for engine in self.engines
+        ]
+        return ["## Engines", "", *table_lines(Table(columns, rows)), "", f"Not executed: {NOT_EXECUTED}."]
 
 
-def _row(what: str, comparison: Comparison) -> str:
+def _row(what: str, comparison: Comparison) -> Sequence[Value]:
     return (
-        f"| {what} | {comparison.images} | {100 * comparison.share:.2f} % | {comparison.only_first}, "
-        f"{comparison.only_second} | {comparison.box_difference:.3g} | {comparison.score_difference:.3g} |"
+        what,
+        comparison.images,
+        f"{100 * comparison.share:.2f} %",
+        f"{comparison.only_first}, {comparison.only_second}",
+        comparison.box_difference,
+        comparison.score_difference,
     )

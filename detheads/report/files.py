@@ -1,9 +1,10 @@
 """A report's files: plots and pictures first, then what links them, each whole or absent."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
@@ -51,12 +52,18 @@ def write_document(document: Document, folder: Path, plots_left: Sequence[str] =
         atomic.write_bytes(folder / plot.name, plot.png)
     write_strips(folder, [example for section in document.sections for example in section.examples])
     files = ReportFiles(folder / PAGE_NAME, folder / MARKDOWN_NAME, folder / JSON_NAME)
-    atomic.write_json(files.json, document.answer)
-    atomic.write_text(files.markdown, render_markdown(document))
+    write_texts(folder, document.answer, render_markdown(document))
     atomic.write_text(files.page, render_page(document))
     for name in plots_left:
         (folder / name).unlink(missing_ok=True)
     return files
+
+
+def write_texts(folder: Path, answer: Mapping[str, Any], markdown: str) -> Path:
+    """Write ``report.json`` and ``report.md`` into ``folder``; returns the Markdown file's path."""
+    atomic.write_json(folder / JSON_NAME, answer)
+    atomic.write_text(folder / MARKDOWN_NAME, markdown)
+    return folder / MARKDOWN_NAME
 
 
 def write_strips(folder: Path, examples: Sequence[Example]) -> None:
