@@ -1,6 +1,6 @@
 """Run a bundle over pictures: COCO results and annotated pictures in a new folder."""
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,12 +15,11 @@ from detheads.foundation.coco_results import to_coco_results
 from detheads.foundation.drawing import draw_boxes
 from detheads.foundation.errors import UserError
 from detheads.foundation.images import load_image
+from detheads.foundation.progress import Progress, silent
 
 RESULTS_NAME = "detections.json"
 IMAGES_NAME = "images.json"
 PICTURES_NAME = "pictures"
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def run_images(
     batch: int = 1,
     pictures: bool = True,
     skip_bad: bool = False,
-    on_progress: Progress = lambda done, total: None,
+    on_progress: Progress = silent,
 ) -> RunResult:
     """Detect objects in ``inputs`` and write ``folder``, which must be new or empty. It appears when all is done.
 
@@ -86,7 +85,7 @@ def run_images(
                     name = _picture_name(source, drawn)
                     _draw(image, detections.above(draw_score), names, partial / PICTURES_NAME / name)
                     drawn[name] = None
-            on_progress(len(table) + len(skipped), len(inputs))
+            on_progress("detecting", len(table) + len(skipped), len(inputs))
         if not table:
             raise UserError(f"none of the {len(inputs)} pictures could be read; the first: {skipped[0]}")
         categories = [{"id": entry.id, "name": entry.name} for entry in detector.manifest.classes]

@@ -1,9 +1,11 @@
 """The whole job in one call: dataset, cache, head, evaluation, bundle with proof, picture."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,13 @@ from detheads.cache.reader import FeatureCache
 from detheads.data import Dataset, list_splits, read_dataset
 from detheads.data.scenes import generate
 from detheads.deploy.detector import Detector
-from detheads.export.pipeline import Proof, export_run
+from detheads.export.pipeline import export_run
+from detheads.export.proof import Proof
 from detheads.foundation import atomic
 from detheads.foundation.drawing import draw_boxes
 from detheads.foundation.errors import UserError
 from detheads.foundation.images import load_image
+from detheads.foundation.progress import Progress, silent
 from detheads.ops.devices import pick_device
 from detheads.training.config import TrainConfig
 from detheads.training.trainer import Trainer
@@ -28,8 +32,7 @@ HEAD_OPTIONS: Mapping[str, Any] = {"hidden": 64, "standard_blocks": 2, "depthwis
 SCENES = {"train": 240, "val": 60}
 SCENE_SIZE = 320
 
-Progress = Callable[[str, int, int], None]
-"""Called with (step, done, total); total 0 means unknown."""
+USER_SIZE = 512
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def run_demo(
     data: Path | None = None,
     size: int | None = None,
     epochs: int = 12,
-    on_progress: Progress = lambda step, done, total: None,
+    on_progress: Progress = silent,
 ) -> DemoResult:
     """Run the main job on generated scenes, or on the dataset folder ``data``, into ``output``.
 
@@ -70,28 +73,18 @@ def run_demo(
     started = time.monotonic()
     seconds: dict[str, float] = {}
 
-    def timed(step: str, begun: float) -> None:
-        seconds[step] = round(time.monotonic() - begun, 1)
+    with _timed("dataset", seconds):
+        side = size or (SCENE_SIZE if data is None else USER_SIZE)
+        train, val = _splits(data or _scenes(output / "scenes", on_progress))
 
-    begun = time.monotonic()
-    if data is None:
-        data = output / "scenes"
-        if not data.exists():
-            generate(data, **SCENES, size=SCENE_SIZE, on_image=_counter(on_progress, "scenes", sum(SCENES.values())))
-        size = size or SCENE_SIZE
-    side = size or 512
-    train, val = _splits(data)
-    timed("dataset", begun)
-
-    begun = time.monotonic()
-    backbone = load_backbone(BACKBONE, (side, side)).to(pick_device())
-    caches = {}
-    for name, dataset in (("train", train), ("val", val)):
-        folder = output / f"cache-{name}"
-        report = partial(on_progress, f"caching {name}")
-        build_cache(dataset, backbone, folder, flips=name == "train", on_progress=report)
-        caches[name] = FeatureCache(folder)
-    timed("cache", begun)
+    with _timed("cache", seconds):
+        backbone = load_backbone(BACKBONE, (side, side)).to(pick_device())
+        caches = {}
+        for name, dataset in (("train", train), ("val", val)):
+            folder = output / f"cache-{name}"
+            step = partial(on_progress, f"caching {name}")
+            build_cache(dataset, backbone, folder, flips=name == "train", on_progress=step)
+            caches[name] = FeatureCache(folder)
 
     trainer = Trainer(
         HEAD,
@@ -103,23 +96,18 @@ def run_demo(
         device=pick_device(),
     )
     trained = trainer.fit(lambda status: on_progress("training", status.step, status.total_steps))
-    seconds["train"] = round(trained.seconds, 1)
+    seconds["train"] = round(trained.seconds, 1)  # of all its parts, where it was interrupted
 
-    begun = time.monotonic()
-    exported = export_run(
-        output / "run",
-        output / "demo.detheads",
-        proof=Proof(data, val.split),
-        force=True,
-        on_progress=on_progress,
-    )
-    timed("export and proof", begun)
+    with _timed("export and proof", seconds):
+        exported = export_run(
+            output / "run", output / "demo.detheads", proof=Proof(val), force=True, on_progress=on_progress
+        )
     if exported.bundle is None or exported.report is None:
         raise UserError(f"the exported graph does not equal the original; see {exported.report_file}.")
 
     picture = output / "detections.jpg"
     _draw(exported.bundle, val, picture)
-    engine = exported.manifest.engines[0] if exported.manifest.engines else None
+    engine = next(iter(exported.manifest.engines), None)
     return DemoResult(
         map=trained.metrics["AP"],
         map50=trained.metrics["AP50"],
@@ -135,6 +123,21 @@ def run_demo(
         steps=seconds,
         seconds=round(time.monotonic() - started, 1),
     )
+
+
+@contextmanager
+def _timed(step: str, seconds: dict[str, float]) -> Iterator[None]:
+    begun = time.monotonic()
+    yield
+    seconds[step] = round(time.monotonic() - begun, 1)
+
+
+def _scenes(folder: Path, on_progress: Progress) -> Path:
+    """Generated scenes, drawn once."""
+    if not folder.exists():
+        drawn, total = count(1), sum(SCENES.values())
+        generate(folder, **SCENES, size=SCENE_SIZE, on_image=lambda: on_progress("scenes", next(drawn), total))
+    return folder
 
 
 def _splits(data: Path) -> tuple[Dataset, Dataset]:
@@ -160,14 +163,3 @@ def _draw(bundle: Path, dataset: Dataset, picture: Path) -> None:
     drawn = draw_boxes(image, confident.boxes, labels, colors=confident.labels, scores=confident.scores)
     with atomic.replacing(picture) as unfinished:
         drawn.save(unfinished)
-
-
-def _counter(on_progress: Progress, step: str, total: int) -> Callable[..., None]:
-    done = 0
-
-    def advance(*_: object) -> None:
-        nonlocal done
-        done += 1
-        on_progress(step, done, total)
-
-    return advance

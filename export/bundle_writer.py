@@ -1,10 +1,6 @@
-"""A bundle folder that appears whole or not at all."""
+"""What a bundle folder holds, written piece by piece: graph, engines, manifest, proof."""
 
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
@@ -31,7 +27,7 @@ from detheads.foundation.bundle import (
     write_manifest,
 )
 from detheads.foundation.errors import UserError
-from detheads.report.files import write_texts
+from detheads.report.files import MARKDOWN_NAME, write_texts
 
 SUFFIX = ".detheads"
 ONNX_NAME = "model.onnx"
@@ -57,67 +53,6 @@ def require_target(target: Path, force: bool) -> None:
             raise UserError(f"{target} holds something that is not a bundle and was left alone; choose another name.")
         if not force:
             raise UserError(f"{target} exists; choose another name, or replace it with --force.")
-
-
-@dataclass
-class Stage:
-    """A bundle in the making. Set ``accepted`` and it takes its place when the block ends."""
-
-    folder: Path
-    accepted: bool = False
-
-
-@contextmanager
-def staged(target: Path, force: bool = False) -> Iterator[Stage]:
-    """Yield a hidden folder beside ``target`` that takes its place when the block ends and it was accepted.
-
-    A process killed in between leaves the old bundle (or none) and a hidden ``.NAME.PID.partial`` folder, which the
-    next export of that name removes.
-
-    Raises:
-        UserError: as :func:`require_target`.
-    """
-    require_target(target, force)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(target)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    partial.mkdir()
-    try:
-        stage = Stage(partial)
-        yield stage
-        if not stage.accepted:
-            return
-        require_target(target, force)
-        old = target.with_name(f".{target.name}.{os.getpid()}.old")
-        if target.exists():
-            target.rename(old)
-        try:
-            partial.rename(target)
-        except OSError:
-            if old.exists():
-                old.rename(target)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _remove_leftovers(target: Path) -> None:
-    """Remove partial folders of processes that are gone."""
-    for leftover in target.parent.glob(f".{target.name}.*.partial"):
-        pid = leftover.name.split(".")[-2]
-        if pid.isdigit() and not _is_running(int(pid)):
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it runs, as another user
-        return True
-    return True
 
 
 def write_graph(folder: Path, name: str, trained: Trained, thresholds: Thresholds) -> BundleManifest:
@@ -211,6 +146,12 @@ def store_proof(folder: Path, manifest: BundleManifest, report: VerificationRepo
 def write_report(folder: Path, report: VerificationReport) -> Path:
     """Write ``report.json`` and ``report.md`` into ``folder``; returns the Markdown file's path."""
     return write_texts(folder, report.to_dict(), report.to_markdown())
+
+
+def write_unverified(folder: Path, name: str, remarks: Sequence[str]) -> None:
+    """Write the ``report.md`` of a bundle that was not compared with anything."""
+    lines = [f"# {name}: unverified", "", "Nobody compared this bundle with the model it was made from.", ""]
+    atomic.write_text(folder / MARKDOWN_NAME, "\n".join([*lines, *(f"- Note: {remark}" for remark in remarks), ""]))
 
 
 def _tool_versions() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Two implementations compared: their detections paired one to one, and their tensors before suppression."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,6 +37,14 @@ class Comparison:
     box_difference: float = 0.0
     score_difference: float = 0.0
 
+    @classmethod
+    def of(cls, first: Iterable[Found], second: Iterable[Found]) -> "Comparison":
+        """Compare two sides image by image; both have the same images in the same order."""
+        comparison = cls()
+        for one, other in zip(first, second, strict=True):
+            comparison.add(one, other)
+        return comparison
+
     @property
     def share(self) -> float:
         """Share of all detections that have a counterpart; 1 when neither side has any."""
@@ -67,34 +76,44 @@ class Comparison:
 
 
 def match(first: Found, second: Found) -> list[tuple[int, int]]:
-    """Pair detections of the same class that are the same box, best score of ``first`` first, best IoU first.
+    """Pair detections of the same class that are the same box, best score of ``first`` first.
+
+    Of several it takes the one least apart where one lies within ``SAME_BOX_PIXELS``, else the one of highest IoU.
 
     Returns:
         Pairs of row numbers; each row is used at most once.
     """
     if not len(first.scores) or not len(second.scores):
         return []
-    alike = _likeness(first.boxes, second.boxes)
-    alike[first.labels[:, None] != second.labels[None, :]] = 0.0
+    free = first.labels[:, None] == second.labels[None, :]
+    apart, iou = _apart(first.boxes, second.boxes), _iou(first.boxes, second.boxes)
     pairs = []
     for row in np.argsort(-first.scores, kind="stable").tolist():
-        column = int(alike[row].argmax())
-        if alike[row, column] >= SAME_BOX_IOU:
-            pairs.append((row, column))
-            alike[:, column] = 0.0
+        near = free[row] & (apart[row] <= SAME_BOX_PIXELS)
+        if near.any():
+            column = int(np.where(near, apart[row], np.inf).argmin())
+        else:
+            column = int(np.where(free[row], iou[row], 0.0).argmax())
+            if not iou[row, column] >= SAME_BOX_IOU or not free[row, column]:
+                continue
+        pairs.append((row, column))
+        free[:, column] = False
     return pairs
 
 
-def _likeness(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
-    """IoU ``[n, m]``, 1 or more for boxes that differ by less than half a pixel: the closer, the more."""
+def _apart(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Largest difference of a coordinate, in pixels ``[n, m]``."""
+    return np.asarray(np.abs(first[:, None] - second[None]).max(axis=2))
+
+
+def _iou(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """IoU ``[n, m]``, 0 for two boxes without area."""
     low = np.maximum(first[:, None, :2], second[None, :, :2])
     high = np.minimum(first[:, None, 2:], second[None, :, 2:])
     shared = np.clip(high - low, 0, None).prod(axis=2)
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (first, second)]
     union = areas[0][:, None] + areas[1][None, :] - shared
-    iou = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    apart = np.abs(first[:, None] - second[None]).max(axis=2)
-    return np.where(apart <= SAME_BOX_PIXELS, 2.0 - apart, iou)
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
 @dataclass

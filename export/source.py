@@ -23,6 +23,15 @@ class Trained:
     backbone: Backbone
     head: Head
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What goes with an artefact of it wherever that goes."""
+        spec = self.backbone.spec
+        licence = f"the graph contains the weights of {spec.name}, licensed under: {spec.licence}"
+        if self.backbone.weights_sha256 is None:
+            return licence, "the backbone has random weights: a test, not a detector"
+        return (licence,)
+
 
 def load_trained(run: Path, *, which: Which = "best", weights: Path | None = None) -> Trained:
     """Load a training run and exactly the backbone whose features it was trained on.

@@ -55,11 +55,12 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> "Toy":
 @pytest.fixture(scope="session")
 def bundle(toy: "Toy", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A verified bundle of the toy without an engine. Copy it before changing it."""
-    from detheads.export.pipeline import Proof, export_run
+    from detheads.export.pipeline import export_run
+    from detheads.export.proof import Proof, proof_dataset
     from tests.export.toy import THRESHOLDS
 
     target = tmp_path_factory.mktemp("bundle") / "toy.detheads"
-    result = export_run(toy.run, target, proof=Proof(toy.data), thresholds=THRESHOLDS, tensorrt=False)
+    result = export_run(toy.run, target, proof=Proof(proof_dataset(toy.data)), thresholds=THRESHOLDS, tensorrt=False)
     assert result.bundle == target, result.to_dict()
     return target
 

@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import TaskID
 
-from detheads.cli.output import JsonFlag, emit, progress, remark, table
+from detheads.cli.output import JsonFlag, emit, remark, steps, table
 
 
 def demo(
@@ -23,18 +22,11 @@ def demo(
     as_json: JsonFlag = False,
 ) -> None:
     """Dataset to verified bundle in one command: cache, train, evaluate, export, prove, draw. Offline."""
-    from detheads.demo import DemoResult, run_demo
+    from detheads.demo import run_demo
 
     remark(f"everything goes to {output}; run again to continue an interrupted demo")
-    with progress() as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def on_progress(step: str, done: int, total: int) -> None:
-            if step not in tasks:
-                tasks[step] = bar.add_task(step, total=total or None)
-            bar.update(tasks[step], completed=done, total=total or None)
-
-        result: DemoResult = run_demo(output, data=data, size=size, epochs=epochs, on_progress=on_progress)
+    with steps() as on_progress:
+        result = run_demo(output, data=data, size=size, epochs=epochs, on_progress=on_progress)
 
     def render(console: Console) -> None:
         rows = [

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from detheads.cli.output import JsonFlag, emit, progress, remark
+from detheads.cli.output import JsonFlag, emit, remark, steps
 
 app = typer.Typer(help="Run bundles on pictures, without torch.", no_args_is_help=True)
 
@@ -48,8 +48,7 @@ def run(
     detector = Detector(bundle, provider=provider, threads=threads)
     if detector.manifest.state != "verified":
         remark(f"{bundle} is {detector.manifest.state}: nothing proves that it equals the trained model")
-    with progress() as bar:
-        task = bar.add_task("detecting", total=len(inputs))
+    with steps() as on_progress:
         result = run_images(
             detector,
             inputs,
@@ -59,7 +58,7 @@ def run(
             batch=batch,
             pictures=pictures,
             skip_bad=skip_bad,
-            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+            on_progress=on_progress,
         )
     for sentence in result.skipped:
         remark(f"skipped: {sentence}")

@@ -58,15 +58,15 @@ def export(
             "give --data DATASET to prove the bundle on, or --no-verify for a bundle without proof (not both)."
         )
 
-    from detheads.export.pipeline import Proof, export_run
+    from detheads.export.pipeline import export_run
+    from detheads.export.proof import Proof, proof_dataset
     from detheads.export.tensorrt_engine import BatchProfile
 
     profile = BatchProfile.parse(batch)
     proof = None
     if data is not None:
         proof = Proof(
-            data,
-            split,
+            proof_dataset(data, split),
             parse_batch_sizes(batch_sizes),
             max_map_drop=max_map_drop,
             min_matched=min_matched,
@@ -130,11 +130,11 @@ def verify(
 
     The report is written into the bundle (report.md, report.json, bundle.json), whatever it says.
     """
-    from detheads.export.pipeline import Proof, verify_bundle
+    from detheads.export.pipeline import verify_bundle
+    from detheads.export.proof import Proof, proof_dataset
 
     proof = Proof(
-        data,
-        split,
+        proof_dataset(data, split),
         parse_batch_sizes(batch_sizes),
         max_map_drop=max_map_drop,
         min_matched=min_matched,

@@ -29,6 +29,20 @@ sys.exit(code)
 """
 
 
+RUNTIME_ALONE = """
+import sys
+from pathlib import Path
+sys.modules["torch"] = sys.modules["timm"] = sys.modules["torchvision"] = None
+from detheads.deploy.detector import Detector
+from detheads.deploy.inputs import collect_images
+from detheads.deploy.run import run_images
+bundle, data, out = map(Path, sys.argv[1:])
+result = run_images(Detector(bundle), collect_images([data], split="val"), out)
+assert result.detections > 20
+print(*sorted({name.split(".")[1] for name in sys.modules if name.startswith("detheads.")}))
+"""
+
+
 @pytest.fixture
 def pictures(toy: Toy, tmp_path: Path) -> Path:
     return Path(shutil.copytree(toy.images, tmp_path / "pictures"))
@@ -55,6 +69,15 @@ def test_runs_without_torch_in_the_process(bundle: Path, toy: Toy, tmp_path: Pat
     assert answer["detections"] == len(atomic.read_json(out / "detections.json")) > 20
     assert answer["bundle_state"] == "verified"
     assert answer["runtime"].endswith("CPUExecutionProvider")
+
+
+def test_the_runtime_needs_no_room_but_the_ground_and_the_readers_of_data(
+    bundle: Path, toy: Toy, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", RUNTIME_ALONE, str(bundle), str(toy.data), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["data", "deploy", "foundation"]
 
 
 def test_results_are_the_dataset_s_ids_and_original_pixels(bundle: Path, toy: Toy, tmp_path: Path, detheads) -> None:

@@ -48,6 +48,48 @@ def test_boxes_without_area_match_themselves() -> None:
     assert match(flat, flat) == [(0, 0)]
 
 
+def pairs_by_one_score(first: Boxes, second: Boxes) -> list[tuple[int, int]]:
+    """The pairing as one number a pair: IoU, or above 1 and falling with the distance for boxes half a pixel apart."""
+    pairs: list[tuple[int, int]] = []
+    for i in sorted(range(len(first.scores)), key=lambda row: -first.scores[row]):
+        best, chosen = 0.0, -1
+        for j in range(len(second.scores)):
+            if first.labels[i] != second.labels[j] or j in [column for _, column in pairs]:
+                continue
+            a, b = first.boxes[i].tolist(), second.boxes[j].tolist()
+            shared = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+            union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared
+            apart = max(abs(x - y) for x, y in zip(a, b, strict=True))
+            alike = 2.0 - apart if apart <= 0.5 else shared / union if union > 0 else 0.0
+            if alike > best:
+                best, chosen = alike, j
+        if best >= 0.75:
+            pairs.append((i, chosen))
+    return pairs
+
+
+@pytest.mark.parametrize("side", [0.0, 0.75, 3.0, 12.0], ids="sides of {} px".format)
+def test_pairs_are_those_of_a_walk_box_by_box_with_ties_and_tiny_boxes(side: float) -> None:
+    random = np.random.default_rng(int(8 * side))
+    paired = 0
+    for _ in range(150):
+        sides = []
+        for count in random.integers(0, 12, 2):
+            corner = random.integers(0, 12, (count, 2)) / 4  # quarters of a pixel: many ties
+            size = side + random.integers(0, 5, (count, 2)) / 4
+            rows = [corner, corner + size, random.integers(0, 4, (count, 1)) / 4, random.integers(0, 2, (count, 1))]
+            sides.append(boxes(*np.concatenate(rows, axis=1).tolist()))
+        found = match(*sides)
+        assert found == pairs_by_one_score(*sides)
+        paired += len(found)
+    assert paired > 50
+
+
+def test_two_sides_of_different_length_are_never_compared() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        Comparison.of([boxes(), boxes()], [boxes()])
+
+
 def test_nothing_on_both_sides_is_agreement_and_on_one_is_not() -> None:
     comparison = Comparison()
     comparison.add(boxes(), boxes())

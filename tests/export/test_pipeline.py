@@ -1,5 +1,6 @@
 """Export and proof from end to end, on a toy run, with real ONNX Runtime sessions and a real engine build."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,13 +14,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detheads.export.bundle_writer import require_target, staged
-from detheads.export.pipeline import Proof, export_run, verify_bundle
+from detheads.export.bundle_writer import require_target
+from detheads.export.pipeline import export_run, verify_bundle
+from detheads.export.proof import Proof, proof_dataset
 from detheads.export.tensorrt_engine import BatchProfile
 from detheads.foundation import atomic
-from detheads.foundation.bundle import read_manifest
+from detheads.foundation.bundle import EngineEntry, read_manifest
 from detheads.foundation.errors import UserError
 from tests.export.toy import SIZES, THRESHOLDS, Toy, write_run
+
+SHORT = THRESHOLDS.model_copy(update={"max_detections": 2})
+"""A graph that is made fast."""
 
 
 @pytest.fixture
@@ -48,6 +53,7 @@ def test_report_holds_the_three_figures_and_every_depth(bundle: Path) -> None:
         assert entry["versus_batch_1"]["only_first"] == entry["versus_batch_1"]["only_second"] == 0
     assert report["tensors"]["images"] == len(SIZES)
     assert report["tensors"]["max_score_difference"] < 1e-4
+    assert report["odd_shapes"]["images"] == 9
     assert report["odd_shapes"]["matched"] > 0
     low, high = report["dataset"]["aspect_ratio_range"]
     assert low < 0.2
@@ -90,7 +96,7 @@ def test_engine_goes_into_the_bundle(toy: Toy, tmp_path: Path) -> None:
 
 
 def test_verify_again_at_other_batch_sizes(copy: Path, toy: Toy) -> None:
-    report = verify_bundle(copy, toy.run, Proof(toy.data, batch_sizes=(3,)))
+    report = verify_bundle(copy, toy.run, Proof(proof_dataset(toy.data), batch_sizes=(3,)))
     assert report.passed
     verification = read_manifest(copy).verification
     assert verification is not None
@@ -116,7 +122,7 @@ def test_other_weights_fail_the_proof(copy: Path, toy: Toy, tmp_path: Path, deth
 def test_bundle_of_another_checkpoint_is_refused(copy: Path, toy: Toy, tmp_path: Path) -> None:
     write_run(tmp_path / "run", seed=1)
     with pytest.raises(UserError, match="was not made from the best checkpoint"):
-        verify_bundle(copy, tmp_path / "run", Proof(toy.data))
+        verify_bundle(copy, tmp_path / "run", Proof(proof_dataset(toy.data)))
 
 
 def test_failed_proof_leaves_a_report_and_no_bundle(
@@ -149,7 +155,9 @@ def test_failed_proof_leaves_a_report_and_no_bundle(
 
 def test_detecting_nothing_proves_nothing(toy: Toy, tmp_path: Path) -> None:
     silent = THRESHOLDS.model_copy(update={"score": 1.0, "max_detections": 2})
-    result = export_run(toy.run, tmp_path / "a.detheads", proof=Proof(toy.data), thresholds=silent, tensorrt=False)
+    result = export_run(
+        toy.run, tmp_path / "a.detheads", proof=Proof(proof_dataset(toy.data)), thresholds=silent, tensorrt=False
+    )
     assert not result.passed
     assert result.report is not None
     assert any("detects nothing" in reason for reason in result.report.reasons)
@@ -175,6 +183,31 @@ def test_changed_bundle_is_refused(copy: Path, toy: Toy, detheads, target: str) 
         assert "SHA-256 differs" in done.err
 
 
+@pytest.mark.parametrize("content", [b"engine", b"changed", None], ids=["its own", "changed", "missing"])
+def test_a_changed_engine_is_refused(copy: Path, toy: Toy, content: bytes | None) -> None:
+    manifest = atomic.read_json(copy / "bundle.json")
+    engine = EngineEntry(
+        file="engines/a.engine",
+        sha256=hashlib.sha256(b"engine").hexdigest(),
+        bytes=6,
+        builder="by hand",
+        batch=(1, 1, 1),
+        compute_capabilities=[],
+        build_seconds=0,
+        layer_types={},
+        status="built, not executed",
+    )
+    atomic.write_json(copy / "bundle.json", manifest | {"engines": [engine.model_dump(mode="json")]})
+    if content is not None:
+        atomic.write_bytes(copy / engine.file, content)
+    proof = Proof(proof_dataset(toy.data), batch_sizes=(1,))
+    if content == b"engine":
+        assert verify_bundle(copy, toy.run, proof).passed
+    else:
+        with pytest.raises(UserError, match="SHA-256 differs" if content else "is missing from the bundle"):
+            verify_bundle(copy, toy.run, proof)
+
+
 @pytest.mark.parametrize("name", ["../model.onnx", "/etc/passwd", ""])
 def test_graph_outside_the_bundle_is_not_opened(copy: Path, toy: Toy, name: str) -> None:
     shutil.copy(copy / "model.onnx", copy.parent / "model.onnx")
@@ -182,7 +215,7 @@ def test_graph_outside_the_bundle_is_not_opened(copy: Path, toy: Toy, name: str)
     manifest["onnx"]["file"] = name
     atomic.write_json(copy / "bundle.json", manifest)
     with pytest.raises(UserError, match="leaves its folder"):
-        verify_bundle(copy, toy.run, Proof(toy.data))
+        verify_bundle(copy, toy.run, Proof(proof_dataset(toy.data)))
 
 
 def test_missing_and_truncated_images_stop_the_proof(copy: Path, data: Toy) -> None:
@@ -190,17 +223,17 @@ def test_missing_and_truncated_images_stop_the_proof(copy: Path, data: Toy) -> N
     content = picture.read_bytes()
     picture.write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match=r"bild 0\.png cannot be decoded"):
-        verify_bundle(copy, data.run, Proof(data.data))
+        verify_bundle(copy, data.run, Proof(proof_dataset(data.data)))
     picture.unlink()
     with pytest.raises(UserError, match=r"bild 0\.png"):
-        verify_bundle(copy, data.run, Proof(data.data))
+        verify_bundle(copy, data.run, Proof(proof_dataset(data.data)))
     assert read_manifest(copy).state == "verified"
 
 
 def test_image_of_another_size_than_annotated_stops_the_proof(copy: Path, data: Toy) -> None:
     Image.fromarray(np.zeros((50, 50, 3), np.uint8)).save(data.images / "bild 0.png")
     with pytest.raises(UserError, match=r"bild 0\.png"):
-        verify_bundle(copy, data.run, Proof(data.data))
+        verify_bundle(copy, data.run, Proof(proof_dataset(data.data)))
 
 
 def test_dataset_of_other_classes_is_refused(copy: Path, data: Toy) -> None:
@@ -208,14 +241,14 @@ def test_dataset_of_other_classes_is_refused(copy: Path, data: Toy) -> None:
     document["categories"][0]["name"] = "cow"
     atomic.write_json(data.annotations, document)
     with pytest.raises(UserError, match="verify with a dataset of the classes it was trained on"):
-        verify_bundle(copy, data.run, Proof(data.data))
+        verify_bundle(copy, data.run, Proof(proof_dataset(data.data)))
 
 
 def test_dataset_without_boxes_is_refused(copy: Path, data: Toy) -> None:
     document = atomic.read_json(data.annotations)
     atomic.write_json(data.annotations, document | {"annotations": []})
     with pytest.raises(UserError, match="has no boxes"):
-        verify_bundle(copy, data.run, Proof(data.data))
+        verify_bundle(copy, data.run, Proof(proof_dataset(data.data)))
 
 
 def test_foreign_folder_is_never_replaced(tmp_path: Path) -> None:
@@ -223,23 +256,18 @@ def test_foreign_folder_is_never_replaced(tmp_path: Path) -> None:
     target.mkdir()
     (target / "letter.txt").write_text("dear")
     for force in (False, True):
-        with pytest.raises(UserError, match="not a bundle and was left alone"), staged(target, force):
-            pass
+        with pytest.raises(UserError, match="not a bundle and was left alone"):
+            require_target(target, force)
     assert (target / "letter.txt").read_text() == "dear"
 
 
-def test_existing_bundle_needs_force_and_is_replaced_whole(copy: Path) -> None:
+def test_existing_bundle_needs_force_and_is_replaced_whole(copy: Path, toy: Toy) -> None:
     (copy / "old.txt").write_text("old")
     with pytest.raises(UserError, match="--force"):
         require_target(copy, force=False)
-    with pytest.raises(RuntimeError), staged(copy, force=True) as stage:
-        stage.accepted = True
-        raise RuntimeError
-    assert (copy / "old.txt").exists()
-    with staged(copy, force=True) as stage:
-        (stage.folder / "bundle.json").write_text("{}")
-        stage.accepted = True
-    assert sorted(path.name for path in copy.iterdir()) == ["bundle.json"]
+    result = export_run(toy.run, copy, proof=None, thresholds=SHORT, tensorrt=False, force=True)
+    assert result.bundle == copy
+    assert sorted(path.name for path in copy.iterdir()) == ["bundle.json", "model.onnx", "report.md"]
     assert [path.name for path in copy.parent.iterdir()] == [copy.name]
 
 
@@ -248,22 +276,28 @@ def test_name_must_end_in_detheads(tmp_path: Path) -> None:
         require_target(tmp_path / "model", force=False)
 
 
-def test_kill_in_the_middle_leaves_no_bundle(toy: Toy, tmp_path: Path) -> None:
+def test_a_killed_export_leaves_no_bundle_and_never_hinders_the_next(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target = tmp_path / "killed.detheads"
     command = [sys.executable, "-c", "from detheads.cli.main import main; main()"]
     command += ["export", str(toy.run), "-o", str(target), "--no-verify", "--onnx-only"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob(".killed.detheads.*.partial")):
+    while not list(tmp_path.glob(".killed.detheads.partial/*")):
         assert process.poll() is None, "the export ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    os.kill(process.pid, signal.SIGSTOP)
+    monkeypatch.setattr("detheads.foundation.claims.PATIENCE", 0.0)
+    with pytest.raises(UserError, match="another process is writing"):
+        export_run(toy.run, target, proof=None, tensorrt=False)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert not target.exists()
-    assert len(list(tmp_path.iterdir())) == 1
-    with staged(target) as stage:  # the next export tidies up
-        assert [path.name for path in tmp_path.iterdir()] == [stage.folder.name]
+    assert [path.name for path in tmp_path.iterdir()] == [".killed.detheads.partial"]
+    monkeypatch.setattr(os, "getpid", lambda: process.pid)  # as if the system had given the number out again
+    assert export_run(toy.run, target, proof=None, thresholds=SHORT, tensorrt=False).bundle == target
+    assert [path.name for path in tmp_path.iterdir()] == [target.name]
 
 
 def test_proof_or_its_absence_must_be_explicit(toy: Toy, tmp_path: Path, detheads) -> None:

@@ -1,0 +1,50 @@
+"""What a proof is asked to show: the request that goes unchanged from the caller to the judgement."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from detheads.data import list_splits, read_dataset
+from detheads.data.dataset import Dataset
+from detheads.foundation.errors import UserError
+
+MAX_MAP_DROP = 0.001
+"""Default tolerance in AP units (0..1) for an FP32 graph."""
+
+MIN_MATCHED = 0.99
+"""Share of detections that must have a counterpart. Without it two unlike detectors of equal mAP would pass."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a verification needs besides the run and the bundle.
+
+    Attributes:
+        dataset: images with boxes, of the bundle's classes (further classes are left out); see :func:`proof_dataset`.
+        batch_sizes: batch sizes of the artefact; 1 is always among them. The PyTorch side runs single images.
+        max_map_drop: largest allowed ``|live - artefact|`` in AP units, 0..1.
+        min_matched: smallest allowed share of detections with a counterpart on the other side.
+        device: torch device of the PyTorch side.
+        threads: CPU threads of ONNX Runtime.
+    """
+
+    dataset: Dataset
+    batch_sizes: Sequence[int] = (1, 2, 5)
+    max_map_drop: float = MAX_MAP_DROP
+    min_matched: float = MIN_MATCHED
+    device: str = "cpu"
+    threads: int | None = None
+
+
+def proof_dataset(data: Path, split: str | None = None) -> Dataset:
+    """One split of a dataset folder; without a name its validation split, or the only one there is.
+
+    Raises:
+        UserError: when the folder is no dataset, or has several splits and none for validation.
+    """
+    if split is None:
+        splits = list_splits(data)
+        split = next((name for name in splits if name.startswith("val")), splits[0] if len(splits) == 1 else None)
+        if split is None:
+            raise UserError(f"{data} has the splits {', '.join(splits)}; choose one with --split.")
+    return read_dataset(data, split)

@@ -1,0 +1,88 @@
+"""The two sides of the proof, each run over the same image files: PyTorch as trained, and the artefact as shipped."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from PIL import Image
+
+from detheads.data.dataset import Dataset, ImageRecord
+from detheads.deploy import Detections
+from detheads.deploy.session import open_graph
+from detheads.export.graph import DENSE_NAMES, INPUT_NAME
+from detheads.export.live import LiveDetections, LiveDetector
+from detheads.export.matching import Comparison, TensorDifference
+from detheads.export.onnx_export import with_dense_outputs
+from detheads.export.probes import evenly_spaced, odd_pictures
+from detheads.foundation.errors import UserError
+from detheads.foundation.geometry import letterbox_image
+from detheads.foundation.images import load_image
+from detheads.foundation.progress import Progress
+
+TENSOR_IMAGES = 8
+"""Images whose tensors before suppression are compared."""
+
+
+class Artefact(Protocol):
+    """What runs the shipped graph: RGB pictures of any sizes as one batch, results in the same order."""
+
+    def detect(self, images: Sequence[Image.Image]) -> Sequence[Detections]: ...
+
+
+def run_live(live: LiveDetector, dataset: Dataset, on_progress: Progress) -> list[LiveDetections]:
+    """PyTorch's detections of every image, one image at a time.
+
+    Raises:
+        UserError: when an image is missing, unreadable or of another size than annotated.
+    """
+    found = []
+    for image in _images(dataset.images):
+        found.append(live.detect(image))
+        on_progress("verifying, PyTorch", len(found), len(dataset.images))
+    return found
+
+
+def run_artefact(artefact: Artefact, dataset: Dataset, batch: int, on_progress: Progress) -> list[Detections]:
+    """The artefact's detections of every image, with exactly ``batch`` images in every run of the graph.
+
+    The last run is filled up with its last image, whose repeated results are dropped.
+
+    Raises:
+        UserError: when an image is missing, unreadable or of another size than annotated.
+    """
+    found: list[Detections] = []
+    for start in range(0, len(dataset.images), batch):
+        images = list(_images(dataset.images[start : start + batch]))
+        filled = images + images[-1:] * (batch - len(images))
+        found += artefact.detect(filled)[: len(images)]
+        on_progress(f"verifying, batch {batch}", len(found), len(dataset.images))
+    return found
+
+
+def compare_tensors(live: LiveDetector, graph: Path, dataset: Dataset, threads: int | None) -> TensorDifference:
+    """The tensors before suppression of some images, those of the artefact read inside its graph."""
+    session = open_graph(with_dense_outputs(graph), threads=threads)
+    difference = TensorDifference()
+    chosen = evenly_spaced(len(dataset.images), TENSOR_IMAGES)
+    for image in _images(dataset.images[index] for index in chosen):
+        array, _ = letterbox_image(image, live.spec.width, live.spec.height)
+        boxes, scores = session.run(list(DENSE_NAMES), {INPUT_NAME: array.transpose(2, 0, 1)[None]})
+        difference.add(*live.dense(image), boxes[0], scores[0])
+    return difference
+
+
+def compare_odd(live: LiveDetector, artefact: Artefact, dataset: Dataset) -> Comparison:
+    """Both sides on pictures of extreme shape, which the artefact runs as one batch."""
+    pictures = list(odd_pictures(dataset.images))
+    return Comparison.of(map(live.detect, pictures), artefact.detect(pictures))
+
+
+def _images(records: Iterable[ImageRecord]) -> Iterator[Image.Image]:
+    for record in records:
+        image = load_image(record.path)
+        if image.size != (record.width, record.height):
+            raise UserError(
+                f"{record.path} has {image.width}x{image.height} pixels, its annotation says "
+                f"{record.width}x{record.height}; 'detheads data validate' lists all such images."
+            )
+        yield image

@@ -1,0 +1,143 @@
+"""The proof notices artefacts that err on purpose, each in one way; the judgement of each measurement by itself."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detheads.deploy import Detections, Detector
+from detheads.evaluation.coco import NAMES, Statistics
+from detheads.export import verify
+from detheads.export.judgement import reasons
+from detheads.export.matching import Comparison, TensorDifference
+from detheads.export.proof import Proof, proof_dataset
+from detheads.export.report import ArtefactResult, VerificationReport
+from detheads.export.sides import run_artefact
+from detheads.export.source import load_trained
+from tests.export.toy import SIZES, Toy
+
+NOTHING = Detections(np.zeros((0, 4)), np.zeros(0, np.float32), np.zeros(0, np.int32))
+
+
+class LosesTheBestInBatches(Detector):
+    """Alone an image is detected well; among others its best half is lost."""
+
+    def detect(self, images: Sequence[Image.Image]) -> list[Detections]:
+        found = super().detect(images)
+        if len(images) == 1:
+            return found
+        return [Detections(*(part[len(one.scores) // 2 :] for part in vars(one).values())) for one in found]
+
+
+class BlindToOddShapes(Detector):
+    """Finds nothing in one picture that is none of the dataset's."""
+
+    def detect(self, images: Sequence[Image.Image]) -> list[Detections]:
+        odd = [number for number, image in enumerate(images) if image.size not in SIZES]
+        return [NOTHING if number in odd[-2:] else one for number, one in enumerate(super().detect(images))]
+
+
+def prove(
+    bundle: Path, toy: Toy, monkeypatch: pytest.MonkeyPatch, detector: type[Detector], sizes: tuple[int, ...]
+) -> VerificationReport:
+    monkeypatch.setattr(verify, "Detector", detector)
+    return verify.compare(bundle, load_trained(toy.run), Proof(proof_dataset(toy.data), batch_sizes=sizes))
+
+
+def test_an_artefact_that_loses_objects_in_batches_is_worse_there_and_unlike_itself(
+    bundle: Path, toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = prove(bundle, toy, monkeypatch, LosesTheBestInBatches, (3,))
+    alone, batched = report.artefacts
+    assert not report.passed
+    assert abs(alone.map_drop) < 0.001
+    assert batched.map_drop > 0.05
+    assert batched.map_drop == pytest.approx(report.live.AP - batched.statistics.AP)
+    assert alone.versus_live.share == alone.versus_single.share == 1
+    assert batched.versus_single.share == pytest.approx(batched.versus_live.share)
+    assert batched.versus_single.share < 0.8
+    assert batched.versus_single.only_second == 0
+    assert batched.versus_live.images == len(SIZES)  # those that fill up the last batch do not count
+    found = " ".join(report.reasons)
+    assert "at batch 3: mAP differs by +" in found
+    assert "match those of PyTorch" in found
+    assert "match those of its own batch of 1" in found
+    assert "at batch 1" not in found
+
+
+def test_an_artefact_that_fails_on_one_odd_shape_is_rejected(
+    bundle: Path, toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = prove(bundle, toy, monkeypatch, BlindToOddShapes, (1,))
+    assert report.odd_shapes.images == 9
+    assert report.odd_shapes.only_first > 0
+    assert [reason for reason in report.reasons if not reason.startswith("images of extreme shape")] == []
+    assert not report.passed
+
+
+class Counts:
+    """An artefact that detects nothing and remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.runs: list[list[tuple[int, int]]] = []
+
+    def detect(self, images: Sequence[Image.Image]) -> list[Detections]:
+        self.runs.append([image.size for image in images])
+        return [replace(NOTHING, labels=np.array([images.index(image)])) for image in images]
+
+
+@pytest.mark.parametrize(("batch", "runs"), [(1, 7), (2, 4), (5, 2), (7, 1), (20, 1)])
+def test_every_run_of_the_graph_has_exactly_the_batch_that_is_proven(toy: Toy, batch: int, runs: int) -> None:
+    artefact, seen = Counts(), []
+    found = run_artefact(
+        artefact, proof_dataset(toy.data), batch, lambda step, done, total: seen.append((step, done, total))
+    )
+    assert [len(sizes) for sizes in artefact.runs] == [batch] * runs
+    assert [size for sizes in artefact.runs for size in sizes][: len(SIZES)] == list(SIZES)
+    assert [int(one.labels[0]) for one in found] == [number % batch for number in range(len(SIZES))]
+    assert seen[-1] == (f"verifying, batch {batch}", len(SIZES), len(SIZES))
+
+
+def statistics(ap: float) -> Statistics:
+    return Statistics(**dict.fromkeys(NAMES, ap), per_class={})
+
+
+ALIKE = Comparison(images=3, matched=10)
+UNLIKE = Comparison(images=3, matched=96, only_first=3, only_second=1)  # 98 %
+GOOD = ArtefactResult("model.onnx", "runtime", 2, statistics(0.5), 0.0, ALIKE, ALIKE)
+SAME = TensorDifference(images=1)
+USUAL = Proof(None)  # type: ignore[arg-type]  # the judgement reads no image
+
+
+def judge(
+    artefact: ArtefactResult = GOOD, odd: Comparison = ALIKE, tensors: TensorDifference = SAME, detections: int = 10
+) -> list[str]:
+    return reasons([GOOD, artefact], odd, tensors, detections, USUAL)
+
+
+def test_a_difference_as_large_as_the_tolerance_holds() -> None:
+    exactly = Comparison(matched=99, only_first=1, only_second=1)
+    for drop in (0.001, -0.001, 0.5 - 0.499):
+        assert judge(replace(GOOD, map_drop=drop, versus_live=exactly, versus_single=exactly), odd=exactly) == []
+
+
+@pytest.mark.parametrize(
+    ("measured", "reason"),
+    [
+        ({"artefact": replace(GOOD, map_drop=0.0011)}, "model.onnx at batch 2: mAP differs by +0.0011, allowed is"),
+        ({"artefact": replace(GOOD, map_drop=-0.0011)}, "model.onnx at batch 2: mAP differs by -0.0011"),
+        ({"artefact": replace(GOOD, map_drop=float("nan"))}, "mAP differs by +nan"),
+        ({"artefact": replace(GOOD, versus_live=UNLIKE)}, "only 97.96 % of detections match those of PyTorch"),
+        ({"artefact": replace(GOOD, versus_single=UNLIKE)}, "match those of its own batch of 1, required are 99 %"),
+        ({"odd": UNLIKE}, "images of extreme shape: only 97.96 % of detections match"),
+        ({"tensors": TensorDifference(boxes=float("inf"))}, "not finite"),
+        ({"tensors": TensorDifference(scores=float("nan"))}, "not finite"),
+        ({"detections": 0}, "PyTorch itself detects nothing"),
+    ],
+)
+def test_each_measurement_beyond_its_limit_is_one_reason(measured: dict[str, object], reason: str) -> None:
+    (found,) = judge(**measured)  # type: ignore[arg-type]
+    assert reason in found
