@@ -93,8 +93,9 @@ def match(first: Found, second: Found) -> list[tuple[int, int]]:
         if near.any():
             column = int(np.where(near, apart[row], np.inf).argmin())
         else:
-            column = int(np.where(free[row], iou[row], 0.0).argmax())
-            if not iou[row, column] >= SAME_BOX_IOU or not free[row, column]:
+            alike = np.where(free[row], iou[row], 0.0)
+            column = int(alike.argmax())
+            if not alike[column] >= SAME_BOX_IOU:
                 continue
         pairs.append((row, column))
         free[:, column] = False
