@@ -44,6 +44,13 @@ def test_rows_do_not_vary_along_directions_that_are_rounding() -> None:
     assert targets.abs().max() < 1  # the third, divided by its root, would be 7071
 
 
+@pytest.mark.parametrize(("scatter", "kept"), [(1.1e-7, True), (0.9e-7, False)])
+def test_a_direction_varies_when_its_scatter_exceeds_the_least(scatter: float, kept: bool) -> None:
+    matrix, nothing = torch.diag(torch.tensor([4.0, scatter], dtype=torch.float64)), torch.zeros(2, 0)
+    rows, _ = equivalent_rows(torch.zeros(2), matrix, torch.zeros(0), nothing.double(), least=1e-7)
+    assert float((rows.T @ rows)[1, 1]) == pytest.approx(scatter if kept else 0.0, abs=1e-12)
+
+
 def test_rows_without_targets_are_made_too() -> None:
     mean, scatter, _, _ = _problem(DIMENSIONS)
     rows, targets = equivalent_rows(mean, scatter, torch.zeros(0), torch.zeros(DIMENSIONS, 0, dtype=torch.float64))
@@ -51,7 +58,7 @@ def test_rows_without_targets_are_made_too() -> None:
     assert targets.shape == (2 * DIMENSIONS, 0)
 
 
-@pytest.mark.parametrize("least", [3e-7, 1e-7, 0.99e-7, 1e-8, 0.0, -1e-18])
+@pytest.mark.parametrize("least", [3e-7, 1e-7, 0.99e-7, 1e-8, 0.0, -1e-18, -0.2])
 def test_a_matrix_is_singular_when_its_least_eigenvalue_is_rounding_beside_the_largest(least: float) -> None:
     generator = torch.Generator().manual_seed(1)
     rotation = torch.linalg.qr(torch.randn(6, 6, generator=generator, dtype=torch.float64))[0]

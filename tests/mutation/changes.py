@@ -1,7 +1,8 @@
 """Mutants of a source file, as mutmut's operators propose them.
 
-Left out: values replaced by None (a crash at the first call, which would flatter the figure), texts with blanks in
-them, annotations, decorators, ``raise``. Added: a statement that is only a call is dropped.
+Left out: values replaced by None (a crash at the first call, which would flatter the figure), where a tensor
+lies, which shows on an accelerator only, texts with blanks in them, annotations, decorators, ``raise``. Added: a
+statement that is only a call is dropped.
 """
 
 import difflib
@@ -120,6 +121,9 @@ def _changes(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
 
 
 def _drops_argument(old: cst.CSTNode, new: cst.CSTNode) -> bool:
-    """Not: an argument replaced by None, and ``cast``, whose first argument nothing reads while the program runs."""
-    calls = isinstance(old, cst.Call) and isinstance(new, cst.Call)
-    return calls and len(new.args) < len(old.args) and getattr(old.func, "value", None) != "cast"
+    """Not: an argument replaced by None, a device, and ``cast``, whose type nothing reads while the program runs."""
+    if not (isinstance(old, cst.Call) and isinstance(new, cst.Call)) or len(new.args) == len(old.args):
+        return False
+    (dropped,) = [arg for arg in old.args if all(arg is not kept for kept in new.args)]
+    device = getattr(dropped.keyword, "value", None) == "device" or getattr(dropped.value, "value", None) == '"cpu"'
+    return not device and getattr(old.func, "value", None) != "cast"
