@@ -77,6 +77,23 @@ def test_an_object_gets_as_many_of_its_cheapest_points_as_its_predictions_overla
     assert set(matched.tolist()) == {0, -1}
 
 
+def test_predictions_of_points_that_an_object_may_not_have_earn_it_nothing() -> None:
+    cost, iou = torch.arange(8.0)[None] / 4, torch.tensor([[0.9, 0.8, 0.4, 0.4, 0.0, 0.0, 1.0, 1.0]])
+    allowed = torch.arange(8)[None] < 6
+    matched = assign_optimal_transport(cost, iou, allowed, top_q=4, regularisation=0.05, iterations=50)
+    assert torch.nonzero(matched == 0).flatten().tolist() == [0, 1]  # 2.5 in all, 2 units
+
+
+@pytest.mark.parametrize("allowed", [[], [2]])
+def test_an_object_that_may_have_one_point_or_none_gets_it(allowed: list[int]) -> None:
+    mask = torch.zeros(1, 5, dtype=torch.bool)
+    mask[0, allowed] = True
+    matched = assign_optimal_transport(
+        torch.ones(1, 5), torch.zeros(1, 5), mask, top_q=10, regularisation=0.1, iterations=50
+    )
+    assert torch.nonzero(matched == 0).flatten().tolist() == allowed
+
+
 def test_equally_cheap_points_do_not_leave_an_object_without_any() -> None:
     matched = assign_optimal_transport(
         torch.ones(1, 9),
