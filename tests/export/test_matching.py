@@ -98,6 +98,54 @@ def test_nothing_on_both_sides_is_agreement_and_on_one_is_not() -> None:
     assert comparison.share == 0
 
 
+def test_a_comparison_writes_what_it_counted_over_all_images() -> None:
+    comparison = Comparison()
+    comparison.add(boxes((0, 0, 10, 10, 0.9, 0), (40, 40, 50, 60, 0.5, 1)), boxes((0, 0, 10, 10.25, 0.65, 0)))
+    comparison.add(
+        boxes((5, 5, 9, 9, 0.5, 2)), boxes((5.125, 5, 9, 9, 0.375, 2), (80, 0, 90, 9, 0.5, 2), (1, 2, 3, 4, 1, 0))
+    )
+    assert comparison.to_dict() == {
+        "images": 2,
+        "matched": 2,
+        "only_first": 1,
+        "only_second": 2,
+        "matched_share": pytest.approx(4 / 7),
+        "max_box_difference_px": 0.25,
+        "max_score_difference": pytest.approx(0.25),
+    }
+
+
+@pytest.mark.parametrize(
+    ("box", "longer"),
+    [([100, 20, 130, 30], 30), ([5, 200, 10, 260], 60), ([130, 30, 100, 20], 30), ([7, 7, 7.25, 7.5], 1)],
+)
+def test_tensor_differences_are_written_also_as_shares_of_the_longer_side(box: list[float], longer: float) -> None:
+    """A box may be turned inside out before suppression, where nothing stands behind it."""
+    some, scores = np.array([[0, 0, 500, 500], box], np.float32), np.zeros((2, 3), np.float32)
+    difference = TensorDifference()
+    difference.add(some, scores, some + np.array([[0], [2]], np.float32), scores + np.float32(0.125))
+    assert difference.to_dict() == {
+        "images": 1,
+        "max_box_difference_px": 2.0,
+        "max_relative_box_difference": pytest.approx(2 / longer),
+        "max_box_difference_px_best": 2.0,
+        "max_score_difference": 0.125,
+    }
+
+
+@pytest.mark.parametrize(("rank", "counts"), [(0, True), (99, True), (100, False)])
+def test_the_hundred_boxes_of_the_highest_score_in_any_class_are_the_likely_ones(rank: int, counts: bool) -> None:
+    scores = np.zeros((150, 2), np.float32)
+    order = np.random.default_rng(0).permutation(150)
+    scores[order, np.arange(150) % 2] = np.linspace(1, 0.1, 150)
+    some = np.tile(np.array([10.0, 10, 30, 50], np.float32), (150, 1))
+    moved = some.copy()
+    moved[order[rank]] += 3
+    difference = TensorDifference()
+    difference.add(some, scores, moved, scores)
+    assert difference.best_boxes == (3 if counts else 0)
+
+
 def test_tensor_differences_tell_likely_boxes_from_the_others() -> None:
     some = np.tile(np.array([10.0, 10, 30, 50], np.float32), (BEST_BOXES + 50, 1))
     scores = np.linspace(0, 1, len(some), dtype=np.float32)[:, None]
