@@ -119,9 +119,7 @@ def fit(
     started = time.perf_counter()
     metrics: dict[str, Any] = {}
     if val is not None:
-        metrics = evaluate_cache(
-            head, val, on_progress=lambda done, total: on_progress("evaluation", done, total)
-        ).to_dict()
+        metrics = evaluate_cache(head, val, on_progress=on_progress).to_dict()
     seconds["evaluation"] = time.perf_counter() - started
 
     save_estimators(output / ESTIMATORS_NAME, solution.estimators)

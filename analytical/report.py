@@ -233,13 +233,13 @@ def write_report(
     cache = matching_cache(checkpoint, cache)
     fit = _read_fit(model)
 
-    results = predict_cache(head, cache, on_progress=lambda done, total: on_progress("evaluation", done, total))
+    results = predict_cache(head, cache, on_progress=on_progress)
     training = None
     if train is not None:
         training = evaluate_cache(
             head,
             matching_cache(checkpoint, train),
-            on_progress=lambda done, total: on_progress("training images", done, total),
+            on_progress=lambda _, done, total: on_progress("training images", done, total),
         )
     measured = measure(cache.dataset, results, evaluate(cache.dataset.coco_json(), results))
     examples = draw_worst(measured, data, pictures)

@@ -4,8 +4,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from detheads.foundation import atomic
 from detheads.foundation.drawing import draw_boxes
 from detheads.foundation.errors import UserError
 from detheads.foundation.images import load_image
-from detheads.foundation.progress import Progress, silent
+from detheads.foundation.progress import Progress, silent, under
 from detheads.ops.devices import pick_device
 from detheads.training.config import TrainConfig
 from detheads.training.trainer import Trainer
@@ -82,8 +80,9 @@ def run_demo(
         caches = {}
         for name, dataset in (("train", train), ("val", val)):
             folder = output / f"cache-{name}"
-            step = partial(on_progress, f"caching {name}")
-            build_cache(dataset, backbone, folder, flips=name == "train", on_progress=step)
+            build_cache(
+                dataset, backbone, folder, flips=name == "train", on_progress=under(f"caching {name}", on_progress)
+            )
             caches[name] = FeatureCache(folder)
 
     trainer = Trainer(
@@ -135,8 +134,7 @@ def _timed(step: str, seconds: dict[str, float]) -> Iterator[None]:
 def _scenes(folder: Path, on_progress: Progress) -> Path:
     """Generated scenes, drawn once."""
     if not folder.exists():
-        drawn, total = count(1), sum(SCENES.values())
-        generate(folder, **SCENES, size=SCENE_SIZE, on_image=lambda: on_progress("scenes", next(drawn), total))
+        generate(folder, **SCENES, size=SCENE_SIZE, on_progress=on_progress)
     return folder
 
 

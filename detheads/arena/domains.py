@@ -4,7 +4,7 @@ Each dataset folder is a domain. Its images are cached once; then every head is 
 or a trained text-aligned head is evaluated on it as it is (zero-shot).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -23,6 +23,7 @@ from detheads.data.layout import find_splits
 from detheads.evaluation.predict import evaluate_cache
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
+from detheads.foundation.progress import Progress, silent, under
 from detheads.report.markdown import plain, table_lines
 from detheads.report.sections import Column, Table, Value
 from detheads.training.checkpoint import load_checkpoint
@@ -125,7 +126,7 @@ def run_domains(
     text: Path | None = None,
     measure_latency: bool = False,
     watch: Watch | None = None,
-    on_cache: Callable[[str, int, int], None] = lambda name, done, total: None,
+    on_cache: Progress = silent,
 ) -> DomainsResult:
     """Cache every domain once and run an arena on it; started again it goes on.
 
@@ -167,7 +168,7 @@ def run_zero_shot(
     backbone: Backbone,
     folder: Path,
     *,
-    on_cache: Callable[[str, int, int], None] = lambda name, done, total: None,
+    on_cache: Progress = silent,
 ) -> DomainsResult:
     """Evaluate a trained text-aligned head on every domain with the embeddings of the domain's own class names.
 
@@ -232,7 +233,7 @@ def _cache(
     backbone: Backbone,
     folder: Path,
     flips: bool,
-    on_cache: Callable[[str, int, int], None],
+    on_cache: Progress,
 ) -> None:
     name = f"{domain.name} {split}"
     build_cache(
@@ -240,7 +241,7 @@ def _cache(
         backbone,
         folder,
         flips=flips,
-        on_progress=lambda done, total: on_cache(name, done, total),
+        on_progress=under(name, on_cache),
     )
 
 

@@ -65,7 +65,7 @@ def bench_cache(dataset: Dataset, backbone: Backbone, batch: int, on_progress: P
             backbone,
             folder,
             batch_size=batch,
-            on_progress=lambda done, _: on_progress(start + done, parts * size),
+            on_progress=lambda _, done, __: on_progress(start + done, parts * size),
         )
 
     with tempfile.TemporaryDirectory() as folder:

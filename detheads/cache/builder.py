@@ -34,9 +34,7 @@ from detheads.data.dataset import Dataset, ImageRecord
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
 from detheads.foundation.geometry import Letterbox
-
-Progress = Callable[[int, int], None]
-"""Called with (images done, images in all)."""
+from detheads.foundation.progress import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ def build_cache(
     dtype: StorageType = "fp16",
     flips: bool = False,
     batch_size: int = 8,
-    on_progress: Progress = lambda done, total: None,
+    on_progress: Progress = silent,
 ) -> BuildResult:
     """Extract the features of every image of ``dataset`` into ``folder``, or finish what an earlier run began.
 
@@ -117,7 +115,7 @@ def _build(
             shards[start] = entry
     done = resumed = sum(entry.count for entry in shards.values())
     require_space(folder, (total - resumed) * settings.bytes_per_image)
-    on_progress(done, total)
+    on_progress("caching", done, total)
     pending: tuple[int, Future[ShardEntry]] | None = None
     with ThreadPoolExecutor(1) as writer:  # hashes and writes one shard while the next one is computed
         for start in starts:
@@ -128,7 +126,7 @@ def _build(
             def advance(images: int) -> None:
                 nonlocal done
                 done += images
-                on_progress(done, total)
+                on_progress("caching", done, total)
 
             tensors = _extract(records, backbone, settings, batch_size, advance)
             if pending is not None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from detheads.backbones.spec import SPECS
 from detheads.cache.manifest import StorageType
 from detheads.cli.options import BackboneOption, RandomWeightsOption, SizeOption, WeightsOption, parse_size
-from detheads.cli.output import JsonFlag, emit, progress, remark, table
+from detheads.cli.output import JsonFlag, emit, remark, steps, table
 from detheads.foundation.errors import UserError
 
 app = typer.Typer(help="Build, inspect and check feature caches; list backbones.", no_args_is_help=True)
@@ -60,8 +60,7 @@ def build(
     )
     if data.dropped:
         remark("boxes left out or clipped: " + ", ".join(f"{count} {why}" for why, count in data.dropped.items()))
-    with progress() as bar:
-        task = bar.add_task("caching", total=len(data.images))
+    with steps() as on_progress:
         result = build_cache(
             data,
             encoder,
@@ -69,7 +68,7 @@ def build(
             dtype=dtype,
             flips=flips,
             batch_size=batch,
-            on_progress=lambda done, count: bar.update(task, completed=done, total=count),
+            on_progress=on_progress,
         )
     answer = {"cache": str(output), "images": result.images, "resumed": result.resumed, "bytes": result.bytes}
     emit(
@@ -109,12 +108,13 @@ def verify(cache: CacheArgument, as_json: JsonFlag = False) -> None:
     manifest = read_manifest(cache)
     FeatureCache(cache)  # checks the annotations against the manifest
     damaged: list[str] = []
-    with progress() as bar:
-        for shard in bar.track(manifest.shards, description="checking"):
+    with steps() as on_progress:
+        for done, shard in enumerate(manifest.shards, start=1):
             try:
                 check_shard(cache, shard)
             except UserError as error:
                 damaged.append(str(error))
+            on_progress("checking", done, len(manifest.shards))
     answer = {"cache": str(cache), "shards": len(manifest.shards), "damaged": damaged, "ok": not damaged}
     emit(
         answer,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from detheads.cli.output import JsonFlag, emit, progress, table
+from detheads.cli.output import JsonFlag, emit, steps, table
 
 if TYPE_CHECKING:
     from detheads.data import Dataset
@@ -71,11 +71,8 @@ def validate(dataset: DatasetFolder, split: SplitName = None, as_json: JsonFlag 
     """Decode every image and check every annotation; exit code 1 when there are errors."""
     from detheads.data.validate import validate_dataset
 
-    with progress() as bar:
-        task = bar.add_task("checking images", total=None)
-        report = validate_dataset(
-            dataset, split, lambda total: bar.update(task, total=total), lambda: bar.advance(task)
-        )
+    with steps() as on_progress:
+        report = validate_dataset(dataset, split, on_progress)
     result = report.as_json()
     emit(result, as_json, lambda console: _print_report(console, result))
     if not report.usable:
@@ -107,9 +104,8 @@ def convert(
 
     names = [split] if split is not None else list_splits(dataset)
     splits = [_read(dataset, name) for name in names]
-    with progress() as bar:
-        task = bar.add_task("copying images", total=sum(len(part.images) for part in splits))
-        conversion = convert_dataset(splits, output, to.value, link=link, on_image=lambda: bar.advance(task))
+    with steps() as on_progress:
+        conversion = convert_dataset(splits, output, to.value, link=link, on_progress=on_progress)
     left_out = sum((part.dropped for part in splits), +conversion.left_out)
     result = {
         "output": str(output),
@@ -137,9 +133,8 @@ def augment(
     from detheads.data.augment import augment_dataset
 
     original = _read(dataset, split)
-    with progress() as bar:
-        task = bar.add_task("altering images", total=len(original.images))
-        augmented = augment_dataset(original, output, copies, seed=seed, on_image=lambda: bar.advance(task))
+    with steps() as on_progress:
+        augmented = augment_dataset(original, output, copies, seed=seed, on_progress=on_progress)
     result = {
         "output": str(output),
         "split": augmented.split,
@@ -167,8 +162,8 @@ def draw(
     total = min(count, len(data.images))
     chosen = [index * len(data.images) // total for index in range(total)]
     pictures: list[str] = []
-    with progress() as bar:
-        for index in bar.track(chosen, description="drawing"):
+    with steps() as on_progress:
+        for done, index in enumerate(chosen, start=1):
             image, objects = data.images[index], data.objects[index]
             names = [data.class_names[label] for label in objects.labels]
             drawn = draw_boxes(load_image(image.path), objects.boxes, names, objects.labels)
@@ -176,6 +171,7 @@ def draw(
             with replacing(path) as partial:
                 drawn.save(partial, quality=92)
             pictures.append(str(path))
+            on_progress("drawing", done, total)
     result = {"output": str(output), "split": data.split, "pictures": pictures}
     emit(result, as_json, lambda console: console.print(f"{output}: {total} pictures.", markup=False))
 
@@ -193,9 +189,8 @@ def scenes(
     from detheads.data.scenes import generate
     from detheads.data.shapes import CLASSES
 
-    with progress() as bar:
-        task = bar.add_task("drawing scenes", total=max(0, train) + max(0, val))
-        generate(output, train, val, size, seed, lambda: bar.advance(task))
+    with steps() as on_progress:
+        generate(output, train, val, size, seed, on_progress)
     names = [kind.name for kind in CLASSES]
     result = {"output": str(output), "train": train, "val": val, "size": size, "seed": seed, "classes": names}
     emit(result, as_json, lambda console: console.print(f"{output}: {train} + {val} scenes.", markup=False))

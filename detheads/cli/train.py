@@ -17,7 +17,7 @@ from detheads.cli.options import (
     RateOption,
     SeedOption,
 )
-from detheads.cli.output import JsonFlag, emit, progress, remark, table
+from detheads.cli.output import JsonFlag, emit, progress, remark, steps, table
 from detheads.evaluation.coco import NAMES
 from detheads.foundation.errors import UserError
 
@@ -152,13 +152,12 @@ def evaluate(
     checkpoint = load_checkpoint(run, which)
     features = matching_cache(checkpoint, FeatureCache(cache))
     head = build_head(checkpoint).to(pick_device(device))
-    with progress() as bar:
-        task = bar.add_task("detecting", total=len(features))
+    with steps() as on_progress:
         detections = predict_cache(
             head,
             features,
             use_soft_nms=soft_nms,
-            on_progress=lambda done, count: bar.update(task, completed=done, total=count),
+            on_progress=on_progress,
         )
     if results is not None:
         atomic.write_json(results, detections, indent=None)

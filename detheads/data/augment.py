@@ -4,7 +4,6 @@ The recipe is SSD's (Liu et al. 2016, sections 2.2 and 3.6) with torchvision's t
 that keeps some object, a mirror image. Colours change gently, because the backbone cannot learn to see past the change.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from detheads.foundation.claims import new_folder
 from detheads.foundation.errors import UserError
 from detheads.foundation.geometry import PAD_VALUE
 from detheads.foundation.images import load_image
+from detheads.foundation.progress import Progress, silent
 
 SMALLEST_BOX = 3.0
 """Objects cut to less than this many pixels on a side are left out of a copy."""
@@ -39,7 +39,7 @@ def augment_dataset(
     copies: int,
     *,
     seed: int = 0,
-    on_image: Callable[[], object] | None = None,
+    on_progress: Progress = silent,
 ) -> Dataset:
     """Write ``dataset`` and ``copies`` altered copies of each image as a COCO-style folder, whole or not at all.
 
@@ -50,7 +50,6 @@ def augment_dataset(
         target: the folder to write; it must not exist, or be empty.
         copies: altered copies an image, 1 or more.
         seed: another seed gives other copies.
-        on_image: called after each image and its copies.
 
     Returns:
         The new dataset.
@@ -78,8 +77,7 @@ def augment_dataset(
                 images.append(ImageRecord(next_id, name, target / dataset.split / name, picture.width, picture.height))
                 objects.append(remaining)
                 next_id += 1
-            if on_image is not None:
-                on_image()
+            on_progress("altering images", position + 1, len(dataset.images))
         result = replace(dataset, images=tuple(images), objects=tuple(objects))
         write_json(partial / "annotations" / f"instances_{dataset.split}.json", result.coco_json())
     return result

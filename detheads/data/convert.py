@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from detheads.data.layout import ROBOFLOW_FILE, LayoutName
 from detheads.foundation.atomic import inside, write_json, write_text
 from detheads.foundation.claims import new_folder
 from detheads.foundation.errors import UserError
+from detheads.foundation.progress import Progress, silent
 
 
 @dataclass
@@ -30,7 +31,7 @@ def convert_dataset(
     layout: LayoutName,
     *,
     link: bool = False,
-    on_image: Callable[[], object] | None = None,
+    on_progress: Progress = silent,
 ) -> Conversion:
     """Write the splits of a dataset as one folder of another layout; it appears whole or not at all.
 
@@ -42,13 +43,12 @@ def convert_dataset(
         target: the folder to write; it must not exist, or be empty.
         layout: ``coco``, ``roboflow`` or ``yolo``.
         link: hard-link images instead of copying them, where the file system can.
-        on_image: called after each image.
 
     Raises:
         UserError: when the target is not empty, an image is missing, or names collide.
     """
     with new_folder(target) as partial:
-        return write_splits(splits, partial, layout, link=link, on_image=on_image)
+        return write_splits(splits, partial, layout, link=link, on_progress=on_progress)
 
 
 def write_splits(
@@ -57,7 +57,7 @@ def write_splits(
     layout: LayoutName,
     *,
     link: bool = False,
-    on_image: Callable[[], object] | None = None,
+    on_progress: Progress = silent,
 ) -> Conversion:
     """Write the splits into an empty ``folder``; see :func:`convert_dataset`."""
     if not splits:
@@ -68,13 +68,13 @@ def write_splits(
         names = ", ".join(dataset.split for dataset in splits)
         raise UserError(f"the splits {names} have different classes; convert them one by one.")
     conversion = Conversion()
+    total = sum(len(dataset.images) for dataset in splits)
     for dataset in splits:
         image_folder = _write_annotations(dataset, folder, layout, conversion)
         for image in dataset.images:
             _copy(image, image_folder, link)
             conversion.images += 1
-            if on_image is not None:
-                on_image()
+            on_progress("copying images", conversion.images, total)
     if layout == "yolo":
         _write_data_yaml(splits, folder / "data.yaml")
     return conversion

@@ -5,7 +5,6 @@ pixels and boxes everywhere. Picture ``i`` of a split does not depend on how man
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from detheads.data.shapes import CLASSES, ObjectClass
 from detheads.foundation.atomic import write_json
 from detheads.foundation.claims import new_folder
 from detheads.foundation.errors import UserError
+from detheads.foundation.progress import Progress, silent
 
 MIN_EXTENT, MAX_EXTENT = 0.16, 0.48
 """Range of an object's extent as a share of the picture's long side."""
@@ -74,7 +74,7 @@ def generate(
     val: int,
     size: int = 320,
     seed: int = 0,
-    on_image: Callable[[], object] | None = None,
+    on_progress: Progress = silent,
 ) -> None:
     """Write a COCO-style folder with the splits ``train`` and ``val`` of generated scenes.
 
@@ -84,7 +84,6 @@ def generate(
         val: pictures of the validation split.
         size: long side in pixels, at least 64; the short side varies.
         seed: another seed gives other pictures.
-        on_image: called after each picture.
 
     Raises:
         UserError: when the folder is not empty or a number is out of range.
@@ -104,8 +103,7 @@ def generate(
                 name = f"{index + 1:06d}.png"
                 Image.fromarray(scene.pixels).save(partial / split / name, compress_level=1)
                 scenes.append((name, scene.pixels.shape[1], scene.pixels.shape[0], scene))
-                if on_image is not None:
-                    on_image()
+                on_progress("drawing scenes", stream * train + index + 1, train + val)
             write_json(partial / "annotations" / f"instances_{split}.json", _coco_json(scenes), indent=None)
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -17,6 +17,7 @@ from detheads.data.layout import Split, find_split
 from detheads.data.parsed import CLIPPED, Parsed, Problem, Problems
 from detheads.foundation.errors import UserError
 from detheads.foundation.images import ImageHeader, list_images, load_image, read_header
+from detheads.foundation.progress import Progress, silent
 
 TINY_SIDE = 16
 """Images with a shorter side, in pixels, are worth a look."""
@@ -75,16 +76,13 @@ class _Checked:
 def validate_dataset(
     path: Path,
     split: str | None = None,
-    on_start: Callable[[int], object] | None = None,
-    on_image: Callable[[], object] | None = None,
+    on_progress: Progress = silent,
 ) -> Report:
     """Check one split of a dataset folder; works where ``read_dataset`` would refuse.
 
     Args:
         path: the dataset's folder.
         split: as for ``read_dataset``.
-        on_start: called with the number of images before the first is decoded.
-        on_image: called after each image.
 
     Raises:
         UserError: only when there is no dataset or no such split.
@@ -102,15 +100,12 @@ def validate_dataset(
     _check_boxes(parsed, problems)
     _check_classes(parsed, problems)
     _check_listing(found, parsed, problems)
-    if on_start is not None:
-        on_start(len(parsed.images))
     by_content: dict[str, list[ImageRecord]] = defaultdict(list)
-    for checked in _decode_all(parsed.images):
+    for done, checked in enumerate(_decode_all(parsed.images), start=1):
         _check_image(checked, problems)
         if checked.sha256:
             by_content[checked.sha256].append(checked.image)
-        if on_image is not None:
-            on_image()
+        on_progress("checking images", done, len(parsed.images))
     for same in by_content.values():
         for image in same[1:]:
             if image.path != same[0].path:

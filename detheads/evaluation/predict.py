@@ -1,6 +1,5 @@
 """Run a head over a feature cache and collect COCO results, or their statistics."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,12 +8,10 @@ from detheads.cache.reader import FeatureCache
 from detheads.evaluation.coco import Evaluator, Statistics, evaluate
 from detheads.foundation.bundle import Thresholds
 from detheads.foundation.coco_results import to_coco_results
+from detheads.foundation.progress import Progress, silent
 from detheads.headkit.contract import Head
 from detheads.ops.nms import hard_nms, soft_nms
 from detheads.ops.scores import detection_scores
-
-Progress = Callable[[int, int], None]
-"""Called with (images done, images in all)."""
 
 
 def default_thresholds(head: Head) -> Thresholds:
@@ -30,7 +27,7 @@ def predict_cache(
     thresholds: Thresholds | None = None,
     use_soft_nms: bool = False,
     batch_size: int = 8,
-    on_progress: Progress = lambda done, total: None,
+    on_progress: Progress = silent,
 ) -> list[dict[str, Any]]:
     """COCO results (xywh, original pixels, the dataset's own ids) of every image of a cache.
 
@@ -53,7 +50,7 @@ def predict_cache(
             original = cache.letterbox(index).to_original(boxes.numpy())
             image_id = cache.dataset.images[index].id
             results += to_coco_results(image_id, original, values.numpy(), labels.numpy(), category_ids)
-        on_progress(indices[-1] + 1, len(cache))
+        on_progress("evaluation", indices[-1] + 1, len(cache))
     head.train(was_training)
     return results
 
@@ -65,7 +62,7 @@ def evaluate_cache(
     use_soft_nms: bool = False,
     evaluator: Evaluator = "pycocotools",
     batch_size: int = 8,
-    on_progress: Progress = lambda done, total: None,
+    on_progress: Progress = silent,
 ) -> Statistics:
     """The COCO statistics of a head on a cache, at the thresholds of the deployed graph."""
     results = predict_cache(head, cache, use_soft_nms=use_soft_nms, batch_size=batch_size, on_progress=on_progress)

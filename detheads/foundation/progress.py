@@ -8,3 +8,8 @@ Progress = Callable[[str, int, int], None]
 
 def silent(step: str, done: int, total: int) -> None:
     """A :data:`Progress` that nobody watches."""
+
+
+def under(step: str, on_progress: Progress) -> Progress:
+    """Reports every step of some work as ``step`` of the whole."""
+    return lambda _, done, total: on_progress(step, done, total)

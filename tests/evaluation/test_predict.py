@@ -121,10 +121,10 @@ def test_thresholds_bound_number_and_score(world: World) -> None:
 
 
 def test_progress_counts_images_and_the_mode_of_the_head_is_restored(world: World) -> None:
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[str, int, int]] = []
     head = Oracle(world.annotations("val")).train()
-    predict_cache(head, world.cache("val"), batch_size=2, on_progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(2, 5), (4, 5), (5, 5)]
+    predict_cache(head, world.cache("val"), batch_size=2, on_progress=lambda *progress: seen.append(progress))
+    assert seen == [("evaluation", done, 5) for done in (2, 4, 5)]
     assert head.training
 
 
