@@ -12,24 +12,30 @@ from detheads.deploy import Detections, Detector
 from detheads.evaluation.coco import NAMES, Statistics
 from detheads.export import verify
 from detheads.export.judgement import reasons
+from detheads.export.live import LiveDetector
 from detheads.export.matching import Comparison, TensorDifference
 from detheads.export.proof import Proof, proof_dataset
 from detheads.export.report import ArtefactResult, VerificationReport
-from detheads.export.sides import run_artefact
+from detheads.export.sides import compare_tensors, run_artefact
 from detheads.export.source import load_trained
-from tests.export.toy import SIZES, Toy
+from tests.export.toy import SIZES, Toy, live_detector
 
 NOTHING = Detections(np.zeros((0, 4)), np.zeros(0, np.float32), np.zeros(0, np.int32))
 
 
-class LosesTheBestInBatches(Detector):
-    """Alone an image is detected well; among others its best half is lost."""
+class LosesTheBest(Detector):
+    """The best half of an image's detections is lost."""
 
     def detect(self, images: Sequence[Image.Image]) -> list[Detections]:
         found = super().detect(images)
-        if len(images) == 1:
-            return found
         return [Detections(*(part[len(one.scores) // 2 :] for part in vars(one).values())) for one in found]
+
+
+class LosesTheBestInBatches(LosesTheBest):
+    """Alone an image is detected well."""
+
+    def detect(self, images: Sequence[Image.Image]) -> list[Detections]:
+        return Detector.detect(self, images) if len(images) == 1 else super().detect(images)
 
 
 class BlindToOddShapes(Detector):
@@ -68,6 +74,17 @@ def test_an_artefact_that_loses_objects_in_batches_is_worse_there_and_unlike_its
     assert "at batch 1" not in found
 
 
+def test_an_artefact_that_always_loses_objects_is_like_itself_and_unlike_pytorch(
+    bundle: Path, toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = prove(bundle, toy, monkeypatch, LosesTheBest, (3,))
+    for artefact in report.artefacts:
+        assert artefact.versus_live.share < 0.8
+        assert artefact.versus_live.only_first > 0
+        assert artefact.versus_single.share == 1
+    assert "at batch 1: only" in " ".join(report.reasons)
+
+
 def test_an_artefact_that_fails_on_one_odd_shape_is_rejected(
     bundle: Path, toy: Toy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,6 +93,20 @@ def test_an_artefact_that_fails_on_one_odd_shape_is_rejected(
     assert report.odd_shapes.only_first > 0
     assert [reason for reason in report.reasons if not reason.startswith("images of extreme shape")] == []
     assert not report.passed
+
+
+def test_tensors_inside_the_graph_are_held_against_pytorch(bundle: Path, toy: Toy) -> None:
+    class Moved(LiveDetector):
+        def dense(self, image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+            boxes, scores = super().dense(image)
+            return boxes + 2, scores + np.float32(0.25)
+
+    live = live_detector(toy.run)
+    live.__class__ = Moved
+    difference = compare_tensors(live, bundle / "model.onnx", proof_dataset(toy.data), threads=1)
+    assert difference.images == len(SIZES)
+    assert difference.boxes == pytest.approx(2, abs=0.05)
+    assert difference.scores == pytest.approx(0.25, abs=1e-3)
 
 
 class Counts:
