@@ -49,6 +49,13 @@ class Head(nn.Module, ABC):
     def loss(self, output: HeadOutput, targets: Sequence[Targets]) -> dict[str, Tensor]:
         """Named scalar losses; the trainer minimises their sum. Finite for images without objects."""
 
+    def start_from(self, features: Mapping[str, Tensor]) -> None:
+        """See the features of the first batch, once, before the first step of a training.
+
+        Heads whose first class logits depend on what features look like start them from the prior here. Others need
+        not.
+        """
+
     def set_class_embeddings(self, embeddings: Tensor) -> None:
         """Use text embeddings ``[K, D]`` of the class names. Heads that compare classes with text override this."""
         raise UserError(f"head {type(self).__name__} does not compare classes with text; leave the embeddings out.")

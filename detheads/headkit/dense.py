@@ -1,6 +1,5 @@
 """What point-based heads share: LTRB decoding, the FCOS loss with either assignment, and the two towers."""
 
-import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from detheads.headkit.blocks import ChannelDropout, conv_norm_relu
 from detheads.headkit.contract import Head, HeadOutput
 from detheads.headkit.grids import OnGrids
 from detheads.headkit.options import Share
+from detheads.headkit.prior import PRIOR_BIAS
 from detheads.ops.losses import centerness_loss, giou_loss, sigmoid_focal_loss
 from detheads.ops.points import flatten_levels, ltrb_to_boxes
 from detheads.targets.assignment import Assignment, centerness_targets, ltrb_targets
@@ -28,9 +28,6 @@ Assigner = Literal["atss", "fcos"]
 MAX_LOG_DISTANCE = 8.0
 """Predicted distances are at most e^8 strides: finite in every precision, beyond any image."""
 
-PRIOR_BIAS = -math.log((1 - 0.01) / 0.01)
-"""Logit of an initial score of 0.01, which keeps the focal loss stable at the start (Lin et al. 2017, section 3.3)."""
-
 
 @dataclass(frozen=True)
 class Matches:
@@ -38,12 +35,14 @@ class Matches:
 
     Attributes:
         images, points: ``[P]`` int64, the image and the point in it.
+        objects: ``[P]`` int64, index of the object in its image.
         boxes: ``[P, 4]`` xyxy, input pixels.
         labels: ``[P]`` int64.
     """
 
     images: Tensor
     points: Tensor
+    objects: Tensor
     boxes: Tensor
     labels: Tensor
 
@@ -75,10 +74,13 @@ class PointHead(OnGrids, Head):
         )
 
     def loss(self, output: HeadOutput, targets: Sequence[Targets]) -> dict[str, Tensor]:
+        """What :meth:`losses` says of the points that :meth:`match` finds positive."""
+        return self.losses(output, self.match(output, targets))
+
+    def losses(self, output: HeadOutput, matches: Matches) -> dict[str, Tensor]:
         """Focal, centerness-weighted GIoU and centerness loss (Tian et al. 2019, eq. 2), a positive point each."""
         if output.quality is None:
             raise ValueError("a point head predicts a centerness")
-        matches = self.match(output, targets)
         class_targets = torch.zeros_like(output.logits)
         class_targets[matches.images, matches.points, matches.labels] = 1.0
         positives = max(1, len(matches.points))
@@ -183,6 +185,7 @@ def gather_matches(assignments: Sequence[Assignment], targets: Sequence[Targets]
     return Matches(
         torch.cat([torch.full_like(points, image) for image, points in enumerate(positive)]),
         torch.cat(positive),
+        torch.cat(chosen),
         torch.cat([target.boxes[objects] for target, objects in zip(targets, chosen, strict=True)]),
         torch.cat([target.labels[objects] for target, objects in zip(targets, chosen, strict=True)]),
     )

@@ -26,12 +26,11 @@ from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
 from detheads.headkit.contract import HeadOutput
-from detheads.headkit.dense import TowerConfig, init_prediction
+from detheads.headkit.dense import Matches, TowerConfig, init_prediction
 from detheads.headkit.octaves import OctaveHead
 from detheads.headkit.registry import register
 from detheads.targets.assignment import Assignment
 from detheads.targets.fcos import assign_fcos
-from detheads.targets.objects import Targets
 
 CORE_RADIUS = 2.5
 """Strides around the centre of an object within which its cells are its patches: a large one has no more than 25."""
@@ -78,14 +77,16 @@ class PatchAssembly(OctaveHead):
         boxes, logits = assembled.flatten(2).transpose(1, 2).split((4, votes.logits.shape[2]), dim=2)
         return replace(votes, boxes=boxes, logits=logits, extras=extras)
 
-    def loss(self, output: HeadOutput, targets: Sequence[Targets]) -> dict[str, Tensor]:
+    def losses(self, output: HeadOutput, matches: Matches) -> dict[str, Tensor]:
         """The loss of the assembled boxes, and the bonds': 1 within an object, 0 between it and anything else."""
         size = output.extras["right"].shape[-2], output.extras["down"].shape[-1]
-        owners = torch.stack([self.assign(target.boxes).matched for target in targets]).unflatten(1, size)[:, None]
+        owners = torch.full_like(output.logits[..., 0], -1, dtype=torch.int64)  # [B, N]
+        owners[matches.images, matches.points] = matches.objects
+        owners = owners.unflatten(1, size)[:, None]  # [B, 1, H, W]
         across = _bond_losses(output.extras["right"], owners[..., :-1], owners[..., 1:])
         along = _bond_losses(output.extras["down"], owners[..., :-1, :], owners[..., 1:, :])
         losses = torch.cat((across, along))
-        return {**super().loss(output, targets), "bond": losses.sum() / max(1, len(losses))}
+        return {**super().losses(output, matches), "bond": losses.sum() / max(1, len(losses))}
 
     def assign(self, boxes: Tensor) -> Assignment:
         """Each cell in the core of an object is a patch of it, or of the smallest one of several."""

@@ -23,7 +23,7 @@ from torch import Tensor
 from detheads.backbones.features import FeatureSpec
 from detheads.headkit.blocks import join_main, join_stride, joined_channels
 from detheads.headkit.contract import HeadOutput
-from detheads.headkit.cosine import FoldedCosineClassifier
+from detheads.headkit.cosine import CosineClassifier
 from detheads.headkit.dense import Matches, PyramidConfig
 from detheads.headkit.octaves import OctaveHead
 from detheads.headkit.registry import register
@@ -59,9 +59,7 @@ class Prototype(OctaveHead):
         super().__init__(spec, num_classes, LEVELS, config, config.assigner)
         self.from_images = config.prototypes == "image"
         dimension = joined_channels(spec) if self.from_images else config.text_dim
-        self.classes: FoldedCosineClassifier = FoldedCosineClassifier(
-            config.width, num_classes, dimension, learned=False
-        )
+        self.classes: CosineClassifier = CosineClassifier(config.width, num_classes, dimension, learned=False)
         if self.from_images:
             self.register_buffer("feature_sums", torch.zeros(num_classes, dimension))
             self.register_buffer("feature_counts", torch.zeros(num_classes))
@@ -70,15 +68,15 @@ class Prototype(OctaveHead):
         output = super().forward(features)
         return replace(output, extras={"backbone": join_main(features, self.spec)}) if self.from_images else output
 
-    def match(self, output: HeadOutput, targets: Sequence[Targets]) -> Matches:
-        """The positive points, which are also what image prototypes are the means of, and are added to them."""
-        matches = super().match(output, targets)
+    def loss(self, output: HeadOutput, targets: Sequence[Targets]) -> dict[str, Tensor]:
+        """The usual terms. In training, the means of the classes hear of the positive points first."""
+        matches = self.match(output, targets)
         if self.from_images and self.training:
-            self._remember(output.extras["backbone"], matches)
-        return matches
+            self.remember(output.extras["backbone"], matches)
+        return self.losses(output, matches)
 
     @torch.no_grad()
-    def _remember(self, backbone: Tensor, matches: Matches) -> None:
+    def remember(self, backbone: Tensor, matches: Matches) -> None:
         """Add the features ``[B, C, H, W]`` at the positive points to the means of their classes.
 
         A class not seen yet keeps the random direction it was given.
@@ -91,6 +89,11 @@ class Prototype(OctaveHead):
         counts = self.feature_counts[:, None]  # [K, 1]
         means = self.feature_sums / counts.clamp(min=1)
         self.classes.embeddings.copy_(torch.where(counts > 0, means, self.classes.embeddings))
+
+    def start_from(self, features: Mapping[str, Tensor]) -> None:
+        """Start the class logits from the prior on these features."""
+        with torch.no_grad():
+            self.classes.start_from(self(features).logits)
 
     def set_class_embeddings(self, embeddings: Tensor) -> None:
         """Compare classes with these text embeddings ``[K, text_dim]``, and start the projection from their PCs."""

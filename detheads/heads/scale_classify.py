@@ -23,11 +23,10 @@ from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
 from detheads.headkit.contract import HeadOutput
-from detheads.headkit.dense import PyramidConfig, init_prediction
+from detheads.headkit.dense import Matches, PyramidConfig, init_prediction
 from detheads.headkit.octaves import OctaveHead
 from detheads.headkit.registry import register
 from detheads.ops.points import flatten_levels, ltrb_to_boxes
-from detheads.targets.objects import Targets
 
 LEVELS = 4
 MAX_LOG_SHAPE = 8.0
@@ -72,14 +71,13 @@ class ScaleClassify(OctaveHead):
             {"scale_logits": scale_logits},
         )
 
-    def loss(self, output: HeadOutput, targets: Sequence[Targets]) -> dict[str, Tensor]:
+    def losses(self, output: HeadOutput, matches: Matches) -> dict[str, Tensor]:
         """The usual terms and the cross-entropy of the scales, a positive point each."""
-        matches = self.match(output, targets)
         sides = matches.boxes[:, 2:] - matches.boxes[:, :2]  # [P, 2]
         wanted = soft_scale_labels(sides.prod(dim=1).sqrt(), self.log_scales)  # [P, S]
         scores = output.extras["scale_logits"][matches.images, matches.points]  # [P, S]
         scale = F.cross_entropy(scores, wanted, reduction="sum") / max(1, len(wanted))
-        return {**super().loss(output, targets), "scale": scale}
+        return {**super().losses(output, matches), "scale": scale}
 
 
 def expected_log_scale(logits: Tensor, log_scales: Tensor) -> Tensor:

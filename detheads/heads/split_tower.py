@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
@@ -93,6 +94,11 @@ class SplitTower(PointHead):
         for index in range(BANDS - 2, -1, -1):  # top-down: each band hears the coarser ones
             bands[index] = bands[index] + self.laterals[index](upsample_to(bands[index + 1], bands[index]))
         return [self.finer(bands[0], features), *bands]
+
+    def start_from(self, features: Mapping[str, Tensor]) -> None:
+        """Start the class logits from the prior on these features."""
+        with torch.no_grad():
+            self.classifier.start_from(self(features).logits)
 
     def set_class_embeddings(self, embeddings: Tensor) -> None:
         """Compare classes with these text embeddings ``[K, text_dim]``, and start the projection from their PCs."""

@@ -12,7 +12,7 @@ prototypes a class). phanerozoic/detection-heads, row ``threshold_prototype``. R
 thresholds at -1, which is always open, makes no more false detections at equal recall.
 """
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -21,9 +21,12 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
-from detheads.headkit.dense import PRIOR_BIAS, PyramidConfig
+from detheads.headkit.cosine import INITIAL_LOG_SCALE, scale_of
+from detheads.headkit.dense import PyramidConfig
 from detheads.headkit.octaves import OctaveHead
+from detheads.headkit.prior import PRIOR_BIAS, start_from
 from detheads.headkit.registry import register
+from detheads.ops.points import flatten_levels
 
 LEVELS = 4
 
@@ -54,6 +57,12 @@ class ThresholdPrototype(OctaveHead):
         super().__init__(spec, num_classes, LEVELS, config, config.assigner)
         self.classes: GatedPrototypes = GatedPrototypes(config.width, num_classes, config.per_class)
 
+    def start_from(self, features: Mapping[str, Tensor]) -> None:
+        """Start the logits above the thresholds from the prior on these features."""
+        with torch.no_grad():
+            levels = [self.classes.similarity(self.class_tower(level)) for level in self.levels(features)]
+            self.classes.start_from(flatten_levels(levels))
+
 
 class GatedPrototypes(nn.Module):
     """``scale * similarity_k + bias_k`` where the similarity of class ``k`` exceeds its threshold, else :data:`CLOSED`.
@@ -67,15 +76,18 @@ class GatedPrototypes(nn.Module):
         self.embed = nn.Conv2d(width, width, 1, bias=False)
         self.prototypes = nn.Parameter(F.normalize(torch.randn(num_classes, per_class, width), dim=2))
         self.thresholds = nn.Parameter(torch.zeros(num_classes))
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.logit_scale = nn.Parameter(torch.tensor(INITIAL_LOG_SCALE))
         self.bias = nn.Parameter(torch.full((num_classes,), PRIOR_BIAS))
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, width, H, W]`` -> logits ``[B, K, H, W]``."""
         similarity = self.similarity(x)
-        scale = self.logit_scale.clamp(max=math.log(100.0)).exp()
-        opened = scale * similarity + self.bias[:, None, None]
+        opened = scale_of(self.logit_scale) * similarity + self.bias[:, None, None]
         return CLOSED + step(similarity - self.thresholds[:, None, None]) * (opened - CLOSED)
+
+    def start_from(self, similarity: Tensor) -> None:
+        """Set scale and biases so that the loss of these first similarities ``[B, N, K]`` is about the prior's."""
+        start_from(similarity * scale_of(self.logit_scale), self.logit_scale, self.bias)
 
     def similarity(self, x: Tensor) -> Tensor:
         """Cosine of ``[B, width, H, W]`` with the closest prototype of each class, ``[B, K, H, W]`` float32."""

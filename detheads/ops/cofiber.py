@@ -11,7 +11,6 @@ the category-theoretic one of the source (phanerozoic/cofiber-detection): the ba
 the low-pass part. It stands where a detector usually learns a feature pyramid.
 """
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 import torch.nn.functional as F
@@ -48,11 +47,3 @@ def low_passes(features: Tensor, count: int) -> list[Tensor]:
         # ceil_mode only where it matters: engines differ in how they pool a padded border.
         residuals.append(F.avg_pool2d(residuals[-1], 2, ceil_mode=odd, count_include_pad=False))
     return residuals
-
-
-def reconstruct(bands: Sequence[Tensor]) -> Tensor:
-    """The sum of the bands, each brought to the finest grid step by step: the input of :func:`decompose`."""
-    total = bands[-1]
-    for band in reversed(bands[:-1]):
-        total = band + upsample_to(total, band)
-    return total

@@ -1,4 +1,4 @@
-"""A two-dimensional orthogonal wavelet transform, as strided depthwise convolutions, and its exact inverse.
+"""A two-dimensional orthogonal wavelet transform, as strided depthwise convolutions.
 
 The map is continued periodically, for which the transform of an even size is an orthogonal matrix: it keeps the
 energy, and its transpose is its inverse. Odd sizes are first lengthened by their last row or column.
@@ -55,15 +55,3 @@ def analyse(x: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
     bands = F.conv2d(x, bank.repeat(channels, 1, 1, 1), stride=2, groups=channels)  # [B, 4C, H', W']
     bands = bands.unflatten(1, (channels, BANDS))
     return bands[:, :, 0], bands[:, :, 1:]
-
-
-def synthesise(approximation: Tensor, details: Tensor, bank: Tensor, size: tuple[int, int]) -> Tensor:
-    """The inverse of :func:`analyse`: the map ``[B, C, H, W]`` of the given ``size`` (height, width)."""
-    channels, height, width = approximation.shape[1], 2 * approximation.shape[2], 2 * approximation.shape[3]
-    bands = torch.cat((approximation[:, :, None], details), dim=2).flatten(1, 2)  # [B, 4C, H', W']
-    x = F.conv_transpose2d(bands, bank.repeat(channels, 1, 1, 1), stride=2, groups=channels)
-    overlap = bank.shape[3] - 2
-    if overlap:  # what reaches over the end belongs to the start
-        x = torch.cat((x[:, :, :overlap] + x[:, :, height:], x[:, :, overlap:height]), dim=2)
-        x = torch.cat((x[..., :overlap] + x[..., width:], x[..., overlap:width]), dim=3)
-    return x[:, :, : size[0], : size[1]]

@@ -6,9 +6,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-LEVEL_RANGES = ((0.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, math.inf))
-"""Regression ranges of the paper's five levels P3 to P7, in input pixels."""
-
 
 def assign_fcos(
     points: Tensor,
@@ -16,7 +13,7 @@ def assign_fcos(
     strides: Tensor,
     boxes: Tensor,
     *,
-    level_ranges: Sequence[tuple[float, float]] = LEVEL_RANGES,
+    level_ranges: Sequence[tuple[float, float]],
     center_radius: float | None = 1.5,
 ) -> Tensor:
     """Assign points to objects as Tian et al. 2019, "FCOS: Fully Convolutional One-Stage Object Detection".

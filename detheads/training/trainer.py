@@ -144,7 +144,10 @@ class Trainer:
         for epoch in range(self.step // self.steps_per_epoch, self.config.epochs):
             order = epoch_order(self.config, len(self.train_cache), epoch, self.train_cache.has_flips)
             for batch in read_batches(self.train_cache, order[self.step % self.steps_per_epoch :]):
-                parts = self.optimise(batch.to(self.device))
+                batch = batch.to(self.device)
+                if self.step == 0:
+                    self.head.start_from(batch.features)
+                parts = self.optimise(batch)
                 loss = sum(parts.values())
                 self.seconds = seconds_before + time.monotonic() - started
                 window.append({"loss": loss} | {f"loss_{name}": value for name, value in parts.items()})

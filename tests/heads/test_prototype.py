@@ -9,7 +9,6 @@ from detheads.backbones.features import FeatureSpec
 from detheads.foundation.errors import UserError
 from detheads.headkit import registry
 from detheads.headkit.blocks import join_main, join_stride
-from detheads.headkit.cosine import CosineClassifier, FoldedCosineClassifier
 from detheads.heads.prototype import Prototype
 from tests.heads.worlds import CLASSES, SPECS, no_objects, objects, random_features, total_loss
 
@@ -95,28 +94,3 @@ def test_given_text_becomes_the_prototypes() -> None:
 def test_image_prototypes_refuse_text() -> None:
     with pytest.raises(UserError, match="does not compare classes with text"):
         _head(SPECS["vit-square"]).set_class_embeddings(torch.eye(CLASSES, 48))
-
-
-@pytest.mark.parametrize("text_dim", [4, 16, 200])
-def test_the_folded_classifier_equals_the_plain_one(text_dim: int) -> None:
-    torch.manual_seed(0)
-    plain, folded = (kind(16, 7, text_dim, learned=True) for kind in (CosineClassifier, FoldedCosineClassifier))
-    folded.load_state_dict(plain.state_dict())
-    x = torch.randn(2, 16, 3, 5, requires_grad=True)
-    weights = torch.randn(2, 7, 3, 5)
-    torch.testing.assert_close(folded(x), plain(x), rtol=1e-4, atol=1e-4)
-    expected, found = (
-        torch.autograd.grad((classifier(x) * weights).sum(), [x, *classifier.parameters()])
-        for classifier in (plain, folded)
-    )
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
-    nothing = torch.zeros(1, 16, 1, 1)
-    torch.testing.assert_close(folded(nothing), plain(nothing))
-
-
-def test_the_folded_classifier_keeps_its_digits_in_mixed_precision() -> None:
-    torch.manual_seed(0)
-    classifier, x = FoldedCosineClassifier(16, 7, 200, learned=True), torch.randn(2, 16, 3, 5)
-    with torch.autocast("cpu", torch.bfloat16):
-        mixed = classifier(x)
-    assert torch.equal(mixed, classifier(x))

@@ -1,7 +1,5 @@
 """What is particular to the split tower: bands, and classes compared with text."""
 
-import math
-
 import pytest
 import torch
 
@@ -53,22 +51,6 @@ def test_projection_starts_from_the_principal_directions_of_the_texts(classes: i
     # The best rank-r subspace of the texts keeps the r largest singular values' energy (Eckart-Young).
     energy = (embeddings @ directions).square().sum()
     assert float(energy) == pytest.approx(float(torch.linalg.svdvals(embeddings)[:count].square().sum()), rel=1e-4)
-
-
-def test_class_logit_is_scaled_cosine_plus_bias() -> None:
-    classifier = _build(2).classifier
-    with torch.no_grad():
-        classifier.embeddings.zero_()
-        classifier.embeddings[0, 0], classifier.embeddings[1, 1] = 1.0, 1.0
-        classifier.cls_project.weight.zero_()
-        classifier.cls_project.weight[0, 0], classifier.cls_project.weight[1, 1] = 1.0, 1.0
-        classifier.cls_bias.copy_(torch.tensor([0.5, -0.25]))
-        classifier.logit_scale.fill_(math.log(10.0))
-        x = torch.zeros(1, 16, 1, 1)
-        x[0, 0], x[0, 1] = 3.0, 4.0
-        assert classifier(x).flatten().tolist() == pytest.approx([10 * 0.6 + 0.5, 10 * 0.8 - 0.25], abs=1e-4)
-        classifier.logit_scale.fill_(50.0)  # CLIP's bound: the scale is at most 100
-        assert classifier(x).flatten().tolist() == pytest.approx([60.5, 79.75], abs=1e-3)
 
 
 def test_embeddings_of_another_shape_are_refused() -> None:

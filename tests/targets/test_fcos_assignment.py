@@ -4,10 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from detheads.targets.fcos import LEVEL_RANGES, assign_fcos
+from detheads.targets.fcos import assign_fcos
 from tests.targets.scenes import EDGE_CASES, grid, random_boxes
 
 STRIDES = [8.0, 16.0, 32.0, 64.0, 128.0]
+LEVEL_RANGES = [(0.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, math.inf)]
+"""Of the paper's five levels P3 to P7, input pixels."""
 
 
 def reference(
@@ -41,9 +43,9 @@ def reference(
 def test_edge_cases_equal_the_brute_force_reference(name: str, radius: float | None) -> None:
     points, counts, strides = grid(STRIDES)
     boxes = torch.tensor(EDGE_CASES[name], dtype=torch.float32).reshape(-1, 4)
-    matched = assign_fcos(points, counts, strides, boxes, center_radius=radius)
+    matched = assign_fcos(points, counts, strides, boxes, level_ranges=LEVEL_RANGES, center_radius=radius)
     assert matched.dtype == torch.int64
-    assert matched.tolist() == reference(points, counts, strides, boxes, list(LEVEL_RANGES), radius)
+    assert matched.tolist() == reference(points, counts, strides, boxes, LEVEL_RANGES, radius)
 
 
 @pytest.mark.parametrize("radius", [None, 1.5])
@@ -60,13 +62,13 @@ def test_random_scenes_equal_the_brute_force_reference(seed: int, radius: float 
 
 
 @pytest.mark.parametrize("border", [64.0, 128.0, 256.0, 512.0])
-def test_by_default_the_levels_change_hands_at_the_papers_extents(border: float) -> None:
+def test_levels_change_hands_at_the_borders_of_their_ranges(border: float) -> None:
     """One point a level, all at the centre of the box; on the border itself both levels take it."""
     upper = [64.0, 128.0, 256.0, 512.0].index(border) + 1
     points, strides = torch.full((5, 2), 1000.0), torch.tensor(STRIDES)
     for extent, levels in ((border - 0.5, [upper - 1]), (border, [upper - 1, upper]), (border + 0.5, [upper])):
         box = torch.tensor([[1000 - extent, 1000 - extent, 1000 + extent, 1000 + extent]])
-        matched = assign_fcos(points, [1] * 5, strides, box)
+        matched = assign_fcos(points, [1] * 5, strides, box, level_ranges=LEVEL_RANGES)
         assert torch.nonzero(matched == 0).flatten().tolist() == levels
 
 
@@ -81,4 +83,4 @@ def test_levels_that_do_not_cover_the_points_are_refused() -> None:
     with pytest.raises(ValueError, match="do not fit"):
         assign_fcos(points, counts, strides, torch.zeros(1, 4), level_ranges=LEVEL_RANGES[:-1])
     with pytest.raises(ValueError, match="do not fit"):
-        assign_fcos(points, counts[:-1], strides, torch.zeros(0, 4))
+        assign_fcos(points, counts[:-1], strides, torch.zeros(0, 4), level_ranges=LEVEL_RANGES)
