@@ -38,6 +38,7 @@ def test_the_content_of_a_query_moves_its_windows() -> None:
 
 
 def test_a_query_reads_nothing_beyond_its_window() -> None:
+    """Not even by way of the other query: they heard each other before they read."""
     layer, values = _layer(), torch.randn(1, 50, 32)
     with torch.no_grad():
         layer.window.bias.view(2, 4)[:, 2:] = 2.0  # as sharp as can be
@@ -45,9 +46,7 @@ def test_a_query_reads_nothing_beyond_its_window() -> None:
     changed = values.clone()
     changed[:, 38] += 1.0  # the patch at (0.85, 0.7)
 
-    before, after = (
-        layer.read(contents, v, v, layer.log_window(contents, boxes, COLUMNS, ROWS)) for v in (values, changed)
-    )
+    before, after = (layer(contents, boxes, v, v, COLUMNS, ROWS) for v in (values, changed))
     torch.testing.assert_close(after[:, 0], before[:, 0], rtol=0, atol=1e-6)
     assert (after[:, 1] - before[:, 1]).abs().max() > 0.05
 

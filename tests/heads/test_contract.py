@@ -8,6 +8,7 @@ import torch
 from detheads.backbones.features import FeatureLayer, FeatureSpec
 from detheads.headkit import registry
 from detheads.headkit.contract import Head
+from detheads.heads.patch_assembly import PatchAssembly
 from tests.heads.worlds import (
     CLASSES,
     no_objects,
@@ -65,6 +66,25 @@ def test_the_image_decides_the_output(head: Head, spec: FeatureSpec) -> None:
         first, second = head(random_features(spec, 1, seed=1)), head(random_features(spec, 1, seed=2))
     assert not torch.allclose(first.logits, second.logits)
     assert not torch.allclose(first.boxes, second.boxes)
+
+
+@pytest.mark.parametrize("changed", ["class_tower", "box_tower"])
+def test_the_class_tower_decides_the_classes_and_the_box_tower_the_boxes(
+    head: Head, spec: FeatureSpec, changed: str
+) -> None:
+    if not hasattr(head, changed):
+        pytest.skip("has no two towers")
+    features = random_features(spec, 1)
+    with torch.no_grad():
+        before = head(features)
+        for parameter in getattr(head, changed).parameters():
+            parameter.add_(torch.randn_like(parameter))
+        after = head(features)
+    for_boxes = changed == "box_tower"
+    assert torch.equal(after.boxes, before.boxes) is not for_boxes
+    assert torch.equal(after.quality, before.quality) is not for_boxes
+    if not isinstance(head, PatchAssembly):  # there classes spread along the bonds that the box tower sees
+        assert torch.equal(after.logits, before.logits) is for_boxes
 
 
 def test_gradients_reach_every_parameter(head: Head, spec: FeatureSpec) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import Tensor
 
 from detheads.backbones.features import FeatureLayer, FeatureSpec
 from detheads.headkit import registry
@@ -19,9 +20,29 @@ def _build(classes: int = 5, spec: FeatureSpec = SPEC, **options: object) -> Spl
     return head
 
 
-def test_five_levels_from_half_to_eight_strides() -> None:
-    levels = _build().levels(random_features(SPEC, 1))
-    assert [tuple(level.shape[2:]) for level in levels] == [(12, 20), (6, 10), (3, 5), (2, 3), (1, 2)]
+def _moved(head: SplitTower, change: Tensor) -> list[bool]:
+    """Which of the five levels, strides s/2 to 8s, differ when the features are changed by so much."""
+    features = random_features(SPEC, 1)
+    with torch.no_grad():
+        before, after = head.levels(features), head.levels({"last": features["last"] + change})
+    return [not torch.allclose(first, second, rtol=0, atol=1e-4) for first, second in zip(before, after, strict=True)]
+
+
+def _cut_laterals(head: SplitTower) -> SplitTower:
+    for parameter in head.laterals.parameters():
+        torch.nn.init.zeros_(parameter)
+    return head
+
+
+def test_what_lives_in_the_finest_band_moves_the_two_finest_levels_only() -> None:
+    signs = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(3, 5)  # averages to nothing in every 2x2 cells
+    assert _moved(_build(), signs * torch.randn(32, 1, 1)) == [True, True, False, False, False]
+
+
+def test_what_lives_in_the_coarsest_band_reaches_the_finer_levels_by_the_laterals_alone() -> None:
+    constant = torch.randn(32, 1, 1, generator=torch.Generator().manual_seed(0))
+    assert _moved(_build(), constant) == [True] * 5
+    assert _moved(_cut_laterals(_build()), constant) == [False, False, False, False, True]
 
 
 def test_the_finest_map_of_a_hierarchical_network_is_joined() -> None:
