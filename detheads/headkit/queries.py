@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
 from detheads.headkit.contract import Head, HeadOutput
-from detheads.headkit.dense import PRIOR_BIAS, gather_matches
+from detheads.headkit.dense import gather_matches
+from detheads.headkit.prior import PRIOR_BIAS
 from detheads.ops.losses import giou_loss, sigmoid_focal_loss
 from detheads.targets.hungarian import CLASS_WEIGHT, GIOU_WEIGHT, L1_WEIGHT, match_one_to_one
 from detheads.targets.objects import Targets

@@ -28,12 +28,12 @@ from detheads.headkit.blocks import (
 from detheads.headkit.contract import Head, HeadOutput
 from detheads.headkit.dense import (
     MAX_LOG_DISTANCE,
-    PRIOR_BIAS,
     TowerConfig,
     init_prediction,
     tower,
 )
 from detheads.headkit.peaks import peaks
+from detheads.headkit.prior import PRIOR_BIAS
 from detheads.headkit.registry import register
 from detheads.ops.losses import giou_loss, heatmap_focal_loss
 from detheads.ops.points import flatten_levels, grid_points

@@ -31,8 +31,9 @@ from detheads.headkit.blocks import (
     joined_channels,
 )
 from detheads.headkit.contract import Head, HeadOutput
-from detheads.headkit.dense import PRIOR_BIAS, TowerConfig, init_prediction, tower
+from detheads.headkit.dense import TowerConfig, init_prediction, tower
 from detheads.headkit.peaks import FLOOR, peaks
+from detheads.headkit.prior import PRIOR_BIAS
 from detheads.headkit.registry import register
 from detheads.ops.losses import heatmap_focal_loss
 from detheads.ops.points import grid_points

@@ -30,13 +30,13 @@ from detheads.headkit.blocks import (
 from detheads.headkit.contract import HeadOutput
 from detheads.headkit.dense import (
     MAX_LOG_DISTANCE,
-    PRIOR_BIAS,
     TowerConfig,
     init_prediction,
     tower,
 )
 from detheads.headkit.grids import OnGrids
 from detheads.headkit.octaves import octave_levels, octave_strides
+from detheads.headkit.prior import PRIOR_BIAS
 from detheads.headkit.queries import QueryHead, box_layers, class_layer
 from detheads.headkit.registry import register
 from detheads.ops.losses import sigmoid_focal_loss

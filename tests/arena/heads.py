@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from detheads.headkit.blocks import join_main, join_stride, joined_channels
-from detheads.headkit.dense import PRIOR_BIAS, PointHead, init_prediction
+from detheads.headkit.dense import PointHead, init_prediction
+from detheads.headkit.prior import PRIOR_BIAS
 from detheads.headkit.registry import register
 
 

@@ -48,7 +48,9 @@ def test_given_embeddings_stay_what_they_are_through_training(
     save_class_embeddings(tmp_path / "other.npz", names, embeddings.flip(0))
     again = detheads("train", head, *caches, *options, "--text", tmp_path / "other.npz", "-o", tmp_path / "run")
     assert again.code == 1
-    assert again.err.splitlines()[-1].startswith(f"error: {tmp_path / 'run'} holds a run with another class_embeddings")
+    assert again.err.splitlines()[-1].startswith(
+        f"error: {tmp_path / 'run'} holds a training run with another class_embeddings"
+    )
 
 
 @pytest.mark.parametrize("head", TEXT_HEADS)
