@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from detheads.analytical.config import PRESETS, Config
-from detheads.analytical.fit import FIT_NAME, FitResult, describe, fit, require_same_fit
-from detheads.analytical.plan import Progress, make_plan
+from detheads.analytical.fit import FIT, FitResult, describe, fit
+from detheads.analytical.plan import make_plan
 from detheads.analytical.solve import Strengths
 from detheads.analytical.statistics import collect
 from detheads.cache.reader import FeatureCache
-from detheads.foundation import atomic
+from detheads.foundation import claims
 from detheads.foundation.errors import UserError
+from detheads.foundation.progress import Progress
 
 _REFERENCE, _REFINED = PRESETS["reference"], PRESETS["refined"]
 _CONTEXT = replace(_REFINED, rounds=0, voting=0.0)
@@ -80,9 +81,9 @@ def ablate(
             on_progress(f"{name}: {step}", done, total)
 
         folder = output / name
-        finished = atomic.read_json(folder / FIT_NAME) if (folder / FIT_NAME).is_file() else {}
+        with claims.claimed(folder, FIT, describe(cache, config, strengths, [shared])) as finished:
+            pass
         if finished.get("metrics"):
-            require_same_fit(folder, describe(cache, config, strengths, [shared]))
             result = FitResult(folder, **{key: finished[key] for key in _RESULT_KEYS})
         else:
             result = fit(cache, config, folder, strengths=strengths, val=val, parts=[shared], on_progress=named)

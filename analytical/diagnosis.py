@@ -17,10 +17,11 @@ from detheads.analytical.anchors import nearest_anchor, sides_of
 from detheads.analytical.assignment import assign_cells
 from detheads.analytical.closed_form import ClosedForm
 from detheads.analytical.estimators import RidgePoint
-from detheads.analytical.plan import BATCH, Progress
+from detheads.analytical.passes import BATCH
 from detheads.analytical.solve import sweep_anchors
 from detheads.analytical.statistics import Statistics
 from detheads.cache.reader import FeatureCache
+from detheads.foundation.progress import Progress
 
 SCORE_BINS = 60
 OVERLAP_BINS = 20

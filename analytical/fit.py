@@ -11,20 +11,23 @@ from typing import Any
 from detheads import __version__
 from detheads.analytical.config import Config
 from detheads.analytical.estimators import save_estimators
-from detheads.analytical.plan import Plan, Progress, make_plan
+from detheads.analytical.plan import Plan, make_plan
 from detheads.analytical.rounds import solve_round
 from detheads.analytical.solve import Strengths, solve_first_stage
 from detheads.analytical.statistics import Statistics, collect, load_statistics
 from detheads.cache.reader import FeatureCache
 from detheads.evaluation.predict import evaluate_cache
-from detheads.foundation import atomic
+from detheads.foundation import atomic, claims
+from detheads.foundation.claims import Kind
 from detheads.foundation.errors import UserError
+from detheads.foundation.progress import Progress, silent
 from detheads.headkit.cost import parameters_of
 from detheads.training.checkpoint import checkpoint_path, matching_cache, save_checkpoint
 
 STATISTICS_NAME = "statistics.safetensors"
 ESTIMATORS_NAME = "estimators.safetensors"
 FIT_NAME = "fit.json"
+FIT = Kind(FIT_NAME, "a fit", "fitting in")
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def fit(
     strengths: Strengths | None = None,
     val: FeatureCache | None = None,
     parts: Sequence[Path] = (),
-    on_progress: Progress = lambda step, done, total: None,
+    on_progress: Progress = silent,
 ) -> FitResult:
     """Fit a detector on a cache; run again, it goes on where it was stopped.
 
@@ -82,22 +85,33 @@ def fit(
 
     Raises:
         UserError: when there is nothing to fit, ``val`` does not match, the parts do not belong together or do not
-            cover the cache, or the folder holds something else. Nothing is written then.
+            cover the cache, the folder holds something else, or another process fits in it. Nothing is written then.
     """
     strengths = strengths or Strengths()
-    seconds: dict[str, float] = {}
     described = describe(cache, config, strengths, parts)
-    require_same_fit(output, described)
+    with claims.claimed(output, FIT, described):
+        result = _fit(cache, config, output, strengths, val, parts, on_progress)
+        measured = {key: value for key, value in asdict(result).items() if key != "model"}
+        atomic.write_json(output / FIT_NAME, described | measured)
+    return result
+
+
+def _fit(
+    cache: FeatureCache,
+    config: Config,
+    output: Path,
+    strengths: Strengths,
+    val: FeatureCache | None,
+    parts: Sequence[Path],
+    on_progress: Progress,
+) -> FitResult:
+    seconds: dict[str, float] = {}
     started = time.perf_counter()
     plan = make_plan(cache, config, on_progress)
     if val is not None:
         val = matching_cache(plan.identity, val)
-    merged = _merged(parts, plan, len(cache)) if parts else None
-    # Only now that nothing is wrong with what was given is the folder taken.
-    if not (output / FIT_NAME).is_file():
-        atomic.write_json(output / FIT_NAME, described)
-    if merged is not None:
-        statistics = merged
+    if parts:
+        statistics = _merged(parts, plan, len(cache))
         statistics.save(output / STATISTICS_NAME)
     else:
         statistics = collect(cache, plan, output / STATISTICS_NAME, 0, len(cache), on_progress)
@@ -125,19 +139,15 @@ def fit(
     save_estimators(output / ESTIMATORS_NAME, solution.estimators)
     checkpoint = replace(plan.identity, metrics=metrics, tensors=head.state_dict())
     save_checkpoint(checkpoint_path(output, "best"), checkpoint)
-    parameters = parameters_of(head.requires_grad_(True))
-    result = FitResult(
+    return FitResult(
         output,
-        parameters,
+        parameters_of(head.requires_grad_(True)),
         statistics.images,
         statistics.rows,
         metrics,
         {name: round(value, 2) for name, value in seconds.items()},
         solution.remarks,
     )
-    measured = {key: value for key, value in asdict(result).items() if key != "model"}
-    atomic.write_json(output / FIT_NAME, described | measured)
-    return result
 
 
 def _merged(parts: Sequence[Path], plan: Plan, images: int) -> Statistics:
@@ -167,22 +177,6 @@ def describe(cache: FeatureCache, config: Config, strengths: Strengths, parts: S
         "parts": sorted(atomic.sha256_of(path) for path in parts if path.is_file()),
         "detheads_version": __version__,
     }
-
-
-def require_same_fit(output: Path, described: dict[str, Any]) -> None:
-    """Refuse a folder that holds another fit, or something else.
-
-    Raises:
-        UserError: naming what differs.
-    """
-    path = output / FIT_NAME
-    if path.is_file():
-        recorded = atomic.read_json(path)
-        for key, value in described.items():
-            if recorded.get(key) != value:
-                raise UserError(f"{output} holds a fit with another {key}; choose another folder with -o.")
-    elif output.exists() and any(not item.name.startswith(".") for item in output.iterdir()):
-        raise UserError(f"{output} is not empty and holds no fit; choose another folder with -o.")
 
 
 def _token(*parts: object) -> str:

@@ -13,6 +13,7 @@ times its own transpose (BLAS ``syrk``), which takes little more than half as lo
 element-wise steps do not wait for other threads, which costs more than it gains where other jobs use the machine.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -284,6 +285,24 @@ class Moments:
         if not targets.double().sum().isfinite():
             raise ValueError("the targets hold values that are not finite.")
         return targets
+
+
+def pack(moments: Mapping[str, Moments]) -> dict[str, Tensor]:
+    """The tensors of several moments, each under ``NAME.TENSOR``."""
+    return {f"{name}.{key}": tensor for name, each in moments.items() for key, tensor in each.tensors().items()}
+
+
+def unpack(tensors: Mapping[str, Tensor]) -> dict[str, Moments]:
+    """The inverse of :func:`pack`; tensors without a dot in their name are left out.
+
+    Raises:
+        ValueError: when the tensors are not those of moments.
+    """
+    parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for place, tensor in tensors.items():
+        name, _, key = place.rpartition(".")
+        parts[name][key] = tensor
+    return {name: Moments.from_tensors(part) for name, part in parts.items() if name}
 
 
 _SUMS = ("weight", "first", "second", "target_first", "target_second", "product")

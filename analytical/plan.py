@@ -4,7 +4,7 @@ All of it comes from the annotations and a survey of at most ``SURVEY_IMAGES`` i
 that different processes take agree on it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,23 +15,19 @@ from detheads.analytical.anchors import fit_anchors
 from detheads.analytical.closed_form import ClosedForm
 from detheads.analytical.config import Config
 from detheads.analytical.moments import Moments
+from detheads.analytical.passes import BATCH
 from detheads.cache.reader import FeatureCache
 from detheads.foundation.errors import UserError
+from detheads.foundation.progress import Progress
 from detheads.headkit import registry
 from detheads.headkit.blocks import join_main
-from detheads.training.checkpoint import Checkpoint
+from detheads.training.checkpoint import Checkpoint, untrained
 
 SURVEY_IMAGES = 128
 """Images that tell the approximate mean and the principal components."""
 
 LEAST_VARIANCE = 1e-6
 """Of a component, in units of a channel's: less is rounding."""
-
-BATCH = 8
-"""Images read at once."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with a step's name, images done and images in all."""
 
 
 @dataclass(frozen=True)
@@ -117,19 +113,7 @@ def make_plan(cache: FeatureCache, config: Config, on_progress: Progress) -> Pla
     if not len(boxes):
         names = ", ".join(cache.dataset.class_names)
         raise UserError(f"{cache.folder} holds no object of {names}; there is nothing to fit.")
-    settings = cache.manifest.settings
-    identity = Checkpoint(
-        head_name="closed_form",
-        head_config=asdict(config),
-        feature_spec=cache.feature_spec,
-        categories=cache.dataset.categories,
-        backbone_name=settings.backbone,
-        backbone_timm_name=settings.timm_name,
-        backbone_licence=settings.licence,
-        backbone_weights_sha256=settings.weights_sha256,
-        cache_sha256=cache.sha256,
-        dataset_sha256=cache.manifest.annotations_sha256,
-    )
+    identity = untrained("closed_form", asdict(config), cache)
     tensors = {"anchors": fit_anchors(boxes), "center": torch.zeros(0), "components": torch.zeros(0)}
     head = registry.build("closed_form", cache.feature_spec, len(cache.dataset.categories), asdict(config))
     assert isinstance(head, ClosedForm)

@@ -19,7 +19,6 @@ from detheads.analytical.diagnosis import (
     measure_separation,
 )
 from detheads.analytical.fit import FIT_NAME, STATISTICS_NAME
-from detheads.analytical.plan import Progress
 from detheads.analytical.plots import (
     coverage_figure,
     read_coverage,
@@ -35,6 +34,7 @@ from detheads.evaluation.coco import Statistics, evaluate
 from detheads.evaluation.predict import evaluate_cache, predict_cache
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
+from detheads.foundation.progress import Progress
 from detheads.headkit.cost import parameters_of
 from detheads.report.figures import png
 from detheads.report.files import require_folder, write_document

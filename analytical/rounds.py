@@ -5,7 +5,6 @@ boxes; and the offsets to the matched object, over the boxes that have one, weig
 """
 
 import math
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,17 +12,16 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from detheads.analytical.ahead import seen_ahead
 from detheads.analytical.anchors import encode, sides_of
 from detheads.analytical.closed_form import ClosedForm
 from detheads.analytical.estimators import ridge_from_moments
-from detheads.analytical.moments import Moments
-from detheads.analytical.plan import BATCH, Progress
+from detheads.analytical.moments import Moments, pack, unpack
+from detheads.analytical.passes import BATCH, pass_over
 from detheads.analytical.sealed import read_sealed, write_sealed
 from detheads.analytical.solve import Solution, put_ridge
-from detheads.analytical.statistics import SAVE_SECONDS
 from detheads.cache.reader import FeatureCache
 from detheads.foundation.errors import UserError
+from detheads.foundation.progress import Progress
 from detheads.headkit.blocks import join_main
 from detheads.targets.objects import Targets
 
@@ -50,8 +48,7 @@ class RoundMoments:
     def save(self, path: Path, token: str) -> None:
         """Write the state atomically; ``token`` says what it belongs to."""
         tensors = {"random_weight": self.random_weight, "random_bias": self.random_bias}
-        for prefix, moments in (("scores.", self.scores), ("offsets.", self.offsets)):
-            tensors |= {prefix + name: value for name, value in moments.tensors().items()}
+        tensors |= pack({"scores": self.scores, "offsets": self.offsets})
         write_sealed(path, _KIND, {"token": token, "images": self.images}, tensors)
 
 
@@ -76,42 +73,35 @@ def solve_round(
     Raises:
         UserError: when no box overlaps an object well enough to learn from.
     """
-    moments = _resumed(path, token)
-    if moments is not None:
-        _put_random_features(head, index, moments)
-    saved = time.monotonic()
-    left = range(moments.images if moments else 0, len(cache))
-    for images, (boxes, inputs) in seen_ahead(left, BATCH, lambda part: _seen(head, cache, part, index)):
-        if moments is None:
-            moments = _fresh(head, inputs)
-            _put_random_features(head, index, moments)
-        _add(moments, head.rounds.round(index).expand(inputs), boxes, [cache.targets(image) for image in images])
+    stage = head.rounds.round(index)
+
+    def see(images: range) -> tuple[Tensor, Tensor]:
+        """Boxes ``[B, P, 4]`` that enter the round, and what it sees of them ``[B, P, inputs]``."""
+        features = cache.features(images)
+        base = head.compress(join_main(features, head.spec))
+        boxes, scores = head.rounds(base, *head.proposals(features), index)
+        return boxes, head.rounds.inputs(base, boxes, scores)
+
+    def take(images: range, seen: tuple[Tensor, Tensor]) -> None:
+        boxes, inputs = seen
+        _add(moments, stage.expand(inputs), boxes, [cache.targets(image) for image in images])
         moments.images = images.stop
         on_progress(f"round {index + 1}", moments.images, len(cache))
-        if time.monotonic() - saved > SAVE_SECONDS:
-            moments.save(path, token)
-            saved = time.monotonic()
-    assert moments is not None
-    moments.save(path, token)
+
+    moments = _resumed(path, token) or _fresh(head, see(range(min(BATCH, len(cache))))[1])
+    stage.random_weight.copy_(moments.random_weight)
+    stage.random_bias.copy_(moments.random_bias)
+    pass_over(range(moments.images, len(cache)), see, take, lambda: moments.save(path, token))
     if not moments.offsets.total:
         raise UserError(
             f"no box overlaps an object with an IoU of {MATCHED} or more, so round {index + 1} has nothing to learn "
-            "from; fit with --rounds 0, or give more images."
+            "from; fit with -O rounds=0, or give more images."
         )
-    stage = head.rounds.round(index)
     for name, problem in (("score", moments.scores), ("offset", moments.offsets)):
         title = f"round{index}_{name}"
         ridge = solution.noting(title, ridge_from_moments, problem, alpha)
         solution.estimators[title] = ridge
         put_ridge(ridge, getattr(stage, f"{name}_weight"), getattr(stage, f"{name}_bias"))
-
-
-def _seen(head: ClosedForm, cache: FeatureCache, images: range, index: int) -> tuple[Tensor, Tensor]:
-    """Boxes ``[B, P, 4]`` that enter the round, and what it sees of them ``[B, P, inputs]``."""
-    features = cache.features(images)
-    base = head.compress(join_main(features, head.spec))
-    boxes, scores = head.rounds(base, *head.proposals(features), index)
-    return boxes, head.rounds.inputs(base, boxes, scores)
 
 
 def _fresh(head: ClosedForm, inputs: Tensor) -> RoundMoments:
@@ -124,11 +114,6 @@ def _fresh(head: ClosedForm, inputs: Tensor) -> RoundMoments:
     bias = 0.5 * torch.randn(hidden, generator=generator) - mean @ weight
     pilot = torch.cat((mean, (rows @ weight + bias).relu().mean(dim=0)))
     return RoundMoments(Moments(pilot, targets=head.num_classes), Moments(pilot, targets=4), weight, bias)
-
-
-def _put_random_features(head: ClosedForm, index: int, moments: RoundMoments) -> None:
-    head.rounds.round(index).random_weight.copy_(moments.random_weight)
-    head.rounds.round(index).random_bias.copy_(moments.random_bias)
 
 
 def _add(moments: RoundMoments, rows: Tensor, boxes: Tensor, targets: list[Targets]) -> None:
@@ -158,10 +143,6 @@ def _resumed(path: Path, token: str) -> RoundMoments | None:
         return None
     if description["token"] != token:
         return None
-    scores, offsets = (
-        Moments.from_tensors(
-            {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-        )
-        for prefix in ("scores.", "offsets.")
-    )
-    return RoundMoments(scores, offsets, tensors["random_weight"], tensors["random_bias"], description["images"])
+    problems = unpack(tensors)
+    random = tensors["random_weight"], tensors["random_bias"]
+    return RoundMoments(problems["scores"], problems["offsets"], *random, description["images"])

@@ -1,10 +1,9 @@
 """The pass over a feature cache: sums for the discriminants and for every ridge regression of the first stage.
 
-The state has a fixed size whatever the number of images, is saved every ``SAVE_SECONDS`` (a killed pass goes on from
-there), and adds up: parts of a cache, taken by several processes or machines, merge into the statistics of the whole.
+The state has a fixed size whatever the number of images, is saved now and then (a killed pass goes on from there), and
+adds up: parts of a cache, taken by several processes or machines, merge into the statistics of the whole.
 """
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,19 +11,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from detheads.analytical.ahead import seen_ahead
 from detheads.analytical.anchors import ANCHORS, encode, nearest_anchor
 from detheads.analytical.assignment import assign_cells
 from detheads.analytical.first_stage import PLACE, FirstStage
-from detheads.analytical.moments import Moments
-from detheads.analytical.plan import BATCH, Plan, Progress
+from detheads.analytical.moments import Moments, pack, unpack
+from detheads.analytical.passes import pass_over
+from detheads.analytical.plan import Plan
 from detheads.analytical.sealed import read_sealed, write_sealed
 from detheads.cache.reader import FeatureCache
 from detheads.foundation.errors import UserError
+from detheads.foundation.progress import Progress
 from detheads.targets.objects import Targets
 from detheads.training.checkpoint import describe, from_description
-
-SAVE_SECONDS = 60.0
 
 PER_CLASS_LIMIT = 8
 """Up to this many classes each has its own scatter (and a Gaussian mixture can be made); beyond, they share one."""
@@ -125,8 +123,7 @@ class Statistics:
         """Write the state atomically to one safetensors file."""
         tensors = {f"plan.{name}": value for name, value in self.plan.tensors.items()}
         for kind, moments in self._moments().items():
-            for index, each in enumerate(moments):
-                tensors |= {f"{kind}.{index}.{name}": value for name, value in each.tensors().items()}
+            tensors |= pack({f"{kind}.{index}": each for index, each in enumerate(moments)})
         write_sealed(path, _KIND, {"plan": describe(self.plan.identity), "parts": self.parts}, tensors)
 
     def _moments(self) -> Mapping[str, list[Moments]]:
@@ -141,17 +138,14 @@ def load_statistics(path: Path) -> Statistics:
     """
     description, tensors = read_sealed(path, _KIND, "make it with 'detheads analytical collect'")
     try:
+        names = [name for name in tensors if name.startswith("plan.")]
         plan = Plan(
-            from_description(description["plan"]),
-            {name.removeprefix("plan."): value for name, value in tensors.items() if name.startswith("plan.")},
+            from_description(description["plan"]), {name.removeprefix("plan."): tensors.pop(name) for name in names}
         )
         statistics = Statistics.empty(plan)
+        found = unpack(tensors)
         for kind, moments in statistics._moments().items():
-            for index in range(len(moments)):
-                prefix = f"{kind}.{index}."
-                moments[index] = Moments.from_tensors(
-                    {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-                )
+            moments[:] = [found[f"{kind}.{index}"] for index in range(len(moments))]
         statistics.parts = [(str(sha256), int(first), int(end)) for sha256, first, end in description["parts"]]
         return statistics
     except (KeyError, TypeError, ValueError) as error:
@@ -171,15 +165,16 @@ def collect(cache: FeatureCache, plan: Plan, path: Path, first: int, end: int, o
     statistics = _resumed(path, plan, sha256, first, end) or Statistics.empty(plan)
     start = statistics.parts[0][2] if statistics.parts else first
     head = plan.build_head()
-    saved = time.monotonic()
-    for images, levels in seen_ahead(range(start, end), BATCH, lambda part: head.level_rows(cache.features(part))):
+
+    def take(images: range, levels: list[Tensor]) -> None:
         statistics.add(head, levels, [cache.targets(image) for image in images])
         statistics.parts = [(sha256, first, images.stop)]
         on_progress("statistics", images.stop - first, end - first)
-        if time.monotonic() - saved > SAVE_SECONDS:
-            statistics.save(path)
-            saved = time.monotonic()
-    statistics.save(path)
+
+    def see(images: range) -> list[Tensor]:
+        return head.level_rows(cache.features(images))
+
+    pass_over(range(start, end), see, take, lambda: statistics.save(path))
     return statistics
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 
 from detheads.analytical.fit import STATISTICS_NAME
-from detheads.analytical.plan import Progress
 from detheads.analytical.solve import Strengths, solve_first_stage
 from detheads.analytical.statistics import load_statistics
 from detheads.cache.reader import FeatureCache
 from detheads.evaluation.coco import Statistics
 from detheads.evaluation.predict import evaluate_cache
+from detheads.foundation.progress import Progress
 from detheads.training.checkpoint import matching_cache
 
 

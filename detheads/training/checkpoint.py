@@ -61,6 +61,27 @@ class Checkpoint:
     checkpoint_sha256: str = ""
 
 
+def untrained(head_name: str, head_config: Mapping[str, Any], cache: FeatureCache) -> Checkpoint:
+    """What a head that will learn from a cache is, before it has weights.
+
+    Args:
+        head_config: all its options.
+    """
+    settings = cache.manifest.settings
+    return Checkpoint(
+        head_name=head_name,
+        head_config=dict(head_config),
+        feature_spec=cache.feature_spec,
+        categories=cache.dataset.categories,
+        backbone_name=settings.backbone,
+        backbone_timm_name=settings.timm_name,
+        backbone_licence=settings.licence,
+        backbone_weights_sha256=settings.weights_sha256,
+        cache_sha256=cache.sha256,
+        dataset_sha256=cache.manifest.annotations_sha256,
+    )
+
+
 def checkpoint_path(run: Path, which: Which) -> Path:
     return run / f"{which}.safetensors"
 

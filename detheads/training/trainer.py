@@ -24,7 +24,7 @@ from detheads.headkit import registry
 from detheads.headkit.contract import Head
 from detheads.headkit.cost import parameters_of
 from detheads.training.batches import epoch_order, read_batches
-from detheads.training.checkpoint import Checkpoint, checkpoint_path, load_tensors, save_checkpoint
+from detheads.training.checkpoint import checkpoint_path, load_tensors, save_checkpoint, untrained
 from detheads.training.config import TrainConfig
 from detheads.training.ema import averaged
 from detheads.training.log import RunLog, plot_log
@@ -101,19 +101,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(_parameter_groups(self.head, config.weight_decay), lr=config.lr)
         self.autocast = _autocast(config.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.autocast[1] == torch.float16)
-        settings = train.manifest.settings
-        self.identity = Checkpoint(
-            head_name=head_name,
-            head_config=options,
-            feature_spec=train.feature_spec,
-            categories=train.dataset.categories,
-            backbone_name=settings.backbone,
-            backbone_timm_name=settings.timm_name,
-            backbone_licence=settings.licence,
-            backbone_weights_sha256=settings.weights_sha256,
-            cache_sha256=train.sha256,
-            dataset_sha256=train.manifest.annotations_sha256,
-        )
+        self.identity = untrained(head_name, options, train)
         self.steps_per_epoch = math.ceil(len(train) / config.batch)
         self.total_steps = self.steps_per_epoch * config.epochs
         self.step, self.seconds = 0, 0.0

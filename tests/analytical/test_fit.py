@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from detheads.analytical import ablation, rounds, statistics
+from detheads.analytical import ablation, passes, rounds
 from detheads.analytical.ablation import ablate
 from detheads.analytical.config import Config
 from detheads.analytical.fit import FitResult, collect_part, fit
@@ -26,16 +26,13 @@ from detheads.cache.reader import FeatureCache
 from detheads.evaluation.predict import evaluate_cache, predict_cache
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
+from detheads.foundation.progress import silent
 from detheads.headkit import registry
 from detheads.training.checkpoint import build_head, load_checkpoint, matching_cache
 from tests.analytical.conftest import QUICK, files
 from tests.training.world import World
 
 ROUND = replace(QUICK, rounds=1, grid=3, proposals=40, hidden=6)
-
-
-def silent(step: str, done: int, total: int) -> None:
-    """Nobody watches."""
 
 
 class KilledError(Exception):
@@ -45,9 +42,8 @@ class KilledError(Exception):
 @pytest.fixture
 def often_saved(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five batches of two images, and a save after each."""
-    for module in (statistics, rounds):
-        monkeypatch.setattr(module, "BATCH", 2)
-        monkeypatch.setattr(module, "SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(passes, "BATCH", 2)
+    monkeypatch.setattr(passes, "SAVE_SECONDS", -1.0)
 
 
 # What a fit leaves
@@ -140,7 +136,7 @@ def test_a_damaged_round_is_made_again(world: World, tmp_path: Path) -> None:
 
 SLOW_FIT = """
 import sys, time
-from detheads.analytical import rounds, statistics
+from detheads.analytical import fit, passes  # the survey, imported with the fit, keeps its batches
 from detheads.cache.reader import FeatureCache
 from detheads.cli.main import run
 
@@ -151,8 +147,7 @@ def slowly(*arguments, **options):
     return read(*arguments, **options)
 
 FeatureCache.features = slowly
-for module in (statistics, rounds):
-    module.BATCH, module.SAVE_SECONDS = 2, -1.0
+passes.BATCH, passes.SAVE_SECONDS = 2, -1.0
 sys.exit(run(sys.argv[1:]))
 """
 
@@ -378,7 +373,7 @@ def test_finished_rows_of_other_strengths_are_not_passed_off_as_these(
 ) -> None:
     train = world.cache("train")
     ablate(train, train, tmp_path, quick_rows[:1], Strengths(), silent)
-    with pytest.raises(UserError, match="one holds a fit with another strengths; choose another folder with -o"):
+    with pytest.raises(UserError, match=r"one holds a fit with another strengths.alpha \(100.0, not 5\); choose"):
         ablate(train, train, tmp_path, quick_rows[:1], Strengths(alpha=5), silent)
 
 

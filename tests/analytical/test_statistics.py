@@ -15,7 +15,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import Ridge
 from torch import Tensor
 
-from detheads.analytical import statistics as statistics_module
+from detheads.analytical import passes
 from detheads.analytical.anchors import ANCHORS, encode, nearest_anchor
 from detheads.analytical.assignment import assign_cells
 from detheads.analytical.closed_form import ClosedForm
@@ -26,16 +26,13 @@ from detheads.analytical.solve import Solution, Strengths, solve_first_stage
 from detheads.analytical.statistics import Statistics, collect, load_statistics
 from detheads.cache.reader import FeatureCache
 from detheads.foundation.errors import UserError
+from detheads.foundation.progress import silent
 from detheads.headkit.blocks import join_main
 from tests.analytical.conftest import QUICK
 from tests.training.world import World
 
 LEVELS = 5
 STRENGTHS = Strengths(shrinkage=0.02, alpha=30.0)
-
-
-def silent(step: str, done: int, total: int) -> None:
-    """Nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -320,7 +317,7 @@ def test_the_pass_does_not_depend_on_how_many_images_are_read_at_once(
 ) -> None:
     plan = make_plan(narrow, QUICK, silent)
     wanted = _tensors(collect(narrow, plan, tmp_path / "eights", 0, len(narrow), silent))
-    monkeypatch.setattr(statistics_module, "BATCH", 3)
+    monkeypatch.setattr(passes, "BATCH", 3)
     for name, value in _tensors(collect(narrow, plan, tmp_path / "threes", 0, len(narrow), silent)).items():
         torch.testing.assert_close(value, wanted[name], rtol=1e-4, atol=1e-4, msg=name)
 
@@ -344,8 +341,8 @@ class KilledError(Exception):
 def test_a_killed_pass_goes_on_and_gives_the_same_file(
     survives: int, narrow: FeatureCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(statistics_module, "BATCH", 2)
-    monkeypatch.setattr(statistics_module, "SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(passes, "BATCH", 2)
+    monkeypatch.setattr(passes, "SAVE_SECONDS", -1.0)
     plan = make_plan(narrow, QUICK, silent)
     collect(narrow, plan, tmp_path / "whole", 0, 10, silent)
 
