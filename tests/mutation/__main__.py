@@ -11,6 +11,7 @@ torch.export and whatever reads signatures does not survive; it leaves decorated
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -146,6 +147,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: forks and copies go
     try:
         sys.exit(main())
     except KeyboardInterrupt:

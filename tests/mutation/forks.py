@@ -134,6 +134,7 @@ def _copy(root: Path, tree: Path) -> Path:
 def _run_tests(tree: Path, tests: Sequence[str]) -> None:
     """In the fork: run the tests against the copy and exit with pytest's code."""
     os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     scratch = tree.parent / "scratch"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
