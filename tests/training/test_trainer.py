@@ -207,6 +207,26 @@ def test_one_flipped_byte_in_a_shard_is_one_sentence(
     assert f"error: {shard} is damaged" in finished.err
 
 
+def test_on_a_cpu_the_automatic_precision_is_float32(trainer: Make) -> None:
+    first, second = (trainer(run=kind, precision=kind, epochs=1, eval_every=1).fit().run for kind in ("auto", "fp32"))
+    _assert_same_files(first, second)
+
+
+def test_the_log_holds_numbers_only_and_seconds_that_count_on_after_a_stop(trainer: Make) -> None:
+    started = time.monotonic()
+    with pytest.raises(StopError):
+        trainer(eval_every=1).fit(_stop_at(5))
+    before = [entry["seconds"] for entry in read_log(trainer(eval_every=1).run)]
+    result = trainer(eval_every=1).fit()
+    entries = read_log(result.run)
+    assert all(isinstance(value, int | float) for entry in entries for value in entry.values())
+    seconds = [entry["seconds"] for entry in entries]
+    assert seconds[: len(before)] == before
+    assert seconds[0] > 0 and seconds == sorted(seconds)
+    assert seconds[-1] <= result.seconds + 0.01
+    assert result.seconds < time.monotonic() - started
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_mixed_precision_trains_float32_weights(precision: str, trainer: Make) -> None:
     result = trainer(precision=precision, epochs=1, eval_every=1).fit()
