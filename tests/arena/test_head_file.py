@@ -91,7 +91,7 @@ FAULTS = {
         r"lacks an __init__\(self, spec, num_classes, config\)",
     ),
     "no docstring": ('    """One map, one box a cell."""\n', "", "lacks a docstring"),
-    "syntax": ("class Plain", "class", "line 19 fails with SyntaxError"),
+    "syntax": ("class Plain", "class", "line 20 fails with SyntaxError"),
     "import": ("from torch import nn", "from torch import nonsense", "line 6 fails with ImportError"),
 }
 
