@@ -13,6 +13,8 @@ from detheads.cache.reader import FeatureCache
 from detheads.data import Dataset, list_splits, read_dataset
 from detheads.data.scenes import generate
 from detheads.deploy.detector import Detector
+from detheads.evaluation.coco import evaluate
+from detheads.evaluation.predict import predict_cache
 from detheads.export.pipeline import export_run
 from detheads.export.proof import Proof
 from detheads.foundation import atomic
@@ -20,7 +22,10 @@ from detheads.foundation.drawing import draw_boxes
 from detheads.foundation.errors import UserError
 from detheads.foundation.images import load_image
 from detheads.foundation.progress import Progress, silent, under
+from detheads.headkit.cost import parameters_of
 from detheads.ops.devices import pick_device
+from detheads.report.run import write_report
+from detheads.training.checkpoint import build_head, load_checkpoint
 from detheads.training.config import TrainConfig
 from detheads.training.trainer import Trainer
 
@@ -48,6 +53,9 @@ class DemoResult:
     bundle: str
     picture: str
     report: str
+    """The proof's."""
+    page: str
+    """What the head gets wrong."""
     steps: dict[str, float]
     """Seconds by step."""
     seconds: float
@@ -73,7 +81,8 @@ def run_demo(
 
     with _timed("dataset", seconds):
         side = size or (SCENE_SIZE if data is None else USER_SIZE)
-        train, val = _splits(data or _scenes(output / "scenes", on_progress))
+        source = data or _scenes(output / "scenes", on_progress)
+        train, val = _splits(source)
 
     with _timed("cache", seconds):
         backbone = load_backbone(BACKBONE, (side, side)).to(pick_device())
@@ -97,6 +106,9 @@ def run_demo(
     trained = trainer.fit(lambda status: on_progress("training", status.step, status.total_steps))
     seconds["train"] = round(trained.seconds, 1)  # of all its parts, where it was interrupted
 
+    with _timed("report", seconds):
+        page = _report(output / "run", caches["val"], output / "report", source, on_progress)
+
     with _timed("export and proof", seconds):
         exported = export_run(
             output / "run", output / "demo.detheads", proof=Proof(val), force=True, on_progress=on_progress
@@ -119,6 +131,7 @@ def run_demo(
         bundle=str(exported.bundle),
         picture=str(picture),
         report=str(exported.report_file),
+        page=str(page),
         steps=seconds,
         seconds=round(time.monotonic() - started, 1),
     )
@@ -148,6 +161,15 @@ def _splits(data: Path) -> tuple[Dataset, Dataset]:
     if train is None or val is None:
         raise UserError(f"{data} has the splits {', '.join(names)}; the demo needs a training and a validation split.")
     return read_dataset(data, train), read_dataset(data, val)
+
+
+def _report(run: Path, cache: FeatureCache, folder: Path, data: Path, on_progress: Progress) -> Path:
+    """The page of the trained head's scores and errors."""
+    checkpoint = load_checkpoint(run)
+    head = build_head(checkpoint).to(pick_device())
+    detections = predict_cache(head, cache, on_progress=under("report", on_progress))
+    statistics = evaluate(cache.dataset.coco_json(), detections)
+    return write_report(run, checkpoint, parameters_of(head), cache, detections, statistics, folder, data=data).page
 
 
 def _draw(bundle: Path, dataset: Dataset, picture: Path) -> None:

@@ -39,7 +39,7 @@ def demo(
             ("seconds", f"{result.seconds:.0f} ({', '.join(f'{k} {v:.0f}' for k, v in result.steps.items())})"),
         ]
         console.print(table(("result", ""), rows))
-        for name in ("bundle", "engine", "picture", "report"):
+        for name in ("bundle", "engine", "picture", "report", "page"):
             console.print(f"{name:8} {getattr(result, name)}")
 
     emit(asdict(result), as_json, render)
