@@ -139,6 +139,7 @@ def evaluate(
     from detheads.evaluation.coco import evaluate as coco_evaluate
     from detheads.evaluation.predict import predict_cache
     from detheads.foundation import atomic
+    from detheads.foundation.progress import under
     from detheads.headkit.cost import parameters_of
     from detheads.ops.devices import pick_device
     from detheads.report.files import require_folder
@@ -153,12 +154,7 @@ def evaluate(
     features = matching_cache(checkpoint, FeatureCache(cache))
     head = build_head(checkpoint).to(pick_device(device))
     with steps() as on_progress:
-        detections = predict_cache(
-            head,
-            features,
-            use_soft_nms=soft_nms,
-            on_progress=on_progress,
-        )
+        detections = predict_cache(head, features, use_soft_nms=soft_nms, on_progress=under("detecting", on_progress))
     if results is not None:
         atomic.write_json(results, detections, indent=None)
     statistics = coco_evaluate(features.dataset.coco_json(), detections, evaluator)
