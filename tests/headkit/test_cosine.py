@@ -33,17 +33,29 @@ def test_class_logit_is_scaled_cosine_plus_bias() -> None:
         assert classifier(x).flatten().tolist() == pytest.approx([60.5, 79.75], abs=1e-3)
 
 
+@pytest.mark.parametrize("size", [0.01, 1.0])
 @pytest.mark.parametrize("text_dim", [4, 16, 200])
-def test_logits_and_gradients_equal_those_by_way_of_the_space_of_the_classes(text_dim: int) -> None:
+def test_logits_and_gradients_equal_those_by_way_of_the_space_of_the_classes(text_dim: int, size: float) -> None:
     torch.manual_seed(0)
     classifier = CosineClassifier(16, 7, text_dim, learned=True)
-    x, weights = torch.randn(2, 16, 3, 5, requires_grad=True), torch.randn(2, 7, 3, 5)
+    x, weights = size * torch.randn(2, 16, 3, 5), torch.randn(2, 7, 3, 5)
+    x.requires_grad_()
     torch.testing.assert_close(classifier(x), _plain(classifier, x), rtol=1e-4, atol=1e-4)
     inputs = [x, *classifier.parameters()]
     found, expected = (
         torch.autograd.grad((logits * weights).sum(), inputs) for logits in (classifier(x), _plain(classifier, x))
     )
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(found[0] * size, expected[0] * size, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(found[1:], expected[1:], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_it_learns_a_projection_a_scale_and_biases_and_starts_at_clips_temperature(learned: bool) -> None:
+    classifier = CosineClassifier(16, 7, 24, learned=learned)
+    names = {"cls_project.weight", "logit_scale", "cls_bias"} | ({"embeddings"} if learned else set())
+    assert {name for name, _ in classifier.named_parameters()} == names
+    assert float(classifier.logit_scale.detach().exp()) == pytest.approx(1 / 0.07)
+    torch.testing.assert_close(classifier.embeddings.norm(dim=1), torch.ones(7))
 
 
 def test_a_point_without_features_has_the_bias_as_its_logits() -> None:

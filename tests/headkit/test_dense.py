@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from detheads.headkit.contract import HeadOutput
-from detheads.headkit.dense import MAX_LOG_DISTANCE, PointHead, fcos_ranges
+from detheads.headkit.dense import PointHead, fcos_ranges
+from detheads.targets.atss import assign_atss
+from detheads.targets.fcos import assign_fcos
 from detheads.targets.objects import Targets
 from tests.heads.worlds import no_objects
 
@@ -68,12 +70,31 @@ def test_the_order_of_maps_is_the_order_of_points() -> None:
 
 def test_distances_are_bounded_before_the_exponential() -> None:
     boxes = Points().decode(_maps(1), _maps(4, 1e30), _maps(1)).boxes
-    assert boxes.abs().max() <= math.exp(MAX_LOG_DISTANCE) * 64 + 128
+    assert boxes.abs().max() <= math.exp(8) * 64 + 128
     assert torch.isfinite(boxes).all()
 
 
 def test_ranges_meet_at_eight_strides_and_cover_everything() -> None:
     assert fcos_ranges([8, 16, 32]) == [(0.0, 64.0), (64.0, 128.0), (128.0, math.inf)]
+
+
+def test_points_are_matched_by_the_chosen_assigner() -> None:
+    by_iou, by_range = Points("atss"), Points("fcos")
+    grid = by_iou.points, by_iou.points_per_level, by_iou.strides, BOXES
+    assert torch.equal(by_iou.assign(BOXES).matched, assign_atss(*grid))
+    expected = assign_fcos(*grid, level_ranges=[(0, 64), (64, 128), (128, 256), (256, math.inf)])
+    assert torch.equal(by_range.assign(BOXES).matched, expected)
+    assert not torch.equal(expected, assign_atss(*grid))
+
+
+def test_a_single_positive_point_off_the_centre_pays_its_whole_loss() -> None:
+    head, target = Points(), Targets(torch.tensor([[2.0, 2.0, 8.0, 8.0]]), torch.tensor([1]))
+    assert torch.nonzero(head.assign(target.boxes).matched == 0).flatten().tolist() == [0]
+    boxes = torch.tensor([0.0, 0.0, 6.0, 6.0]).repeat(1, COUNT, 1)
+    losses = head.loss(HeadOutput(boxes, torch.zeros(1, COUNT, 3), torch.zeros(1, COUNT), {}), [target])
+    assert float(losses["box"]) == pytest.approx(1 - _giou([0, 0, 6, 6], [2, 2, 8, 8]))
+    assert float(losses["centerness"]) == pytest.approx(math.log(2))
+    assert float(losses["classification"]) == pytest.approx((0.25 + (3 * COUNT - 1) * 0.75) / 4 * math.log(2))
 
 
 @pytest.mark.parametrize("assigner", ["fcos", "atss"])

@@ -84,6 +84,10 @@ def test_it_is_with_real_texts(name: str, classes: int, clip_embeddings: Path) -
     assert 0.5 < _first_loss_by_the_priors(head, spec, classes) < 2
 
 
+def test_the_prior_is_a_score_of_one_in_a_hundred() -> None:
+    assert float(torch.tensor(PRIOR_BIAS, dtype=torch.float64).sigmoid()) == pytest.approx(0.01)
+
+
 @pytest.mark.parametrize("spread", [0.0, 0.3, 1.0])
 def test_with_the_start_bias_background_costs_what_the_prior_costs(spread: float) -> None:
     generator = torch.Generator().manual_seed(0)

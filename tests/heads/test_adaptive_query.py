@@ -30,6 +30,18 @@ def test_windows_are_gaussians_placed_and_sized_relative_to_the_box() -> None:
     torch.testing.assert_close((window[0, 0, 0]).softmax(dim=0), expected.softmax(dim=0))
 
 
+@pytest.mark.parametrize("heads", [2, 4, 8])
+def test_the_windows_of_a_query_start_in_a_circle_within_its_box(heads: int) -> None:
+    layer, box = _layer(heads), torch.tensor([[[0.5, 0.5, 0.4, 0.4]]])
+    with torch.no_grad():
+        windows = layer.log_window(torch.zeros(1, 1, 16 * heads), box, COLUMNS, COLUMNS)[0, :, 0]
+    points = torch.stack(torch.meshgrid(COLUMNS, COLUMNS, indexing="xy"), dim=2).view(-1, 2)
+    places = windows.softmax(dim=1) @ points - 0.5  # [heads, 2], from the centre of the box
+    torch.testing.assert_close(places.mean(dim=0), torch.zeros(2), rtol=0, atol=0.01)
+    assert 0.05 < places.norm(dim=1).min() < places.norm(dim=1).max() < 0.15
+    assert torch.pdist(places).min() > 0.03
+
+
 def test_the_content_of_a_query_moves_its_windows() -> None:
     torch.manual_seed(0)
     layer, boxes = DecoderLayer(32, CELL), torch.tensor([[[0.4, 0.6, 0.3, 0.5]]]).expand(1, 2, 4)
