@@ -100,7 +100,9 @@ def test_with_the_start_bias_background_costs_what_the_prior_costs(spread: float
 
 @pytest.mark.parametrize(("spread", "kept"), [(0.5, 1.0), (4.0, 0.25 * MAX_SPREAD)])
 def test_the_scale_shrinks_where_logits_are_spread_and_never_grows(spread: float, kept: float) -> None:
-    logits = spread * torch.randn(1, 20000, 2, generator=torch.Generator().manual_seed(0))
+    """The spread is that within a class; how far classes lie apart is the bias's affair."""
+    noise = torch.randn(1, 20000, 2, generator=torch.Generator().manual_seed(0))
+    logits = torch.tensor([-6.0, 6.0]) + spread * noise
     log_scale, bias = torch.zeros(()), torch.zeros(2)
     start_from(logits, log_scale, bias)
     assert float(log_scale.exp()) == pytest.approx(kept, rel=0.03)
