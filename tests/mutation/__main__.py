@@ -126,7 +126,7 @@ def print_table(modules: Sequence[Module]) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--module", default="", help="an entry of modules.yaml, or the beginning of several")
-    parser.add_argument("--sample", type=int, default=20, help="mutants a module; 0: all")
+    parser.add_argument("--sample", type=int, default=15, help="mutants a module; 0: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--verbose", action="store_true", help="print every mutant with the test that noticed it")
