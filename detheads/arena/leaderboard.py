@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Literal
 
 from detheads.arena.records import Row, Setting
+from detheads.evaluation.coco import NAMES
 from detheads.report.markdown import plain, table_lines
 from detheads.report.sections import Column, Table, Value
 
@@ -84,7 +85,7 @@ def leaderboard(rows: Iterable[Row]) -> list[Entry]:
         Entry(
             head=row.head,
             status=row.status,
-            **{name: _defined(row, name) for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")},
+            **{name: _defined(row, name) for name in NAMES[:6]},
             parameters=row.parameters,
             gflops=row.gflops,
             milliseconds=row.milliseconds,

@@ -251,6 +251,16 @@ def test_a_report_without_objects_says_so_and_without_statistics_drops_the_old_c
     assert report.statistics["AP"] == -1 and list(report.statistics["per_class"]) == ["blue"]
 
 
+def test_with_the_dataset_folder_the_worst_images_are_drawn(world: Path, tmp_path: Path) -> None:
+    write_report(world / "model", FeatureCache(world / "val"), tmp_path, data=world / "data", pictures=2)
+    answer = json.loads((tmp_path / "report.json").read_text("utf-8"))
+    worst = [image["id"] for image in answer["images"][:2]]
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {
+        f"strip-{place:02d}-{image}.jpg" for place, image in enumerate(worst, start=1)
+    }
+    assert "--data FOLDER" not in (tmp_path / "index.html").read_text("utf-8")
+
+
 @pytest.mark.parametrize("alphas", [(0.0,), (1.0, -1.0), (float("nan"),), (float("inf"),)])
 def test_a_penalty_that_is_not_positive_is_refused(world: Path, tmp_path: Path, alphas: tuple[float, ...]) -> None:
     with pytest.raises(UserError, match="positive"):
