@@ -174,14 +174,13 @@ def measure_ridges(statistics: Statistics, head: ClosedForm, alphas: Sequence[fl
         UserWarning: when a penalty was raised because the problem is singular.
     """
     swept = sweep_anchors(statistics, alphas)
-    strides = head.strides.unique().tolist()  # ascending, as the levels are
     curves = []
-    for level, (moments, stride) in enumerate(zip(statistics.anchors, strides, strict=True)):
+    for level, (moments, stride) in enumerate(zip(statistics.anchors, head.level_strides, strict=True)):
         points = swept.get(f"anchor_level{level}")
         if points:
             r2 = [_overall_r2(point, moments.target_scatter()) for point in points]
             freedom = [point.degrees_of_freedom for point in points]
-            curves.append(RidgeCurve(level, stride, round(moments.total), r2, freedom))
+            curves.append(RidgeCurve(level, int(stride), round(moments.total), r2, freedom))
     return curves
 
 

@@ -11,25 +11,22 @@ from detheads.analytical.config import Config
 from detheads.backbones.features import FeatureSpec
 from detheads.headkit.blocks import join_main, join_stride, joined_channels
 from detheads.headkit.contract import Head
+from detheads.headkit.grids import OnGrids
 from detheads.ops.cofiber import decompose, low_passes
-from detheads.ops.points import grid_points
 
 PLACE = 2
 """Inputs that ridge regressions get besides features: the cell's centre, x and y."""
 
 
-class FirstStage(Head):
+class FirstStage(OnGrids, Head):
     """A discriminant, anchor classifiers and box regressions on the levels of the cofiber decomposition.
 
     Attributes:
-        points, strides: ``[N, 2]`` and ``[N]``, centres and strides of the cells of all levels, input pixels.
         anchors: ``[A, 2]`` width and height, input pixels.
         center, components: ``[C]`` and ``[C, components]``, of the principal components of the joined map.
         dimensions: numbers that the stage sees of a cell.
     """
 
-    points: Tensor
-    strides: Tensor
     anchors: Tensor
     center: Tensor
     components: Tensor
@@ -38,12 +35,7 @@ class FirstStage(Head):
         super().__init__()
         self.spec, self.config, self.num_classes = spec, config, num_classes
         channels, stride = joined_channels(spec), join_stride(spec)
-        level_strides = [stride * 2**level for level in range(config.levels)]
-        points = [grid_points(spec.height, spec.width, each) for each in level_strides]
-        self.cells_per_level = [len(level) for level in points]
-        self.register_buffer("points", torch.cat(points), persistent=False)  # [N, 2]
-        strides = torch.repeat_interleave(torch.tensor(level_strides), torch.tensor(self.cells_per_level))
-        self.register_buffer("strides", strides, persistent=False)  # [N]
+        self.lay_grids(spec.height, spec.width, [stride * 2**level for level in range(config.levels)])
         self.register_buffer("anchors", torch.ones(ANCHORS, 2))
         self.register_buffer("center", torch.zeros(channels))
         self.register_buffer("components", torch.zeros(channels, config.components))
@@ -82,7 +74,7 @@ class FirstStage(Head):
             [
                 level @ weight + bias
                 for level, weight, bias in zip(
-                    everything.split(self.cells_per_level, dim=1), self.anchor_weight, self.anchor_bias, strict=True
+                    everything.split(self.points_per_level, dim=1), self.anchor_weight, self.anchor_bias, strict=True
                 )
             ],
             dim=1,

@@ -49,7 +49,7 @@ class Rows:
 def _gathered(head: ClosedForm, cache: FeatureCache) -> list[Rows]:
     """The rows of every level, image by image and cell by cell."""
     result = []
-    ends = np.cumsum([0, *head.cells_per_level])
+    ends = np.cumsum([0, *head.points_per_level])
     for level in range(LEVELS):
         seen, labels, inputs, boxes, centers = [], [], [], [], []
         for index in range(len(cache)):
