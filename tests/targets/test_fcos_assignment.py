@@ -72,12 +72,6 @@ def test_levels_change_hands_at_the_borders_of_their_ranges(border: float) -> No
         assert torch.nonzero(matched == 0).flatten().tolist() == levels
 
 
-def test_the_finest_level_takes_even_a_box_of_half_a_pixel() -> None:
-    points = torch.full((5, 2), 1000.0)
-    matched = assign_fcos(points, [1] * 5, torch.tensor(STRIDES), torch.tensor([[999.75, 999.75, 1000.25, 1000.25]]))
-    assert matched.tolist() == [0, -1, -1, -1, -1]
-
-
 def test_levels_that_do_not_cover_the_points_are_refused() -> None:
     points, counts, strides = grid(STRIDES)
     with pytest.raises(ValueError, match="do not fit"):
