@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from detheads.backbones.features import FeatureLayer, FeatureSpec
-from detheads.cache.manifest import ANNOTATIONS_NAME, MANIFEST_NAME, read_manifest
+from detheads.cache.manifest import ANNOTATIONS_NAME, MANIFEST_NAME, image_entry, read_manifest
 from detheads.cache.shard import ShardReader
 from detheads.cache.storage import FLIPPED_SUFFIX, SCALE_SUFFIX, decode
 from detheads.data.coco import read_coco_json
@@ -99,9 +99,19 @@ class FeatureCache:
         return Targets(torch.from_numpy(boxes).float(), torch.from_numpy(objects.labels[~objects.crowd]))
 
     def letterbox(self, index: int) -> Letterbox:
-        """How image ``index`` was put into the model input."""
+        """How image ``index`` was put into the model input.
+
+        Raises:
+            UserError: when its features were made with another letterbox than that of this version.
+        """
         image, spec = self.manifest.images[index], self.feature_spec
-        return Letterbox.fit(image.width, image.height, spec.width, spec.height)
+        letterbox = Letterbox.fit(image.width, image.height, spec.width, spec.height)
+        if image_entry(image.id, image.file_name, letterbox) != image:
+            raise UserError(
+                f"{self.folder} holds {image.file_name} letterboxed in another way than this version does; "
+                "build the cache again in another folder."
+            )
+        return letterbox
 
     def _locate(self, index: int) -> tuple[ShardReader, int]:
         if not 0 <= index < len(self):

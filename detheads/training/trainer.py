@@ -1,19 +1,16 @@
-"""The training loop: a head, a cache, AdamW with warm-up and cosine, EMA, exact resume."""
+"""A training run: epochs, evaluations, checkpoints and log of a head that learns from a cache, in one folder."""
 
 import hashlib
 import math
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NoReturn, cast
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
 from detheads import __version__
 from detheads.cache.reader import FeatureCache
@@ -23,10 +20,10 @@ from detheads.foundation.errors import UserError
 from detheads.headkit import registry
 from detheads.headkit.contract import Head
 from detheads.headkit.cost import parameters_of
-from detheads.training.batches import epoch_order, read_batches
+from detheads.training.batches import Batch, epoch_order, read_batches
 from detheads.training.checkpoint import checkpoint_path, load_tensors, save_checkpoint, untrained
 from detheads.training.config import TrainConfig
-from detheads.training.ema import averaged
+from detheads.training.learner import Learner
 from detheads.training.log import RunLog, plot_log
 
 RUN = claims.Kind("config.json", "a training run", "training in")
@@ -91,102 +88,80 @@ class Trainer:
         if not entry.head.trainable:
             raise UserError(f"{head_name} is solved, not trained; fit it with 'detheads analytical fit'.")
         options = registry.config_dict(entry, _with_prototypes(entry, head_config, class_embeddings))
-        self.head: Head = registry.build(head_name, train.feature_spec, len(train.dataset.categories), options)
+        head = registry.build(head_name, train.feature_spec, len(train.dataset.categories), options)
         self.embeddings_sha256: str | None = None
         if class_embeddings is not None:
-            self.head.set_class_embeddings(class_embeddings)
+            head.set_class_embeddings(class_embeddings)
             self.embeddings_sha256 = hashlib.sha256(class_embeddings.numpy().tobytes()).hexdigest()
-        self.head.to(self.device)
-        self.ema: AveragedModel = averaged(self.head, config.ema_decay)
-        self.optimizer = torch.optim.AdamW(_parameter_groups(self.head, config.weight_decay), lr=config.lr)
-        self.autocast = _autocast(config.precision, self.device)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.autocast[1] == torch.float16)
-        self.identity = untrained(head_name, options, train)
         self.steps_per_epoch = math.ceil(len(train) / config.batch)
         self.total_steps = self.steps_per_epoch * config.epochs
-        self.step, self.seconds = 0, 0.0
+        self.learner = Learner(head, config, self.total_steps, self.device)
+        self.identity = untrained(head_name, options, train)
+        self.seconds = self._began = self._saved = 0.0
+        self._window: list[dict[str, float]] = []  # loss terms of the steps since the last line of the log
         self.best: dict[str, Any] = {}
+
+    @property
+    def head(self) -> Head:
+        """The head with its live weights."""
+        return self.learner.head
+
+    @property
+    def averaged_head(self) -> Head:
+        """The head with the averaged weights, which are evaluated and shipped."""
+        return self.learner.averaged_head
 
     @property
     def parameters(self) -> int:
         """Learnable parameters of the head."""
         return parameters_of(self.head)
 
+    def optimise(self, batch: Batch) -> dict[str, float]:
+        """One optimiser step; returns the loss terms (see :meth:`Learner.optimise`)."""
+        return self.learner.optimise(batch)
+
     def fit(self, on_step: Callable[[Status], None] = lambda status: None) -> TrainResult:
         """Train to the end, from the last checkpoint of an interrupted run where there is one.
 
         Raises:
-            UserError: when the loss is no longer finite (the last good checkpoints stay).
+            UserError: when the folder is another run's or another process works in it, or the loss is no longer finite
+                (the last good checkpoints stay).
         """
-        with self._claimed():
-            return self._fit(on_step)
-
-    def _fit(self, on_step: Callable[[Status], None]) -> TrainResult:
-        if checkpoint_path(self.run, "last").is_file():
-            self._resume()
-        log = RunLog(self.run, self.step)
-        started = last_saved = time.monotonic()
-        seconds_before = self.seconds
-        window: list[dict[str, float]] = []
-        loss = math.nan
-        for epoch in range(self.step // self.steps_per_epoch, self.config.epochs):
-            order = epoch_order(self.config, len(self.train_cache), epoch, self.train_cache.has_flips)
-            for batch in read_batches(self.train_cache, order[self.step % self.steps_per_epoch :]):
-                batch = batch.to(self.device)
-                if self.step == 0:
-                    self.head.start_from(batch.features)
-                parts = self.optimise(batch)
-                loss = sum(parts.values())
-                self.seconds = seconds_before + time.monotonic() - started
-                window.append({"loss": loss} | {f"loss_{name}": value for name, value in parts.items()})
-                if self.step % LOG_EVERY == 0:
-                    log.write(
-                        self._position(epoch) | {name: fmean(entry[name] for entry in window) for name in window[0]}
-                    )
-                    window.clear()
-                on_step(Status(self.step, self.total_steps, epoch + 1, loss, self.best.get("AP")))
-                if time.monotonic() - last_saved > SAVE_SECONDS and self.step % self.steps_per_epoch:
-                    self._save_last()
-                    last_saved = time.monotonic()
-            evaluated = (epoch + 1) % self.config.eval_every == 0 or epoch + 1 == self.config.epochs
-            if evaluated:
-                self._evaluate(epoch, log)
-            self.seconds = seconds_before + time.monotonic() - started
-            self._save_last()
-            last_saved = time.monotonic()
-            if evaluated:
-                plot_log(self.run)
+        versions = {"detheads_version": __version__, "torch_version": torch.__version__}
+        with claims.claimed(self.run, RUN, self._described(), versions):
+            if checkpoint_path(self.run, "last").is_file():
+                self._resume()
+            log = RunLog(self.run, self.learner.step)
+            self._saved = time.monotonic()
+            self._began = self._saved - self.seconds
+            for epoch in range(self.learner.step // self.steps_per_epoch, self.config.epochs):
+                self._train_epoch(epoch, log, on_step)
+                evaluated = (epoch + 1) % self.config.eval_every == 0 or epoch + 1 == self.config.epochs
+                if evaluated:
+                    self._evaluate(epoch, log)
+                self._save_last()
+                if evaluated:
+                    plot_log(self.run)
         return TrainResult(self.run, self.parameters, self.best, int(self.best["epoch"]), self.seconds)
 
-    def optimise(self, batch: Any) -> dict[str, float]:
-        """One optimiser step; returns the loss terms."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate(self.step, self.total_steps)
-        self.head.train()
-        torch.manual_seed(self.config.seed * 1_000_003 + self.step)  # dropout of a resumed run repeats exactly
-        with self.autocast[0]():
-            output = self.head(batch.features)
-        losses = self.head.loss(output, batch.targets)
-        total = torch.stack(list(losses.values())).sum()
-        if not torch.isfinite(total):
-            self._diverged("loss", ", ".join(f"{name} {value.item():g}" for name, value in losses.items()))
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(total).backward()
-        self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self.head.parameters(), self.config.clip_norm)
-        if not self.scaler.is_enabled() and not torch.isfinite(norm):  # the fp16 scaler skips such steps by itself
-            self._diverged("gradient", f"norm {float(norm):g}")
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.ema.update_parameters(self.head)
-        self.step += 1
-        return {name: float(value.detach()) for name, value in losses.items()}
-
-    def _diverged(self, what: str, values: str) -> NoReturn:
-        raise UserError(
-            f"the {what} is not finite at step {self.step} ({values}); training stopped; checkpoints saved before "
-            f"are kept in {self.run}; try a lower --lr."
-        )
+    def _train_epoch(self, epoch: int, log: RunLog, on_step: Callable[[Status], None]) -> None:
+        """The steps of one epoch that are still to do."""
+        order = epoch_order(self.config, len(self.train_cache), epoch, self.train_cache.has_flips)
+        for batch in read_batches(self.train_cache, order[self.learner.step % self.steps_per_epoch :]):
+            batch = batch.to(self.device)
+            if self.learner.step == 0:
+                self.head.start_from(batch.features)
+            parts = self.optimise(batch)
+            loss, step = sum(parts.values()), self.learner.step
+            self.seconds = time.monotonic() - self._began
+            self._window.append({"loss": loss} | {f"loss_{name}": value for name, value in parts.items()})
+            if step % LOG_EVERY == 0:
+                means = {name: fmean(entry[name] for entry in self._window) for name in self._window[0]}
+                log.write(self._position(epoch) | means)
+                self._window.clear()
+            on_step(Status(step, self.total_steps, epoch + 1, loss, self.best.get("AP")))
+            if time.monotonic() - self._saved > SAVE_SECONDS and step % self.steps_per_epoch:
+                self._save_last()
 
     def _evaluate(self, epoch: int, log: RunLog) -> None:
         statistics = evaluate_cache(self.averaged_head, self.val_cache, batch_size=self.config.batch).to_dict()
@@ -199,61 +174,40 @@ class Trainer:
             )
             save_checkpoint(checkpoint_path(self.run, "best"), checkpoint)
 
-    @property
-    def averaged_head(self) -> Head:
-        return cast(Head, self.ema.module)
-
     def _position(self, epoch: int) -> dict[str, Any]:
-        rate = self.optimizer.param_groups[0]["lr"]
-        return {"step": self.step, "epoch": epoch + 1, "lr": rate, "seconds": round(self.seconds, 2)}
-
-    def _claimed(self) -> AbstractContextManager[dict[str, Any]]:
-        """The run folder: new, or holding a run of the same resolved configuration."""
-        identity = asdict(replace(self.identity, tensors={}))
-        resolved = {
-            "head": {"name": identity["head_name"], "config": identity["head_config"], "parameters": self.parameters},
-            "training": asdict(self.config),
-            "cache_sha256": self.identity.cache_sha256,
-            "val_cache_sha256": self.val_cache.sha256,
-            "classes": [category.name for category in self.identity.categories],
-            "class_embeddings_sha256": self.embeddings_sha256,
-            "backbone": self.identity.backbone_name,
+        return {
+            "step": self.learner.step,
+            "epoch": epoch + 1,
+            "lr": self.learner.rate,
+            "seconds": round(self.seconds, 2),
         }
-        versions = {"detheads_version": __version__, "torch_version": torch.__version__}
-        return claims.claimed(self.run, RUN, resolved, versions)
+
+    def _described(self) -> dict[str, Any]:
+        """The resolved configuration: what makes it another run."""
+        identity = self.identity
+        return {
+            "head": {"name": identity.head_name, "config": identity.head_config, "parameters": self.parameters},
+            "training": asdict(self.config),
+            "cache_sha256": identity.cache_sha256,
+            "val_cache_sha256": self.val_cache.sha256,
+            "classes": [category.name for category in identity.categories],
+            "class_embeddings_sha256": self.embeddings_sha256,
+            "backbone": identity.backbone_name,
+        }
 
     def _save_last(self) -> None:
-        extra = {f"live.{name}": value for name, value in self.head.state_dict().items()}
-        extra |= {f"ema.{name}": value for name, value in self.averaged_head.state_dict().items()}
-        extra["ema_count"] = torch.as_tensor(self.ema.n_averaged)
-        for index, state in self.optimizer.state_dict()["state"].items():
-            extra |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
-        progress = {
-            "step": self.step,
-            "seconds": self.seconds,
-            "scaler": self.scaler.state_dict(),
-        }
-        save_checkpoint(
-            checkpoint_path(self.run, "last"), replace(self.identity, metrics=self.best, progress=progress), extra
-        )
+        """Write all that an exact resume needs."""
+        self.seconds = time.monotonic() - self._began
+        tensors, values = self.learner.state()
+        progress = values | {"seconds": self.seconds}
+        checkpoint = replace(self.identity, metrics=self.best, progress=progress)
+        save_checkpoint(checkpoint_path(self.run, "last"), checkpoint, tensors)
+        self._saved = time.monotonic()
 
     def _resume(self) -> None:
         description, tensors = load_tensors(checkpoint_path(self.run, "last"))
-        groups: dict[str, dict[str, Tensor]] = defaultdict(dict)
-        for name, value in tensors.items():
-            kind, _, key = name.partition(".")
-            groups[kind][key] = value
-        self.head.load_state_dict(groups["live"])
-        self.averaged_head.load_state_dict(groups["ema"])
-        self.ema.n_averaged.copy_(groups["ema_count"][""])
-        state: dict[int, dict[str, Tensor]] = defaultdict(dict)
-        for name, value in groups["optimizer"].items():
-            index, _, key = name.partition(".")
-            state[int(index)][key] = value
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": dict(state)})
-        progress = description["progress"]
-        self.scaler.load_state_dict(progress["scaler"])
-        self.step, self.seconds, self.best = progress["step"], progress["seconds"], description["metrics"]
+        self.learner.restore(tensors, description["progress"])
+        self.seconds, self.best = description["progress"]["seconds"], description["metrics"]
 
 
 def _with_prototypes(
@@ -281,27 +235,3 @@ def require_same_features(train: FeatureCache, val: FeatureCache) -> None:
     if train.dataset.categories != val.dataset.categories:
         counts = f"{len(train.dataset.categories)} and {len(val.dataset.categories)}"
         raise UserError(f"{train.folder} and {val.folder} have different classes ({counts} of them); cache both alike.")
-
-
-def _parameter_groups(head: Head, weight_decay: float) -> list[dict[str, Any]]:
-    """Weights decay; biases, normalisation and scalars do not."""
-    parameters = [parameter for parameter in head.parameters() if parameter.requires_grad]
-    return [
-        {"params": [parameter for parameter in parameters if parameter.ndim > 1], "weight_decay": weight_decay},
-        {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
-    ]
-
-
-def _autocast(
-    precision: str, device: torch.device
-) -> tuple[Callable[[], AbstractContextManager[Any]], torch.dtype | None]:
-    """A context factory for the forward pass and the type it computes in (None: float32)."""
-    if precision == "auto":
-        if device.type != "cuda":
-            return nullcontext, None
-        dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    elif precision == "fp32":
-        return nullcontext, None
-    else:
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    return lambda: torch.autocast(device.type, dtype), dtype

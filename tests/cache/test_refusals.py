@@ -151,6 +151,17 @@ def test_images_in_another_order_than_the_boxes_are_refused(cache: Path) -> None
         FeatureCache(cache)
 
 
+@pytest.mark.parametrize(("key", "value"), [("scale", [0.25, 0.25]), ("pad_left", 3), ("pad_top", 5), ("width", 77)])
+def test_features_of_another_letterbox_are_not_used(cache: Path, key: str, value: object) -> None:
+    """Boxes would be off by the difference."""
+    _edit("manifest.json", lambda manifest: manifest["images"][2].update({key: value}))(cache)
+    reader = FeatureCache(cache)
+    reader.targets(1)
+    for use in (reader.targets, reader.letterbox):
+        with pytest.raises(UserError, match="letterboxed in another way than this version does"):
+            use(2)
+
+
 @pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/passwd", ""])
 def test_a_manifest_does_not_lead_out_of_its_folder(
     cache: Path, detheads: Callable[..., Any], name: str, monkeypatch: pytest.MonkeyPatch

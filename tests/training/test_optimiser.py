@@ -42,7 +42,7 @@ def test_weight_decay_shrinks_matrices_and_kernels_and_leaves_biases_norms_and_s
     start = _weights(plain)
     for job in (plain, decayed):
         _step(job)
-    rate = plain.optimizer.param_groups[0]["lr"]
+    rate = plain.learner.rate
     without, shrunk = _weights(plain), _weights(decayed)
     for name, before in start.items():
         share = 0.5 if before.ndim > 1 else 0.0
