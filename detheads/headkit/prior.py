@@ -37,7 +37,10 @@ def shrink_to_spread(logits: Tensor) -> Tensor:
 
     The spread is the standard deviation over all points, root mean square over the classes.
     """
-    spread = logits.flatten(0, 1).var(dim=0).mean().sqrt()
+    points = logits.flatten(0, 1)  # [B * N, K]
+    if len(points) < 2:  # one point has no spread
+        return torch.ones_like(points[0, 0])
+    spread = points.var(dim=0).mean().sqrt()
     return (MAX_SPREAD / spread.clamp(min=1e-6)).clamp(max=1.0)
 
 

@@ -107,3 +107,10 @@ def test_the_scale_shrinks_where_logits_are_spread_and_never_grows(spread: float
     start_from(logits, log_scale, bias)
     assert float(log_scale.exp()) == pytest.approx(kept, rel=0.03)
     torch.testing.assert_close(bias, start_bias(logits * kept), rtol=0, atol=0.2)
+
+
+def test_a_single_point_sets_the_bias_and_leaves_the_scale() -> None:
+    log_scale, bias = torch.zeros(()), torch.zeros(2)
+    start_from(torch.tensor([[[2.0, -3.0]]]), log_scale, bias)
+    assert float(log_scale) == 0
+    torch.testing.assert_close(bias, PRIOR_BIAS - torch.tensor([2.0, -3.0]))
