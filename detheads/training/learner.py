@@ -22,6 +22,7 @@ class Learner:
     Attributes:
         head: the live weights, on their device.
         step: optimiser steps taken.
+        scaler: of the loss, in fp16 only.
     """
 
     def __init__(self, head: Head, config: TrainConfig, total_steps: int, device: torch.device) -> None:
@@ -30,7 +31,7 @@ class Learner:
         self._average: AveragedModel = averaged(head, config.ema_decay)
         self._optimizer = torch.optim.AdamW(_parameter_groups(head, config.weight_decay), lr=config.lr)
         self._autocast, dtype = _autocast(config.precision, device)
-        self._scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
 
     @property
     def averaged_head(self) -> Head:
@@ -59,13 +60,13 @@ class Learner:
         if not torch.isfinite(total):
             raise self._diverged("loss", ", ".join(f"{name} {value.item():g}" for name, value in losses.items()))
         self._optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(total).backward()
-        self._scaler.unscale_(self._optimizer)
+        self.scaler.scale(total).backward()
+        self.scaler.unscale_(self._optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.head.parameters(), self.config.clip_norm)
-        if not self._scaler.is_enabled() and not torch.isfinite(norm):  # the fp16 scaler skips such steps by itself
+        if not self.scaler.is_enabled() and not torch.isfinite(norm):  # the fp16 scaler skips such steps by itself
             raise self._diverged("gradient", f"norm {float(norm):g}")
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
+        self.scaler.step(self._optimizer)
+        self.scaler.update()
         self._average.update_parameters(self.head)
         self.step += 1
         return {name: float(value.detach()) for name, value in losses.items()}
@@ -83,7 +84,7 @@ class Learner:
         tensors["ema_count"] = torch.as_tensor(self._average.n_averaged)
         for index, moments in self._optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in moments.items()}
-        return tensors, {"step": self.step, "scaler": self._scaler.state_dict()}
+        return tensors, {"step": self.step, "scaler": self.scaler.state_dict()}
 
     def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Take on a :meth:`state`."""
@@ -99,7 +100,7 @@ class Learner:
             index, _, key = name.partition(".")
             moments[int(index)][key] = value
         self._optimizer.load_state_dict(self._optimizer.state_dict() | {"state": dict(moments)})
-        self._scaler.load_state_dict(values["scaler"])
+        self.scaler.load_state_dict(values["scaler"])
         self.step = values["step"]
 
 

@@ -92,12 +92,12 @@ def test_an_interrupted_run_in_half_precision_ends_as_an_uninterrupted_one(
 
     def job(run: str) -> Trainer:
         made = trainer(device, run=run, precision=precision)
-        assert made.scaler.is_enabled() == (precision == "fp16")
+        assert made.learner.scaler.is_enabled() == (precision == "fp16")
         return made
 
     def watch(job: Trainer, run: str, stop: int | None = None) -> Callable[[Status], None]:
         def on_step(status: Status) -> None:
-            scales[run].append(float(job.scaler.get_scale()))
+            scales[run].append(float(job.learner.scaler.get_scale()))
             if status.step == stop:
                 raise KeyboardInterrupt
 
@@ -105,7 +105,7 @@ def test_an_interrupted_run_in_half_precision_ends_as_an_uninterrupted_one(
 
     whole, cut = job("whole"), job("cut")
     for begun in (whole, cut):
-        begun.scaler.set_growth_interval(2)
+        begun.learner.scaler.set_growth_interval(2)
     whole.fit(watch(whole, "whole"))
     with pytest.raises(KeyboardInterrupt):
         cut.fit(watch(cut, "cut", stop=4))
