@@ -29,7 +29,9 @@ def run(
     draw_score: Annotated[float, typer.Option(min=0, max=1, help="Lowest score drawn on a picture.")] = 0.3,
     batch: Annotated[int, typer.Option(min=1, max=1024, help="Pictures in one run of the graph.")] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; ONNX Runtime's own choice if unset.")] = None,
-    provider: Annotated[str, typer.Option(help="ONNX Runtime provider; never replaced.")] = "CPUExecutionProvider",
+    provider: Annotated[
+        str, typer.Option(help="ONNX Runtime provider; never replaced.", show_default="the CPU's")
+    ] = "CPUExecutionProvider",
     pictures: Annotated[bool, typer.Option(help="Write annotated pictures too.")] = True,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read, list them, and exit 0.")

@@ -37,7 +37,7 @@ def export(
         bool, typer.Option("--no-verify", help="No proof; the bundle says that it is unverified.")
     ] = False,
     tensorrt: Annotated[bool, typer.Option("--tensorrt/--onnx-only", help="Build a TensorRT engine too.")] = True,
-    batch: Annotated[str, typer.Option(help="Batch sizes of the engine: smallest:best:largest.")] = "1:4:8",
+    batch: Annotated[str, typer.Option(help="Batch sizes of the engine: MIN:BEST:MAX.")] = "1:4:8",
     which: WhichOption = "best",
     head_file: HeadFiles = None,
     weights: WeightsOption = None,

@@ -45,7 +45,10 @@ BatchOption = Annotated[int, typer.Option(help="Images a step.")]
 RateOption = Annotated[float, typer.Option(help="Peak learning rate.")]
 DecayOption = Annotated[float, typer.Option(help="Weight decay of AdamW.")]
 EveryOption = Annotated[int, typer.Option(help="Epochs between evaluations.")]
-PrecisionOption = Annotated[Precision, typer.Option(help="auto: mixed precision on a GPU, fp32 on a CPU.")]
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option(metavar="MODE", help="fp32, bf16, fp16, or auto: mixed precision on a GPU, fp32 on a CPU."),
+]
 SeedOption = Annotated[int, typer.Option(help="Seed of weights, order and flips.")]
 
 
