@@ -1,6 +1,5 @@
 """``detheads data``: look at, check, convert, augment, draw and generate datasets."""
 
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,6 +7,7 @@ import typer
 from rich.console import Console
 
 from detheads.cli.output import JsonFlag, emit, steps, table
+from detheads.data.layout import known_layouts
 
 if TYPE_CHECKING:
     from detheads.data import Dataset
@@ -26,12 +26,10 @@ def _read(folder: Path, split: str | None) -> "Dataset":
         return read_dataset(folder, split)
 
 
-class Layout(str, Enum):
-    """Layouts that ``convert`` writes."""
-
-    coco = "coco"
-    roboflow = "roboflow"
-    yolo = "yolo"
+def _known_layout(name: str) -> str:
+    if name not in known_layouts():
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(map(repr, known_layouts()))}.")
+    return name
 
 
 @app.command()
@@ -93,7 +91,10 @@ def _print_report(console: Console, result: dict[str, Any]) -> None:
 def convert(
     dataset: DatasetFolder,
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write; new or empty.")],
-    to: Annotated[Layout, typer.Option("--to", help="The layout to write.")] = Layout.coco,
+    to: Annotated[
+        str,
+        typer.Option("--to", metavar="|".join(known_layouts()), callback=_known_layout, help="The layout to write."),
+    ] = "coco",
     split: Annotated[str | None, typer.Option("--split", help="The split; all splits without it.")] = None,
     link: Annotated[bool, typer.Option("--link", help="Hard-link the images instead of copying them.")] = False,
     as_json: JsonFlag = False,
@@ -105,17 +106,17 @@ def convert(
     names = [split] if split is not None else list_splits(dataset)
     splits = [_read(dataset, name) for name in names]
     with steps() as on_progress:
-        conversion = convert_dataset(splits, output, to.value, link=link, on_progress=on_progress)
+        conversion = convert_dataset(splits, output, to, link=link, on_progress=on_progress)
     left_out = sum((part.dropped for part in splits), +conversion.left_out)
     result = {
         "output": str(output),
-        "layout": to.value,
+        "layout": to,
         "splits": [part.split for part in splits],
         "images": conversion.images,
         "boxes": conversion.boxes,
         "changed_boxes": dict(left_out),
     }
-    lines = [f"{output}: {conversion.images} images, {conversion.boxes} boxes as {to.value}."]
+    lines = [f"{output}: {conversion.images} images, {conversion.boxes} boxes as {to}."]
     lines += [f"boxes {reason}: {count}" for reason, count in left_out.items()]
     emit(result, as_json, lambda console: console.print("\n".join(lines), markup=False))
 

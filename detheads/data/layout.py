@@ -1,17 +1,19 @@
 """Which layout a dataset folder has, and where the parts of its splits lie."""
 
-from dataclasses import dataclass
+import importlib
+import pkgutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Protocol, cast
 
-from detheads.data.coco import parse_coco_json
+from detheads.data import layouts
+from detheads.data.dataset import Dataset
 from detheads.data.parsed import Parsed
-from detheads.data.yolo import parse_yolo
 from detheads.foundation.errors import UserError
 
-LayoutName = Literal["coco", "roboflow", "yolo"]
-
-ROBOFLOW_FILE = "_annotations.coco.json"
 _ALIASES = {"val": "valid", "valid": "val"}
 
 
@@ -19,15 +21,15 @@ _ALIASES = {"val": "valid", "valid": "val"}
 class Split:
     """Where one split of a dataset lies."""
 
-    layout: LayoutName
     dataset: str
     """The dataset's name: its folder's."""
     name: str
     annotations: Path
-    """The COCO JSON file, or ``data.yaml`` in a YOLO folder."""
+    """The file that errors are reported of: the COCO JSON file, or ``data.yaml`` in a YOLO folder."""
     images: Path
+    read: Callable[[], Parsed]
     labels: Path | None = None
-    """The folder of label files in a YOLO folder."""
+    """The folder of label files in a layout with one text file an image."""
 
     def parse(self) -> Parsed:
         """Parse the split without dropping anything.
@@ -37,12 +39,45 @@ class Split:
         """
         if not self.images.is_dir():
             raise UserError(f"{self.images} is missing: the images of split {self.name!r} belong there.")
-        if self.labels is not None:
-            # One label file may be absent; all of them at once is a folder in the wrong place.
-            if not self.labels.is_dir():
-                raise UserError(f"{self.labels} is missing: the label files of split {self.name!r} belong there.")
-            return parse_yolo(self.annotations, self.images, self.labels)
-        return parse_coco_json(self.annotations, self.images, roboflow=self.layout == "roboflow")
+        # One label file may be absent; all of them at once is a folder in the wrong place.
+        if self.labels is not None and not self.labels.is_dir():
+            raise UserError(f"{self.labels} is missing: the label files of split {self.name!r} belong there.")
+        return self.read()
+
+
+@dataclass
+class Conversion:
+    """What was written."""
+
+    images: int = 0
+    boxes: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Boxes that the target layout cannot hold: reason -> count."""
+
+
+class Layout(Protocol):
+    """What a file in ``layouts/`` defines; the file's name is the layout's.
+
+    Attributes:
+        NEEDS: what a folder of this layout has in it, for the error message of a folder of none.
+    """
+
+    NEEDS: str
+
+    def find(self, folder: Path) -> list[Split]:
+        """The splits of a folder of this layout; empty when the folder has another one."""
+        ...
+
+    def write(self, splits: Sequence[Dataset], folder: Path, conversion: Conversion) -> list[Path]:
+        """Write the annotations of ``splits`` into an empty folder, count boxes, return each split's image folder."""
+        ...
+
+
+@cache
+def known_layouts() -> dict[str, Layout]:
+    """The layouts by name, in the order in which a folder is compared with them."""
+    names = [module.name for module in pkgutil.iter_modules(layouts.__path__)]
+    return {name: cast(Layout, importlib.import_module(f"{layouts.__name__}.{name}")) for name in sorted(names)}
 
 
 def find_splits(folder: Path) -> dict[str, Split]:
@@ -53,13 +88,11 @@ def find_splits(folder: Path) -> dict[str, Split]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give the folder of a dataset.")
-    for find in (_coco_splits, _roboflow_splits, _yolo_splits):
-        if splits := find(folder):
+    for layout in known_layouts().values():
+        if splits := layout.find(folder):
             return {split.name: split for split in splits}
-    raise UserError(
-        f"{folder} is not a dataset folder: it needs annotations/instances_SPLIT.json (COCO), "
-        f"SPLIT/{ROBOFLOW_FILE} (Roboflow) or data.yaml with images/SPLIT (YOLO)."
-    )
+    *most, last = [layout.NEEDS for layout in known_layouts().values()]
+    raise UserError(f"{folder} is not a dataset folder: it needs {', '.join(most)} or {last}.")
 
 
 def find_split(folder: Path, name: str | None = None) -> Split:
@@ -81,35 +114,3 @@ def find_split(folder: Path, name: str | None = None) -> Split:
     if _ALIASES.get(name) in splits:
         return splits[_ALIASES[name]]
     raise UserError(f"{folder} has no split {name!r}; it has {', '.join(splits)}.")
-
-
-def _coco_splits(folder: Path) -> list[Split]:
-    splits = []
-    for path in sorted((folder / "annotations").glob("instances_*.json")):
-        name = path.stem.removeprefix("instances_")
-        nested = folder / "images" / name
-        splits.append(Split("coco", folder.resolve().name, name, path, nested if nested.is_dir() else folder / name))
-    return splits
-
-
-def _roboflow_splits(folder: Path) -> list[Split]:
-    return [
-        Split("roboflow", folder.resolve().name, path.parent.name, path, path.parent)
-        for path in sorted(folder.glob(f"*/{ROBOFLOW_FILE}"))
-    ]
-
-
-def _yolo_splits(folder: Path) -> list[Split]:
-    configurations = [path for path in (folder / "data.yaml", folder / "data.yml") if path.is_file()]
-    if not configurations:
-        return []
-    found = {path.name: (path, folder / "labels" / path.name) for path in _folders(folder / "images")}
-    found |= {path.name: (path / "images", path / "labels") for path in _folders(folder) if (path / "images").is_dir()}
-    return [
-        Split("yolo", folder.resolve().name, name, configurations[0], images, labels)
-        for name, (images, labels) in sorted(found.items())
-    ]
-
-
-def _folders(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []

@@ -147,5 +147,5 @@ def test_a_line_that_is_neither_run_nor_marked_fails(tmp_path: Path) -> None:
         path = PAGES["README.md"].path.parent / "docs" / "absent.md"
         page = Page(path)
         vars(page)["text"] = text
-        with pytest.raises(AssertionError, match="absent.md, line 1"):
+        with pytest.raises(AssertionError, match=r"absent\.md, line 1"):
             follow(page, tmp_path, slow=False)

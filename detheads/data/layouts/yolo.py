@@ -1,14 +1,52 @@
 """YOLO folders: ``data.yaml`` with the class names, one text file of normalised boxes beside each image."""
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from detheads.data.dataset import Category, ImageRecord
+from detheads.data.dataset import Category, Dataset, ImageRecord
+from detheads.data.layout import Conversion, Split
 from detheads.data.parsed import Parsed, Problems
+from detheads.foundation.atomic import inside, write_text
 from detheads.foundation.errors import UserError
 from detheads.foundation.images import list_images, read_header
+
+NEEDS = "data.yaml with images/SPLIT (YOLO)"
+
+
+def find(folder: Path) -> list[Split]:
+    """The splits of a YOLO folder: ``images/SPLIT`` and ``labels/SPLIT``, or ``SPLIT/images`` and ``SPLIT/labels``."""
+    configurations = [path for path in (folder / "data.yaml", folder / "data.yml") if path.is_file()]
+    if not configurations:
+        return []
+    found = {path.name: (path, folder / "labels" / path.name) for path in _folders(folder / "images")}
+    found |= {path.name: (path / "images", path / "labels") for path in _folders(folder) if (path / "images").is_dir()}
+    return [
+        Split(
+            folder.resolve().name,
+            name,
+            configurations[0],
+            images,
+            partial(parse_yolo, configurations[0], images, labels),
+            labels,
+        )
+        for name, (images, labels) in sorted(found.items())
+    ]
+
+
+def write(splits: Sequence[Dataset], folder: Path, conversion: Conversion) -> list[Path]:
+    """Write label files and ``data.yaml``; class indices are label indices, and crowd boxes are left out.
+
+    Raises:
+        UserError: when two images would share a label file.
+    """
+    for dataset in splits:
+        _write_labels(dataset, folder / "labels" / dataset.split, conversion)
+    _write_data_yaml(splits, folder / "data.yaml")
+    return [folder / "images" / dataset.split for dataset in splits]
 
 
 def parse_yolo(data_yaml: Path, image_folder: Path, label_folder: Path) -> Parsed:
@@ -119,3 +157,40 @@ def _to_xyxy(values: list[float]) -> tuple[float, float, float, float]:
         x, y, width, height = values
         return x - width / 2, y - height / 2, x + width / 2, y + height / 2
     return min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+
+
+def _write_labels(dataset: Dataset, folder: Path, conversion: Conversion) -> None:
+    folder.mkdir(parents=True)
+    written: dict[Path, str] = {}
+    for image, objects in zip(dataset.images, dataset.objects, strict=True):
+        path = inside(folder, image.file_name).with_suffix(".txt")
+        if path in written:
+            raise UserError(
+                f"{image.path} and {written[path]} would share the YOLO label file {path.name}; rename one of them."
+            )
+        written[path] = image.file_name
+        conversion.left_out["crowd"] += int(objects.crowd.sum())
+        lines = []
+        for (x1, y1, x2, y2), label in zip(
+            objects.boxes[~objects.crowd].tolist(), objects.labels[~objects.crowd].tolist(), strict=True
+        ):
+            center = (x1 + x2) / 2 / image.width, (y1 + y2) / 2 / image.height
+            lines.append(
+                f"{label} {center[0]!r} {center[1]!r} {(x2 - x1) / image.width!r} {(y2 - y1) / image.height!r}\n"
+            )
+        conversion.boxes += len(lines)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(lines), encoding="utf-8")
+
+
+def _write_data_yaml(splits: Sequence[Dataset], path: Path) -> None:
+    import yaml
+
+    content: dict[str, object] = {"path": "."}
+    content |= {dataset.split: f"images/{dataset.split}" for dataset in splits}
+    content["names"] = dict(enumerate(splits[0].class_names))
+    write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
