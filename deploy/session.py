@@ -1,18 +1,35 @@
-"""A bundle's graph in ONNX Runtime, on exactly the provider that was asked for."""
+"""A bundle ready to run, in the library that its provider belongs to."""
 
+import importlib
+import pkgutil
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from detheads.foundation.bundle import BundleManifest, onnx_file, read_manifest
-from detheads.foundation.errors import UserError
+from detheads.deploy import backends
+from detheads.foundation.bundle import read_manifest
 
 CPU = "CPUExecutionProvider"
+ONNX_RUNTIME = "onnx_runtime"
+"""The backend of every provider that does not begin with the name of another one."""
 
-INPUT = ("images", "tensor(uint8)")
-OUTPUTS = {"boxes": "tensor(float)", "scores": "tensor(float)", "labels": "tensor(int32)"}
+
+class Backend(Protocol):
+    """What ``open_backend(bundle, manifest, provider, threads)`` of a file in ``backends/`` returns.
+
+    A provider ``NAME`` or ``NAME:DEVICE`` belongs to the file ``backends/NAME.py``.
+
+    Attributes:
+        name: library, version and device that run the graph.
+    """
+
+    name: str
+
+    def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
+        """Letterboxed RGB ``[B, 3, H, W]`` -> boxes ``[B, R, 4]`` (xyxy, input pixels), scores, labels ``[B, R]``."""
+        ...
 
 
 class BundleSession:
@@ -20,8 +37,8 @@ class BundleSession:
 
     Args:
         bundle: folder ``name.detheads/``.
-        provider: ONNX Runtime execution provider. There is no fallback to another one.
-        threads: CPU threads of one run; ONNX Runtime's own choice when None.
+        provider: execution provider of ONNX Runtime, or one of another backend. There is no fallback to another one.
+        threads: CPU threads of one run; the library's own choice when None.
 
     Attributes:
         manifest: what the bundle says of itself.
@@ -34,10 +51,9 @@ class BundleSession:
 
     def __init__(self, bundle: Path, *, provider: str = CPU, threads: int | None = None) -> None:
         self.manifest = read_manifest(bundle)
-        path = onnx_file(bundle, self.manifest)
-        self._session = open_graph(path, provider=provider, threads=threads)
-        _require_agreement(self._session, self.manifest, path)
-        self.runtime = f"onnxruntime {onnxruntime.__version__} {provider}"
+        module = importlib.import_module(f"{backends.__name__}.{_backend_of(provider)}")
+        self._backend: Backend = module.open_backend(bundle, self.manifest, provider, threads)
+        self.runtime = self._backend.name
 
     def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
         """Letterboxed RGB ``[B, 3, H, W]`` -> boxes ``[B, R, 4]`` (xyxy, input pixels), scores and labels ``[B, R]``.
@@ -50,54 +66,10 @@ class BundleSession:
             raise ValueError(
                 f"the graph takes uint8 [B, {wanted[0]}, {wanted[1]}, {wanted[2]}], not {images.dtype} {images.shape}"
             )
-        boxes, scores, labels = self._session.run(list(OUTPUTS), {INPUT[0]: images})
-        return boxes, scores, labels
+        return self._backend.run(images)
 
 
-def open_graph(graph: Path | bytes, *, provider: str = CPU, threads: int | None = None) -> onnxruntime.InferenceSession:
-    """An ONNX Runtime session on ``provider`` and no other.
-
-    Args:
-        graph: an ONNX file or its content.
-
-    Raises:
-        UserError: when the provider is not available, does not start, or the graph cannot be loaded.
-    """
-    name = str(graph) if isinstance(graph, Path) else "the graph"
-    available = onnxruntime.get_available_providers()
-    if provider not in available:
-        raise UserError(f"ONNX Runtime has no {provider} here; it offers {', '.join(available)}.")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    if threads is not None:
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-    try:
-        session = onnxruntime.InferenceSession(
-            str(graph) if isinstance(graph, Path) else graph, options, providers=[provider]
-        )
-    except Exception as error:  # the library's exceptions share no base class but Exception
-        raise UserError(f"{name} cannot be loaded by ONNX Runtime ({str(error).splitlines()[0]}).") from None
-    session.disable_fallback()
-    in_use = session.get_providers()
-    if in_use[0] != provider:  # the library replaces a provider that does not start by the CPU, with a log line only
-        raise UserError(f"{provider} did not start; ONNX Runtime would use {in_use[0]} instead and was stopped.")
-    return session
-
-
-def _require_agreement(session: onnxruntime.InferenceSession, manifest: BundleManifest, path: Path) -> None:
-    inputs = [(entry.name, entry.type) for entry in session.get_inputs()]
-    outputs = {entry.name: entry.type for entry in session.get_outputs()}
-    if inputs != [INPUT] or outputs != OUTPUTS:
-        raise UserError(f"{path} has inputs {inputs} and outputs {outputs}; it is not a graph of 'detheads export'.")
-    shape = session.get_inputs()[0].shape
-    if shape[1:] != [3, manifest.input.height, manifest.input.width]:
-        raise UserError(
-            f"{path} takes images {shape[1:]}, bundle.json says "
-            f"[3, {manifest.input.height}, {manifest.input.width}]; export the bundle again."
-        )
-    said = session.get_modelmeta().custom_metadata_map
-    for key, value in manifest.graph_metadata().items():
-        if said.get(key) != value:
-            what = key.removeprefix("detheads.")
-            raise UserError(f"bundle.json and {path} disagree about {what}; one was changed, export the bundle again.")
+def _backend_of(provider: str) -> str:
+    name = provider.partition(":")[0]
+    known = {module.name for module in pkgutil.iter_modules(backends.__path__)}
+    return name if name in known else ONNX_RUNTIME

@@ -8,7 +8,7 @@ from PIL import Image
 
 from detheads.data.dataset import Dataset, ImageRecord
 from detheads.deploy import Detections
-from detheads.deploy.session import open_graph
+from detheads.deploy.backends.onnx_runtime import open_graph
 from detheads.export.graph import DENSE_NAMES, INPUT_NAME
 from detheads.export.live import LiveDetections, LiveDetector
 from detheads.export.matching import Comparison, TensorDifference
