@@ -1,7 +1,7 @@
 """Speed of caching against the bare forward passes of its backbone."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,8 +13,7 @@ from detheads.bench.memory import peak_memory_mb
 from detheads.bench.timing import Contender, take_turns
 from detheads.cache.builder import build_cache
 from detheads.data.dataset import Dataset
-
-Progress = Callable[[int, int], None]
+from detheads.foundation.progress import Progress
 
 PARTS = 5
 """Into how many parts the images are divided, so that caching and the bare backbone take turns."""
@@ -65,7 +64,7 @@ def bench_cache(dataset: Dataset, backbone: Backbone, batch: int, on_progress: P
             backbone,
             folder,
             batch_size=batch,
-            on_progress=lambda _, done, __: on_progress(start + done, parts * size),
+            on_progress=lambda step, done, _: on_progress(step, start + done, parts * size),
         )
 
     with tempfile.TemporaryDirectory() as folder:

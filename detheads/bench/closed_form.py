@@ -17,8 +17,7 @@ from detheads.analytical.estimators import lda_from_moments
 from detheads.analytical.moments import Moments
 from detheads.bench.memory import peak_memory_mb
 from detheads.bench.timing import take_turns
-
-Progress = Callable[[int, int], None]
+from detheads.foundation.progress import Progress
 
 CHUNK_ROWS = 4 * 48 * 48
 """Rows of one call: the patches of four images of 768 px at stride 16."""
@@ -82,19 +81,19 @@ class AnalyticalBench:
 
 
 def bench_analytical(
-    rows: int, dimensions: int, fit_rows: int, repeats: int, memory_rows: Sequence[int], on_progress: "Progress"
+    rows: int, dimensions: int, fit_rows: int, repeats: int, memory_rows: Sequence[int], on_progress: Progress
 ) -> AnalyticalBench:
     """Measure memory at each of ``memory_rows``, then the pass over ``rows``, then ``repeats`` fits to ``fit_rows``."""
     total = len(memory_rows) + 2
     memory = []
     for done, count in enumerate(memory_rows):
-        on_progress(done, total)
+        on_progress("measuring", done, total)
         memory.append(_bench_memory(count, dimensions))
-    on_progress(total - 2, total)
+    on_progress("measuring", total - 2, total)
     streaming = _bench_pass(rows, dimensions)
-    on_progress(total - 1, total)
+    on_progress("measuring", total - 1, total)
     fit = _bench_fit(fit_rows, dimensions, repeats)
-    on_progress(total, total)
+    on_progress("measuring", total, total)
     return AnalyticalBench(dimensions, torch.get_num_threads(), streaming, fit, memory)
 
 

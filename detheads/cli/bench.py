@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from detheads.cli.options import BackboneOption, RandomWeightsOption, SizeOption, WeightsOption, parse_size
-from detheads.cli.output import JsonFlag, emit, progress
+from detheads.cli.output import JsonFlag, emit, steps
 from detheads.cli.train import HeadOptions, parse_options
 
 app = typer.Typer(help="Measure speed as a ratio to a named baseline of the same run.", no_args_is_help=True)
@@ -34,11 +34,8 @@ def cache(
     data = read_dataset(dataset, split)
     data = replace(data, images=data.images[:images], objects=data.objects[:images])
     encoder = load_backbone(backbone, parse_size(size), weights=weights, random_weights=random_weights)
-    with progress() as bar:
-        task = bar.add_task("caching", total=len(data.images))
-        result = bench_cache(
-            data, encoder.to(pick_device()), batch, lambda done, total: bar.update(task, completed=done, total=total)
-        )
+    with steps() as on_progress:
+        result = bench_cache(data, encoder.to(pick_device()), batch, on_progress)
     emit(
         asdict(result),
         as_json,
@@ -107,14 +104,6 @@ def analytical(
         ]
         return "\n".join(lines)
 
-    with progress() as bar:
-        task = bar.add_task("measuring", total=len(sizes) + 2)
-        result = bench_analytical(
-            rows,
-            dimensions,
-            fit_rows,
-            repeats,
-            sizes,
-            lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    with steps() as on_progress:
+        result = bench_analytical(rows, dimensions, fit_rows, repeats, sizes, on_progress)
     emit(asdict(result), as_json, lambda console: console.print(render(result)))

@@ -3,10 +3,7 @@
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import numpy as np
 from detheads.data.dataset import ImageRecord
 from detheads.data.layout import Split, find_split
 from detheads.data.parsed import CLIPPED, Parsed, Problem, Problems
+from detheads.foundation.ahead import map_ahead
 from detheads.foundation.errors import UserError
 from detheads.foundation.images import ImageHeader, list_images, load_image, read_header
 from detheads.foundation.progress import Progress, silent
@@ -25,8 +23,8 @@ HUGE_PIXELS = 50_000_000
 """Images with more pixels are slow to decode."""
 
 _PLAIN_MODES = frozenset({"RGB", "L"})
-_AT_ONCE = 64
-"""Images in flight: enough to keep the threads busy, few enough to stop at once."""
+_AHEAD = 64
+"""Images decoded ahead: enough to keep the threads busy, few enough to stop at once."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,8 @@ def validate_dataset(
     _check_classes(parsed, problems)
     _check_listing(found, parsed, problems)
     by_content: dict[str, list[ImageRecord]] = defaultdict(list)
-    for done, checked in enumerate(_decode_all(parsed.images), start=1):
+    decoded = map_ahead(_decode, parsed.images, ahead=_AHEAD, threads=os.cpu_count() or 1)
+    for done, checked in enumerate(decoded, start=1):
         _check_image(checked, problems)
         if checked.sha256:
             by_content[checked.sha256].append(checked.image)
@@ -156,13 +155,6 @@ def _check_listing(split: Split, parsed: Parsed, problems: Problems) -> None:
     if unlisted:
         sentence = f"{unlisted[0]} lies in the image folder but is not listed"
         problems.add("note", parsed.source, "unlisted image file", sentence, len(unlisted))
-
-
-def _decode_all(images: tuple[ImageRecord, ...]) -> Iterator[_Checked]:
-    remaining = iter(images)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        while batch := list(islice(remaining, _AT_ONCE)):
-            yield from pool.map(_decode, batch)
 
 
 def _decode(image: ImageRecord) -> _Checked:

@@ -35,9 +35,9 @@ def test_caching_and_the_bare_backbone_see_as_many_images(
 
     monkeypatch.setattr(Backbone, "forward", count)
     monkeypatch.setattr(caching, "build_cache", build_and_tell)
-    done: list[tuple[int, int]] = []
+    done: list[tuple[str, int, int]] = []
     result = bench_cache(read_dataset(tmp_path / "scenes", "train"), backbone, batch, lambda *state: done.append(state))
     assert result.images == measured
     assert seen == {"caching": measured + warm_up, "bare": measured + warm_up}
-    assert done[-1] == (measured, measured)
-    assert {total for _, total in done} == {measured}
+    assert done[-1][1:] == (measured, measured)
+    assert {total for _, _, total in done} == {measured}

@@ -9,6 +9,7 @@ import pytest
 from detheads.bench import closed_form
 from detheads.bench.closed_form import bench_analytical
 from detheads.bench.timing import Timing
+from detheads.foundation.progress import silent
 
 SMALL = ("--rows", 3000, "--dimensions", 16, "--fit-rows", 2000, "--repeats", 2)
 
@@ -25,7 +26,7 @@ def seconds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_rates_are_rows_a_second_and_fits_are_related_to_ours(seconds: None) -> None:
-    result = bench_analytical(3000, 16, 2000, 2, [], lambda done, total: None)
+    result = bench_analytical(3000, 16, 2000, 2, [], silent)
     streaming, fit = result.streaming, result.fit
     assert (streaming.streamed, streaming.product, streaming.ratio) == pytest.approx((9000, 3000, 3))
     assert streaming.estimated_minutes == pytest.approx(51_000_000 / 9000 / 60)
@@ -41,9 +42,9 @@ def test_the_printed_lines_name_the_baselines_and_the_estimate(detheads: Callabl
 
 def test_memory_does_not_grow_with_the_rows() -> None:
     few, many = 20_000, 620_000
-    done: list[tuple[int, int]] = []
+    done: list[tuple[str, int, int]] = []
     result = bench_analytical(2000, 64, 2000, 1, [few, many], lambda *state: done.append(state))
     assert [measured.rows for measured in result.memory] == [few, many]
     small, large = (measured.peak_memory_mb for measured in result.memory)
     assert large - small < 30  # the rows themselves would take 154 MB more
-    assert done == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
+    assert done == [("measuring", number, 4) for number in range(5)]
