@@ -89,17 +89,17 @@ def run_mutants(runner: Runner, modules: Sequence[Module], verbose: bool) -> lis
     """Run every mutant that is not known as equivalent, count the outcomes and print what survives, which returns."""
     equivalent, limits, jobs, owner = read_equivalent(), measure(runner, modules), [], {}
     for module in modules:
-        for mutant in module.mutants:
-            owner[mutant] = module
-            if mutant.change in equivalent:
+        for each in module.mutants:
+            owner[each] = module
+            if each.change in equivalent:
                 module.counts["equivalent"] += 1
             else:
-                jobs.append(Job(mutant, module.tests, limits[module.tests]))
+                jobs.append(Job(each, module.tests, limits[module.tests]))
     started, survivors = time.monotonic(), []
     print(f"{len(jobs)} mutants:", flush=True)
     for done, ended in enumerate(runner.run(jobs), 1):
-        mutant = ended.job.mutant
-        assert mutant is not None
+        if (mutant := ended.job.mutant) is None:
+            continue
         owner[mutant].counts[ended.outcome] += 1
         if ended.outcome == "survived":
             survivors.append(mutant)
@@ -126,7 +126,7 @@ def print_table(modules: Sequence[Module]) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--module", default="", help="an entry of modules.yaml, or the beginning of several")
-    parser.add_argument("--sample", type=int, default=15, help="mutants a module; 0: all")
+    parser.add_argument("--sample", type=int, default=20, help="mutants a module; 0: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--verbose", action="store_true", help="print every mutant with the test that noticed it")
