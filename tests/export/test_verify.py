@@ -11,7 +11,7 @@ from PIL import Image
 from detheads.deploy import Detections, Detector
 from detheads.evaluation.coco import NAMES, Statistics
 from detheads.export import verify
-from detheads.export.judgement import reasons
+from detheads.export.judgement import cache_remarks, reasons
 from detheads.export.live import LiveDetector
 from detheads.export.matching import Comparison, TensorDifference
 from detheads.export.proof import Proof, proof_dataset
@@ -172,3 +172,14 @@ def test_a_difference_as_large_as_the_tolerance_holds() -> None:
 def test_each_measurement_beyond_its_limit_is_one_reason(measured: dict[str, object], reason: str) -> None:
     (found,) = judge(**measured)  # type: ignore[arg-type]
     assert reason in found
+
+
+@pytest.mark.parametrize(
+    ("cached", "live", "remark"), [(None, 0.5, ""), (0.5, 0.491, ""), (0.5, 0.48, "-0.0200"), (0.5, 0.53, "+0.0300")]
+)
+def test_a_figure_from_the_cache_unlike_the_live_one_is_remarked(
+    cached: float | None, live: float, remark: str
+) -> None:
+    remarks = cache_remarks(cached, live)
+    assert len(remarks) == bool(remark)
+    assert all(f"the figure from the feature cache differs by {remark}: " in text for text in remarks)

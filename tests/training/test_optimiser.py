@@ -25,10 +25,16 @@ def _weights(job: Trainer) -> dict[str, Tensor]:
     return {name: parameter.detach().clone() for name, parameter in job.head.named_parameters()}
 
 
-def test_no_gradient_longer_than_the_limit_reaches_the_optimiser(trainer: Make) -> None:
+def test_losses_are_scaled_in_fp16_only(trainer: Make) -> None:
+    scaled = {kind: trainer(precision=kind).learner.scaler.is_enabled() for kind in ("auto", "fp32", "bf16", "fp16")}
+    assert scaled == {"auto": False, "fp32": False, "bf16": False, "fp16": True}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_no_gradient_longer_than_the_limit_reaches_the_optimiser(precision: str, trainer: Make) -> None:
     lengths = {}
     for limit in (0.01, 1e6):
-        job = trainer(run=str(limit), clip_norm=limit)
+        job = trainer(run=str(limit), clip_norm=limit, precision=precision)
         _step(job)
         gradients = [parameter.grad for parameter in job.head.parameters() if parameter.grad is not None]
         lengths[limit] = float(torch.cat([gradient.flatten() for gradient in gradients]).norm())
@@ -47,6 +53,7 @@ def test_weight_decay_shrinks_matrices_and_kernels_and_leaves_biases_norms_and_s
     for name, before in start.items():
         share = 0.5 if before.ndim > 1 else 0.0
         torch.testing.assert_close(without[name] - shrunk[name], rate * share * before, rtol=1e-3, atol=1e-6)
+        assert not torch.equal(without[name], before), f"{name} does not learn"
     assert {before.ndim for before in start.values()} >= {1, 4}
 
 

@@ -20,8 +20,10 @@ from detheads.foundation.errors import UserError
 from detheads.headkit import registry
 from detheads.training import trainer as trainer_module
 from detheads.training.checkpoint import checkpoint_path, load_tensors
+from detheads.training.config import TrainConfig
 from detheads.training.log import read_log
 from detheads.training.trainer import Status, Trainer
+from tests.training.conftest import CONFIG
 from tests.training.world import World
 
 HEADS = [name for name, entry in registry.trainable().items() if not entry.head.blocks]
@@ -220,6 +222,8 @@ def test_the_log_holds_numbers_only_and_seconds_that_count_on_after_a_stop(train
     result = trainer(eval_every=1).fit()
     entries = read_log(result.run)
     assert all(isinstance(value, int | float) for entry in entries for value in entry.values())
+    config = TrainConfig(**(CONFIG | {"eval_every": 1}))
+    assert all(entry["lr"] == config.learning_rate(entry["step"] - 1, 9) for entry in entries)
     seconds = [entry["seconds"] for entry in entries]
     assert seconds[: len(before)] == before
     assert seconds[0] > 0 and seconds == sorted(seconds)
