@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from detheads.analytical.estimators import lda_from_moments
-from detheads.analytical.moments import BLOCK_ROWS, Moments
+from detheads.analytical.moments import BLOCK_ROWS, Moments, pack, unpack
 
 CLASSES, DIMENSIONS, ROWS = 3, 12, 2 * BLOCK_ROWS + 500
 POOLED = pytest.mark.parametrize("pooled", [False, True], ids=["a scatter each", "one scatter"])
@@ -226,6 +226,18 @@ def test_a_ridge_pass_continues_from_its_saved_state(tmp_path: Path) -> None:
         moments.add(rows[900:], targets=targets[900:])
     saved = resumed.tensors()
     assert all(torch.equal(saved[name], tensor) for name, tensor in half.tensors().items())
+
+
+def test_several_moments_are_kept_side_by_side_with_other_tensors() -> None:
+    rows, labels = _rows()
+    kept = {
+        "anchors.0": _streamed(rows, labels, None, False, ROWS),
+        "anchors.1": _streamed(rows, labels, None, True, ROWS),
+    }
+    found = unpack(pack(kept) | {"count": torch.tensor(7)})
+    assert found.keys() == kept.keys()
+    for name, moments in kept.items():
+        _assert_equal_moments(found[name], moments, 0)
 
 
 def test_what_comes_back_from_a_state_shares_no_memory_with_it() -> None:
