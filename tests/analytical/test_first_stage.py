@@ -18,6 +18,7 @@ from detheads.analytical.anchors import ANCHORS, encode, nearest_anchor
 from detheads.analytical.assignment import assign_cells
 from detheads.analytical.closed_form import ClosedForm
 from detheads.analytical.config import Config
+from detheads.analytical.moments import Moments
 from detheads.analytical.plan import Plan, make_plan, select_classes
 from detheads.analytical.solve import Solution, Strengths, solve_first_stage
 from detheads.analytical.statistics import Statistics, collect
@@ -210,6 +211,21 @@ def test_a_level_of_its_own_direction_is_solved_from_its_own_rows(solved: Callab
         )
         assert remarked == empty
     assert 0 < separate < LEVELS
+
+
+@pytest.mark.filterwarnings("ignore:Only one sample available")
+def test_a_single_cell_of_a_class_is_enough_for_a_level_of_its_own_direction(solved: Callable[..., Case]) -> None:
+    case = solved("train", QUICK, ("crescent",))
+    rows, labels = case.rows[1].seen, np.zeros(len(case.rows[1].seen), dtype=np.int64)
+    labels[3] = 1
+    own = Moments(case.statistics.classes[1].pilot, classes=2)
+    own.add(torch.from_numpy(rows).float(), labels=torch.from_numpy(labels))
+    first, _, *others = case.statistics.classes
+    head = case.plan.build_head()
+    solution = solve_first_stage(replace(case.statistics, classes=[first, own, *others]), STRENGTHS, head)
+    assert not any(line.startswith("discriminant_level1:") for line in solution.remarks)
+    reference = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=STRENGTHS.shrinkage).fit(rows, labels)
+    _close(head.classifier(torch.from_numpy(rows).float()[None], 1)[0], _log_odds(reference, rows))
 
 
 def test_equal_covariances_change_the_direction_and_keep_the_true_shares_in_the_bias(
