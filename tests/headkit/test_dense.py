@@ -1,6 +1,7 @@
 """The decoding and the loss that point heads share, against hand-made cases and a loop written from the papers."""
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -22,8 +23,8 @@ BOXES = torch.tensor([[3.0, 5.0, 57.0, 60.0], [70.0, 9.0, 121.0, 52.0]])
 class Points(PointHead):
     """A point head without a network, for 128x64 pixels."""
 
-    def __init__(self, assigner: str = "fcos") -> None:
-        super().__init__(64, 128, STRIDES, assigner)  # type: ignore[arg-type]
+    def __init__(self, assigner: str = "fcos", strides: Sequence[float] = STRIDES) -> None:
+        super().__init__(64, 128, strides, assigner)  # type: ignore[arg-type]
 
     def forward(self, features: object) -> HeadOutput:
         """Without a network every map is zero."""
@@ -44,6 +45,13 @@ def test_points_are_cell_centres_level_after_level() -> None:
     assert head.points[128].tolist() == [8, 8]
     assert head.points[-1].tolist() == [96, 32]
     assert head.strides.tolist() == [8] * 128 + [16] * 32 + [32] * 8 + [64] * 2
+
+
+def test_points_move_with_the_head_and_are_no_weights() -> None:
+    head = Points(strides=[8, 16, 32, 64])
+    assert head.state_dict().keys() == {"level_scales"}
+    assert (head.points.dtype, head.strides.dtype) == (torch.float32, torch.float32)
+    assert head.to("meta").points.is_meta and head.strides.is_meta
 
 
 def test_known_distances_give_known_boxes() -> None:
