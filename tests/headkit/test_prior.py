@@ -1,5 +1,6 @@
 """At the start every class is rare everywhere, whatever the features and the class embeddings are."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,3 +115,11 @@ def test_a_single_point_sets_the_bias_and_leaves_the_scale() -> None:
     start_from(torch.tensor([[[2.0, -3.0]]]), log_scale, bias)
     assert float(log_scale) == 0
     torch.testing.assert_close(bias, PRIOR_BIAS - torch.tensor([2.0, -3.0]))
+
+
+@pytest.mark.parametrize(("points", "kept"), [([3.0], 1.0), ([-4.0, 4.0], 1 / math.sqrt(32)), ([0.1, 0.2], 1.0)])
+def test_two_points_have_a_spread_and_one_has_none(points: list[float], kept: float) -> None:
+    log_scale, bias = torch.zeros(()), torch.zeros(1)
+    start_from(torch.tensor(points).view(1, -1, 1), log_scale, bias)
+    assert float(log_scale.exp()) == pytest.approx(kept)
+    assert bias.isfinite().all()
