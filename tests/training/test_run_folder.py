@@ -1,6 +1,7 @@
 """Whose run a folder holds, whose features a cache holds: every mismatch is one sentence and exit code 1."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from detheads.evaluation.coco import Statistics
+from detheads.evaluation.predict import evaluate_cache
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
+from detheads.headkit.contract import Head
 from detheads.training.checkpoint import build_head, load_checkpoint, save_checkpoint
 from detheads.training.trainer import Trainer
 from tests.training.world import World
@@ -116,19 +120,28 @@ def test_checkpoints_are_safetensors_with_a_json_description(run: Path) -> None:
     assert not [path for path in run.iterdir() if path.read_bytes()[:2] in (b"PK", b"\x80\x02")]
 
 
-def test_a_checkpoint_gives_back_the_head_that_was_saved(trainer: Make, world: World) -> None:
-    job = trainer(epochs=1, eval_every=1)
-    result = job.fit()
-    for which in ("best", "last"):
+def test_best_is_the_head_of_the_best_evaluation_and_last_the_one_at_the_end(
+    trainer: Make, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated: list[dict[str, torch.Tensor]] = []
+
+    def falling(head: Head, *arguments: Any, **options: Any) -> Statistics:
+        evaluated.append({name: value.clone() for name, value in head.state_dict().items()})
+        return replace(evaluate_cache(head, *arguments, **options), AP=1 / len(evaluated))
+
+    monkeypatch.setattr("detheads.training.trainer.evaluate_cache", falling)
+    result = trainer(epochs=2, eval_every=1).fit()
+    assert (result.best_epoch, result.metrics["AP"], len(evaluated)) == (1, 1.0, 2)
+    for which, expected in zip(("best", "last"), evaluated, strict=True):
         checkpoint = load_checkpoint(result.run, which)  # type: ignore[arg-type]
         head = build_head(checkpoint)
         assert not head.training
-        expected = job.averaged_head.state_dict()
         assert all(torch.equal(value, expected[name]) for name, value in head.state_dict().items())
-        assert checkpoint.metrics["AP"] == result.metrics["AP"]
+        assert checkpoint.metrics["AP"] == 1.0
         assert [category.id for category in checkpoint.categories] == [3 + 7 * (1 + i) for i in range(10)]
         assert checkpoint.feature_spec == world.cache("train").feature_spec
         assert checkpoint.checkpoint_sha256 == atomic.sha256_of(result.run / f"{which}.safetensors")
+    assert any(not torch.equal(value, evaluated[1][name]) for name, value in evaluated[0].items())
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "noise", "foreign"])
