@@ -1,10 +1,12 @@
 """Read a finished cache: features by image index, and the boxes that go with them."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -14,24 +16,51 @@ from detheads.cache.manifest import ANNOTATIONS_NAME, MANIFEST_NAME, image_entry
 from detheads.cache.shard import ShardReader
 from detheads.cache.storage import FLIPPED_SUFFIX, SCALE_SUFFIX, decode
 from detheads.data.coco import read_coco_json
-from detheads.data.dataset import Category, Dataset
+from detheads.data.dataset import Category, Dataset, ImageRecord
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
 from detheads.foundation.geometry import Letterbox, flip_boxes
 from detheads.targets.objects import Targets
 
 
-class FeatureCache:
-    """A finished feature cache, opened for reading.
+@dataclass(frozen=True)
+class Sample:
+    """One image of a cache.
 
     Attributes:
+        image: its record; the size in original pixels. The file itself need not exist any more.
+        features: layer name -> float32 ``[C, H / stride, W / stride]``.
+        targets: its boxes (xyxy, input pixels) and labels, crowd regions left out.
+    """
+
+    image: ImageRecord
+    features: dict[str, Tensor]
+    targets: Targets
+
+
+class FeatureCache(Sequence[Sample]):
+    """A finished feature cache, opened for reading; a sequence of its images.
+
+    Example::
+
+        cache = FeatureCache("cache/train")
+        for sample in cache:
+            sample.features["last"], sample.targets.boxes, sample.targets.labels
+
+    Attributes:
+        folder: where it lies.
         manifest: what the cache says of itself.
         feature_spec: what a head for these features is built from.
         dataset: the images and boxes, in original pixels (the image files need not exist any more).
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | Path) -> None:
+        """Open a cache; shards are checked and read when their images are asked for.
+
+        Raises:
+            UserError: when the folder holds no finished cache, or one that contradicts itself.
+        """
+        self.folder = folder = Path(folder)
         self.manifest = read_manifest(folder)
         settings = self.manifest.settings
         self.feature_spec = FeatureSpec(
@@ -46,6 +75,57 @@ class FeatureCache:
 
     def __len__(self) -> int:
         return len(self.manifest.images)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        """One image, counted from the end where ``index`` is negative; a list of them for a slice.
+
+        Raises:
+            UserError: when a shard is damaged.
+        """
+        if isinstance(index, slice):
+            return [self[position] for position in range(len(self))[index]]
+        index = range(len(self))[index]
+        features = {name: values[0] for name, values in self.features([index]).items()}
+        return Sample(self.dataset.images[index], features, self.targets(index))
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
+
+    def __repr__(self) -> str:
+        settings, spec = self.manifest.settings, self.feature_spec
+        layers = ", ".join(
+            f"{layer.name} {layer.channels}x{spec.height // layer.stride}x{spec.width // layer.stride}"
+            for layer in spec.layers
+        )
+        classes, objects = len(self.dataset.categories), sum(len(known.labels) for known in self.dataset.objects)
+        return (
+            f"FeatureCache({str(self.folder)!r}: {len(self)} images, {classes} classes, {objects} objects, "
+            f"{settings.backbone} at {spec.width}x{spec.height}, {layers}, {settings.dtype})"
+        )
+
+    def require_objects(self, purpose: str) -> None:
+        """Refuse a cache in which nothing counts: crowd regions are neither learned nor scored.
+
+        Args:
+            purpose: what is to be done with it, such as "train on".
+
+        Raises:
+            UserError: when it has no object, or crowd regions only; the sentence says which.
+        """
+        if counted_objects(self.dataset):
+            return
+        crowds = sum(len(objects.crowd) for objects in self.dataset.objects)
+        reason = f"all its {crowds} boxes are crowd regions (iscrowd)" if crowds else "it has no boxes"
+        raise UserError(
+            f"{self.folder} holds nothing to {purpose}: {reason} in {len(self)} images; "
+            "'detheads data validate' says what becomes of a dataset's boxes."
+        )
 
     @property
     def has_flips(self) -> bool:
@@ -129,3 +209,8 @@ class FeatureCache:
         if [image.id for image in dataset.images] != [image.id for image in self.manifest.images]:
             raise UserError(f"{path} lists other images than the manifest; build the cache again.")
         return dataset
+
+
+def counted_objects(dataset: Dataset) -> int:
+    """How many objects are learned and scored: all but crowd regions."""
+    return sum(int((~objects.crowd).sum()) for objects in dataset.objects)

@@ -39,6 +39,7 @@ def build(
 
     from detheads.backbones.backbone import load_backbone
     from detheads.cache.builder import build_cache, settings_for
+    from detheads.cache.reader import counted_objects
     from detheads.data import read_dataset
     from detheads.ops.devices import pick_device
 
@@ -60,6 +61,11 @@ def build(
     )
     if data.dropped:
         remark("boxes left out or clipped: " + ", ".join(f"{count} {why}" for why, count in data.dropped.items()))
+    if not counted_objects(data):
+        remark(
+            f"no object of {data.name}/{data.split} counts (crowd regions do not): nothing can be trained on or scored "
+            "with this cache"
+        )
     with steps() as on_progress:
         result = build_cache(
             data,
