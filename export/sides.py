@@ -7,6 +7,7 @@ from typing import Protocol
 from PIL import Image
 
 from detheads.data.dataset import Dataset, ImageRecord
+from detheads.data.pictures import load_picture
 from detheads.deploy import Detections
 from detheads.deploy.backends.onnx_runtime import open_graph
 from detheads.export.graph import DENSE_NAMES, INPUT_NAME
@@ -14,9 +15,7 @@ from detheads.export.live import LiveDetections, LiveDetector
 from detheads.export.matching import Comparison, TensorDifference
 from detheads.export.onnx_export import with_dense_outputs
 from detheads.export.probes import evenly_spaced, odd_pictures
-from detheads.foundation.errors import UserError
 from detheads.foundation.geometry import letterbox_image
-from detheads.foundation.images import load_image
 from detheads.foundation.progress import Progress
 
 TENSOR_IMAGES = 8
@@ -79,10 +78,4 @@ def compare_odd(live: LiveDetector, artefact: Artefact, dataset: Dataset) -> Com
 
 def _images(records: Iterable[ImageRecord]) -> Iterator[Image.Image]:
     for record in records:
-        image = load_image(record.path)
-        if image.size != (record.width, record.height):
-            raise UserError(
-                f"{record.path} has {image.width}x{image.height} pixels, its annotation says "
-                f"{record.width}x{record.height}; 'detheads data validate' lists all such images."
-            )
-        yield image
+        yield load_picture(record)

@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detheads.data.dataset import ImageRecord
+from detheads.data.pictures import load_picture
 from detheads.foundation.ahead import map_ahead
-from detheads.foundation.errors import UserError
 from detheads.foundation.geometry import letterbox_image
-from detheads.foundation.images import load_image
 
 
 def load_input(record: ImageRecord, height: int, width: int) -> NDArray[np.uint8]:
@@ -21,13 +20,7 @@ def load_input(record: ImageRecord, height: int, width: int) -> NDArray[np.uint8
     Raises:
         UserError: when the file cannot be decoded, or its size is not the annotated one (the boxes would be wrong).
     """
-    image = load_image(record.path)
-    if image.size != (record.width, record.height):
-        raise UserError(
-            f"{record.path} has {image.width}x{image.height} pixels, its annotation says "
-            f"{record.width}x{record.height}; 'detheads data validate' lists all such images."
-        )
-    return letterbox_image(image, width, height)[0]
+    return letterbox_image(load_picture(record), width, height)[0]
 
 
 def batches(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from detheads.cli.datasets import read_split
 from detheads.cli.output import JsonFlag, emit, steps, table
 from detheads.data.layout import known_layouts
 
@@ -19,11 +20,8 @@ SplitName = Annotated[str | None, typer.Option("--split", help="The split; the t
 
 
 def _read(folder: Path, split: str | None) -> "Dataset":
-    """Read a split with a spinner: large annotation files take a while and tell no count beforehand."""
-    from detheads.data import read_dataset
-
-    with Console(stderr=True).status("reading annotations"):
-        return read_dataset(folder, split)
+    """Read a split and say what was repaired."""
+    return read_split(folder, split)
 
 
 def _known_layout(name: str) -> str:
@@ -155,9 +153,9 @@ def draw(
     as_json: JsonFlag = False,
 ) -> None:
     """Draw the annotated boxes onto pictures."""
+    from detheads.data.pictures import load_picture
     from detheads.foundation.atomic import replacing
     from detheads.foundation.drawing import draw_boxes
-    from detheads.foundation.images import load_image
 
     data = _read(dataset, split)
     total = min(count, len(data.images))
@@ -167,7 +165,7 @@ def draw(
         for done, index in enumerate(chosen, start=1):
             image, objects = data.images[index], data.objects[index]
             names = [data.class_names[label] for label in objects.labels]
-            drawn = draw_boxes(load_image(image.path), objects.boxes, names, objects.labels)
+            drawn = draw_boxes(load_picture(image), objects.boxes, names, objects.labels)
             path = output / f"{image.id}_{image.path.stem}.jpg"
             with replacing(path) as partial:
                 drawn.save(partial, quality=92)

@@ -52,6 +52,11 @@ PrecisionOption = Annotated[
 SeedOption = Annotated[int, typer.Option(help="Seed of weights, order and flips.")]
 
 
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out pictures and annotations that cannot be used, and list them.")
+]
+
+
 def parse_size(text: str | None) -> tuple[int, int] | None:
     """``"512"`` -> ``(512, 512)``; ``"384x640"`` -> height 384, width 640."""
     if text is None:

@@ -5,28 +5,41 @@ from pathlib import Path
 from detheads.data.coco import read_coco_json
 from detheads.data.dataset import Category, Dataset, ImageRecord, Objects
 from detheads.data.layout import find_split, find_splits
+from detheads.data.pictures import check_picture, load_picture
 
-__all__ = ["Category", "Dataset", "ImageRecord", "Objects", "list_splits", "read_coco_json", "read_dataset"]
+__all__ = [
+    "Category",
+    "Dataset",
+    "ImageRecord",
+    "Objects",
+    "check_picture",
+    "list_splits",
+    "load_picture",
+    "read_coco_json",
+    "read_dataset",
+]
 
 
-def read_dataset(path: Path, split: str | None = None) -> Dataset:
-    """Read one split of a dataset folder of any known layout.
+def read_dataset(path: str | Path, split: str | None = None, *, skip_bad: bool = False) -> Dataset:
+    """Read one split of a dataset of any known layout.
 
     Args:
         path: the dataset's folder.
         split: the split's name ('val' and 'valid' mean the same); None for the only one, else the training split.
+        skip_bad: leave out images and annotations that cannot be used and list them in ``Dataset.skipped``, instead
+            of refusing the first of them.
 
     Raises:
         UserError: when the folder, the split or its annotations are unusable; the message names the file.
     """
-    found = find_split(path, split)
-    return found.parse().to_dataset(found.dataset, found.name)
+    found = find_split(Path(path), split)
+    return found.parse().to_dataset(found.dataset, found.name, skip_bad=skip_bad)
 
 
-def list_splits(path: Path) -> list[str]:
+def list_splits(path: str | Path) -> list[str]:
     """Names of the splits of a dataset folder.
 
     Raises:
         UserError: when the folder is missing or has no known layout.
     """
-    return list(find_splits(path))
+    return list(find_splits(Path(path)))

@@ -16,11 +16,11 @@ from torchvision.tv_tensors import BoundingBoxFormat
 
 from detheads.data.convert import write_splits
 from detheads.data.dataset import Dataset, ImageRecord, Objects
+from detheads.data.pictures import load_picture
 from detheads.foundation.atomic import write_json
 from detheads.foundation.claims import new_folder
 from detheads.foundation.errors import UserError
 from detheads.foundation.geometry import PAD_VALUE
-from detheads.foundation.images import load_image
 from detheads.foundation.progress import Progress, silent
 
 SMALLEST_BOX = 3.0
@@ -65,7 +65,7 @@ def augment_dataset(
     with new_folder(target) as partial:
         write_splits([dataset], partial, "coco", link=True)
         for position, (record, known) in enumerate(zip(dataset.images, dataset.objects, strict=True)):
-            original = load_image(record.path)
+            original = load_picture(record)
             for copy in range(copies):
                 with torch.random.fork_rng(devices=[]):
                     torch.manual_seed((seed * 1_000_003 + position) * 1_009 + copy)

@@ -63,23 +63,33 @@ def _entries(
     seen: set[int] = set()
     for position, entry in enumerate(document[key]):
         if not isinstance(entry, dict):
-            problems.add("error", json_path, f"bad {noun}", f"entry {position} of {key!r} is not an object")
+            title = f"entry {position} of {key!r}"
+            problems.add("error", json_path, f"bad {noun}", f"{title} is not an object", bad=_bad(key, title))
             continue
         title = f"{noun} {entry['id']!r}" if "id" in entry else f"entry {position} of {key!r}"
         if missing := [field for field in required if field not in entry]:
-            problems.add("error", json_path, f"incomplete {noun}", f"{title} has no {missing[0]!r}")
+            problems.add(
+                "error", json_path, f"incomplete {noun}", f"{title} has no {missing[0]!r}", bad=_bad(key, title)
+            )
             continue
         if "id" in entry:
             number = _whole(entry["id"])
             if number is None:
-                problems.add("error", json_path, f"bad {noun} id", f"{title}: an id must be a whole number")
+                problems.add(
+                    "error", json_path, f"bad {noun} id", f"{title}: an id must be a whole number", bad=_bad(key, title)
+                )
                 continue
             if number in seen:
                 sentence = f"two entries of {key!r} have the id {number}; give each its own"
-                problems.add("error", json_path, f"duplicate {noun} id", sentence)
+                problems.add("error", json_path, f"duplicate {noun} id", sentence, bad=_bad(key, title))
                 continue
             seen.add(number)
         yield title, entry
+
+
+def _bad(key: str, title: str) -> str | None:
+    """Images and annotations can be left out; a class cannot."""
+    return None if key == "categories" else title
 
 
 def _categories(document: dict[str, Any], json_path: Path, problems: Problems) -> tuple[Category, ...]:
@@ -118,11 +128,13 @@ def _images(
                 header = read_header(path)
                 width, height = header.width, header.height
         except (UserError, ValueError) as error:
-            problems.add("error", json_path, "unusable image file", f"{title}: {str(error).rstrip('.')}")
+            problems.add("error", json_path, "unusable image file", f"{title}: {str(error).rstrip('.')}", bad=title)
             continue
         if width is None or height is None or min(width, height) < 1:
             size = f"{entry['width']!r} x {entry['height']!r}"
-            problems.add("error", json_path, "bad image size", f"{title} has the size {size}; expected whole pixels")
+            problems.add(
+                "error", json_path, "bad image size", f"{title} has the size {size}; expected whole pixels", bad=title
+            )
             continue
         records.append(ImageRecord(int(entry["id"]), str(entry["file_name"]), path, width, height))
     return tuple(records)
@@ -149,15 +161,15 @@ def _annotations(
         box = _numbers(entry["bbox"])
         if category_id not in label_of:
             sentence = f"{title} has the category id {entry['category_id']!r}, which 'categories' does not list"
-            problems.add("error", json_path, "unknown category", sentence)
+            problems.add("error", json_path, "unknown category", sentence, bad=title)
         elif image_id not in index_of:
             # An image that was itself refused is reported once, where it stands.
             if image_id not in listed:
                 sentence = f"{title} has the image id {entry['image_id']!r}, which 'images' does not list"
-                problems.add("error", json_path, "unknown image", sentence)
+                problems.add("error", json_path, "unknown image", sentence, bad=title)
         elif box is None:
             sentence = f"{title} has the bbox {entry['bbox']!r}; expected four numbers [x, y, width, height]"
-            problems.add("error", json_path, "bad bbox", sentence)
+            problems.add("error", json_path, "bad bbox", sentence, bad=title)
         else:
             x, y, width, height = box
             boxes.append([x, y, x + width, y + height])

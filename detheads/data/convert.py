@@ -7,9 +7,11 @@ from pathlib import Path
 
 from detheads.data.dataset import Dataset, ImageRecord
 from detheads.data.layout import Conversion, known_layouts
+from detheads.data.pictures import check_picture
 from detheads.foundation.atomic import inside
 from detheads.foundation.claims import new_folder
 from detheads.foundation.errors import UserError
+from detheads.foundation.images import read_header
 from detheads.foundation.progress import Progress, silent
 
 
@@ -60,6 +62,7 @@ def write_splits(
     image_folders = known_layouts()[layout].write(splits, folder, conversion)
     for dataset, image_folder in zip(splits, image_folders, strict=True):
         for image in dataset.images:
+            check_picture(image, read_header(image.path))
             _copy(image, image_folder, link)
             conversion.images += 1
             on_progress("copying images", conversion.images, total)

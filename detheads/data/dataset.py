@@ -1,13 +1,15 @@
 """The one dataset type that every reader produces and everything else consumes."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from detheads.foundation.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,10 @@ class Dataset:
     objects: tuple[Objects, ...]
     dropped: Counter[str] = field(default_factory=Counter)
     """Boxes left out by the reader: reason -> count."""
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    """Images and annotations left out on request (``skip_bad``): file or annotation -> why."""
+    remarks: tuple[str, ...] = ()
+    """What the reader repaired or found suspicious, one sentence each."""
 
     @property
     def class_names(self) -> list[str]:
@@ -73,6 +79,26 @@ class Dataset:
             kept = labels[known.labels] >= 0
             objects.append(Objects(known.boxes[kept], labels[known.labels[kept]], known.crowd[kept], known.area[kept]))
         return replace(self, categories=tuple(categories), objects=tuple(objects))
+
+    def without(self, bad: Mapping[int, str]) -> "Dataset":
+        """The dataset without some images, given by their positions with the reasons; ``skipped`` has them too.
+
+        Raises:
+            UserError: when no image would be left.
+        """
+        skipped = {str(self.images[index].path): reason for index, reason in bad.items()}
+        if len(bad) == len(self.images) and bad:
+            raise UserError(
+                f"no image of {self.name} {self.split} can be used; the first: {next(iter(skipped))}: "
+                f"{next(iter(skipped.values()))}."
+            )
+        kept = [index for index in range(len(self.images)) if index not in bad]
+        return replace(
+            self,
+            images=tuple(self.images[index] for index in kept),
+            objects=tuple(self.objects[index] for index in kept),
+            skipped={**self.skipped, **skipped},
+        )
 
     def coco_json(self) -> dict[str, Any]:
         """The dataset as a COCO annotation object, with its own image and category ids."""

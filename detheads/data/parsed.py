@@ -39,6 +39,10 @@ class Problem:
     sentence: str
     count: int = 1
 
+    def __str__(self) -> str:
+        more = f" ({self.count} of this kind)" if self.count > 1 else ""
+        return f"{self.file}: {self.sentence}{more}."
+
 
 class Problems:
     """Collects problems; those of one kind in one file become one entry with a count."""
@@ -46,11 +50,30 @@ class Problems:
     def __init__(self) -> None:
         self._first: dict[tuple[Severity, Path, str], str] = {}
         self._count: Counter[tuple[Severity, Path, str]] = Counter()
+        self._fatal: list[tuple[Severity, Path, str]] = []
+        self._bad: dict[str, str] = {}
 
-    def add(self, severity: Severity, file: Path, kind: str, sentence: str, count: int = 1) -> None:
+    def add(
+        self, severity: Severity, file: Path, kind: str, sentence: str, count: int = 1, *, bad: str | None = None
+    ) -> None:
+        """Add a problem.
+
+        Args:
+            severity: how bad it is; see :class:`Problem`.
+            file: the file in which it lies.
+            kind: problems of one kind in one file are one entry.
+            sentence: what is wrong and what to do, without the file and without a full stop.
+            count: how many of the kind these are.
+            bad: of an error: the one image or annotation that is unusable, and not among the parsed ones, so that the
+                rest can be used without it. None when nothing can be used.
+        """
         key = (severity, file, kind)
         self._first.setdefault(key, sentence)
         self._count[key] += count
+        if severity == "error" and bad is None:
+            self._fatal.append(key)
+        elif severity == "error" and bad is not None:
+            self._bad.setdefault(bad, sentence)
 
     def all(self) -> list[Problem]:
         """Every problem, errors first, in the order found."""
@@ -58,17 +81,32 @@ class Problems:
         problems = [Problem(*key, sentence, self._count[key]) for key, sentence in self._first.items()]
         return sorted(problems, key=lambda problem: order[problem.severity])
 
-    def raise_first(self) -> None:
-        """Raise the first error.
+    def bad(self) -> dict[str, str]:
+        """The images and annotations that cannot be used, and why: what ``skip_bad`` leaves out."""
+        return dict(self._bad)
+
+    def remarks(self) -> tuple[str, ...]:
+        """Warnings and notes as sentences."""
+        return tuple(str(problem) for problem in self.all() if problem.severity != "error")
+
+    def raise_first(self, *, skip_bad: bool = False) -> None:
+        """Raise the first error; with ``skip_bad`` the first one that is not about a single image or annotation.
 
         Raises:
             UserError: when there is an error.
         """
+        if skip_bad and not self._fatal:
+            return
         errors = [problem for problem in self.all() if problem.severity == "error"]
+        if skip_bad:
+            fatal = self._fatal[0]
+            errors = [problem for problem in errors if (problem.severity, problem.file, problem.kind) == fatal]
         if not errors:
             return
         total = sum(problem.count for problem in errors)
-        more = f" ({total - 1} more: see 'detheads data validate')" if total > 1 else ""
+        hints = [f"{total - 1} more: see 'detheads data validate'"] if total > 1 else []
+        hints += ["--skip-bad leaves out what is bad"] if not self._fatal else []
+        more = f" ({'; '.join(hints)})" if hints else ""
         raise UserError(f"{errors[0].file}: {errors[0].sentence}{more}.")
 
 
@@ -105,15 +143,20 @@ class Parsed:
         verdict[~finite] = NOT_FINITE
         return clipped, verdict
 
-    def to_dataset(self, name: str, split: str) -> Dataset:
+    def to_dataset(self, name: str, split: str, *, skip_bad: bool = False) -> Dataset:
         """The dataset, with bad boxes dropped and counted.
 
         ``Dataset.dropped`` also counts the boxes that were kept but cut, under ``CLIPPED``.
 
+        Args:
+            name: the dataset's name.
+            split: the split's name.
+            skip_bad: leave out unusable images and annotations (``Dataset.skipped``) instead of raising.
+
         Raises:
             UserError: when the parse found an error, or there is no image.
         """
-        self.problems.raise_first()
+        self.problems.raise_first(skip_bad=skip_bad)
         if not self.images:
             raise UserError(f"{self.source} holds no images; a dataset needs at least one.")
         boxes, verdict = self.box_verdicts()
@@ -128,4 +171,5 @@ class Parsed:
             Objects(boxes[rows], self.labels[rows], self.crowd[rows], area[rows]) for rows in np.split(order, ends)
         )
         reasons = Counter(str(reason) for reason in verdict if reason)
-        return Dataset(name, split, self.categories, self.images, objects, reasons)
+        remarks = self.problems.remarks()
+        return Dataset(name, split, self.categories, self.images, objects, reasons, self.problems.bad(), remarks)

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -229,3 +230,36 @@ def test_images_may_be_links_to_another_folder_but_names_may_not_climb_out(
     climbing = coco_folder(lambda content: content["images"][0].update(file_name="../../elsewhere.jpg"))
     with pytest.raises(UserError, match="leaves its folder"):
         read_dataset(climbing)
+
+
+def test_what_cannot_be_used_is_left_out_on_request_and_listed(coco_folder: Callable[..., Path]) -> None:
+    def change(content: Document) -> None:
+        content["annotations"][0]["category_id"] = 77
+        content["images"].append({"id": 50, "file_name": "../outside.jpg", "width": 4, "height": 4})
+
+    folder = coco_folder(change)
+    with pytest.raises(UserError, match=r"1 more: .*--skip-bad"):
+        read_dataset(folder)
+    dataset = read_dataset(folder, skip_bad=True)
+    assert [len(objects.boxes) for objects in dataset.objects] == [1, 0]
+    assert list(dataset.skipped) == ["image 50", "annotation 1"]
+
+
+def test_a_fault_of_the_whole_file_is_not_left_out(coco_folder: Callable[..., Path]) -> None:
+    with pytest.raises(UserError, match="'categories' is empty"):
+        read_dataset(coco_folder(lambda content: content.update(categories=[], annotations=[])), skip_bad=True)
+
+
+@pytest.mark.parametrize(
+    ("size", "cause"), [((30, 40), "did not apply its EXIF orientation"), ((41, 30), "restore the picture")]
+)
+def test_a_picture_of_another_size_than_annotated_is_refused_by_what_reads_it(
+    coco_folder: Callable[..., Path], detheads: Callable[..., Any], tmp_path: Path, size: tuple[int, int], cause: str
+) -> None:
+    folder = coco_folder()
+    Image.new("RGB", size).save(folder / "train" / "b.jpg")
+    for command in (["convert", "--to", "yolo"], ["draw"], ["augment"]):
+        finished = detheads("data", command[0], folder, *command[1:], "-o", tmp_path / command[0])
+        assert (finished.code, finished.out) == (1, "")
+        assert f"b.jpg has {size[0]}x{size[1]} pixels, its annotation says 40x30" in finished.err
+        assert cause in finished.err

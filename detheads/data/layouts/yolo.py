@@ -72,7 +72,7 @@ def parse_yolo(data_yaml: Path, image_folder: Path, label_folder: Path) -> Parse
             header = read_header(path)
         except UserError as error:
             sentence = str(error).removeprefix(str(path)).strip().rstrip(".")
-            problems.add("error", path, "unreadable image", f"the file {sentence}")
+            problems.add("error", path, "unreadable image", f"the file {sentence}", bad=str(path))
             continue
         images.append(ImageRecord(number, name, path, header.width, header.height))
         label_file = (label_folder / name).with_suffix(".txt")
@@ -130,7 +130,13 @@ def _read_label_file(
     except FileNotFoundError:
         return []
     except UnicodeDecodeError:
-        problems.add("error", label_file, "unreadable labels", "this is not a text file of boxes; replace it")
+        problems.add(
+            "error",
+            label_file,
+            "unreadable labels",
+            "this is not a text file of boxes; replace it",
+            bad=str(label_file),
+        )
         return []
     found = []
     for number, line in enumerate(lines, start=1):
@@ -143,10 +149,10 @@ def _read_label_file(
             category_id, values = -1, []
         if len(values) != 4 and (len(values) < 6 or len(values) % 2):
             sentence = f"line {number} is {line.strip()[:60]!r}; expected 'class cx cy w h' (or a polygon)"
-            problems.add("error", label_file, "bad label line", sentence)
+            problems.add("error", label_file, "bad label line", sentence, bad=f"{label_file} line {number}")
         elif category_id not in label_of:
             sentence = f"line {number} has the class {category_id}, which data.yaml does not name"
-            problems.add("error", label_file, "unknown category", sentence)
+            problems.add("error", label_file, "unknown category", sentence, bad=f"{label_file} line {number}")
         else:
             found.append((label_of[category_id], _to_xyxy(values)))
     return found
