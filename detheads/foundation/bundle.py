@@ -5,14 +5,19 @@ Torch-free: ``export`` writes it, ``deploy`` reads it.
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
+from detheads.foundation.onnx_files import external_files
 
 MANIFEST_NAME = "bundle.json"
+SCHEMA_VERSION: Final = 2
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+LONGEST_POINTER = 1024
+"""Bytes of a Git LFS pointer are fewer."""
 
 
 class _Strict(BaseModel):
@@ -46,10 +51,10 @@ class Thresholds(_Strict):
     """A (box, class) pair takes part when its score is greater."""
     nms_iou: float = Field(default=0.5, ge=0, le=1)
     """A box is removed (by soft-NMS: loses score) when its IoU with a better one of its class is greater."""
-    max_detections: int = Field(default=100, ge=1)
-    """Of an image, at most."""
+    max_detections: int = Field(default=100, ge=1, le=1000)
+    """Of an image, at most. A table that is full may have lost some."""
     candidates: int = Field(default=1000, ge=1)
-    """(box, class) pairs that take part at most, the best ones."""
+    """(box, class) pairs that take part at most, the best ones. Boxes without area inside the input take no part."""
 
 
 class BackboneEntry(_Strict):
@@ -86,6 +91,8 @@ class OnnxEntry(_Strict):
     opset: int
     bytes: int = Field(ge=1)
     parity: ParityEntry
+    external: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of each further file that the graph reads its weights from; 'detheads export' writes none."""
 
 
 class EngineEntry(_Strict):
@@ -109,9 +116,10 @@ class ArtefactProof(_Strict):
     file: str
     runtime: str
     batch: int = Field(ge=1)
-    map: float
-    map_drop: float
-    """PyTorch minus artefact; positive when the artefact is worse."""
+    map: float | None
+    """None where no object defines one; such a proof has failed."""
+    map_drop: float | None
+    """PyTorch minus artefact; positive when the artefact is worse. None where one of the two is undefined."""
     matched: float = Field(ge=0, le=1)
     """Share of detections that have a counterpart of the same class on the other side."""
 
@@ -126,12 +134,17 @@ class Verification(_Strict):
     split: str
     dataset_sha256: str
     images: int = Field(ge=1)
+    training_pictures: int | None = Field(default=None, ge=0)
+    """How many of the images the model was trained on, as far as its training cache tells; None when it is not there
+    to tell. A proof on training pictures says that two programs agree, and nothing of how well they detect."""
+    full_tables: int = Field(default=0, ge=0)
+    """Images with ``max_detections`` detections: more may have been found than were returned."""
     onnx_sha256: str
     checkpoint_sha256: str
     map_cache: float | None
     """As trained, from the feature cache; None when the run did not record it."""
-    map_live: float
-    """PyTorch on the image files."""
+    map_live: float | None
+    """PyTorch on the image files; None where no object defines one."""
     max_map_drop: float
     artefacts: list[ArtefactProof] = Field(min_length=1)
     date: str
@@ -139,7 +152,9 @@ class Verification(_Strict):
 
 
 class BundleManifest(_Strict):
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
+    """2 added ``best_scores``, training pictures, full tables and external files, all of which 1 may lack; graphs of 1
+    may return boxes without area."""
     name: str
     classes: list[ClassEntry] = Field(min_length=1)
     input: InputSpec
@@ -154,6 +169,11 @@ class BundleManifest(_Strict):
     engines: list[EngineEntry]
     verification: Verification | None = None
     """None: never verified."""
+    best_scores: dict[str, Annotated[float, Field(ge=0, le=1)]] | None = None
+    """Class name -> the score from which on its detections are right and complete most often; what drawing and serving
+    use unless another score is asked for. Classes without objects to measure on are absent; None: never measured."""
+    best_scores_rule: str = ""
+    """How and on what ``best_scores`` were measured."""
 
     @property
     def state(self) -> Literal["verified", "failed verification", "unverified"]:
@@ -182,47 +202,79 @@ def graph_metadata(
     }
 
 
-def read_manifest(bundle: Path) -> BundleManifest:
+def read_manifest(bundle: str | Path) -> BundleManifest:
     """Read and validate ``bundle/bundle.json``.
 
     Raises:
-        UserError: when the folder is not a bundle, or the manifest is not of this schema.
+        UserError: when the folder is not a bundle, or the manifest is not of a schema that this version knows.
     """
+    bundle = Path(bundle)
     path = bundle / MANIFEST_NAME
+    if bundle.is_file():
+        held = f"; give the folder that holds it, {bundle.parent}" if (bundle.parent / MANIFEST_NAME).is_file() else ""
+        raise UserError(f"{bundle} is a file, and a bundle is a folder NAME.detheads{held}.")
+    if not bundle.exists():
+        raise UserError(f"{bundle} does not exist; make a bundle with 'detheads export'.")
     if not path.is_file():
         raise UserError(f"{bundle} is not a bundle: it has no {MANIFEST_NAME}; make one with 'detheads export'.")
+    document = atomic.read_json(path)
+    found = document.get("schema_version") if isinstance(document, dict) else None
+    if isinstance(found, int) and found > SCHEMA_VERSION:
+        raise UserError(
+            f"{path} was written by a newer detheads (schema {found}, this version knows up to {SCHEMA_VERSION}); "
+            "upgrade: pip install -U detheads."
+        )
     try:
-        return BundleManifest.model_validate(atomic.read_json(path))
+        return BundleManifest.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "top level"
         raise UserError(f"{path} is not a valid bundle manifest: {where}: {first['msg']}.") from None
 
 
-def onnx_file(bundle: Path, manifest: BundleManifest) -> Path:
-    """The graph of a bundle, after its SHA-256 was compared with the manifest's.
+def onnx_file(bundle: str | Path, manifest: BundleManifest) -> Path:
+    """The graph of a bundle, after it and every file it reads were compared with the manifest's digests.
 
     Raises:
-        UserError: when the file is missing, outside the bundle, or not the one the manifest describes.
+        UserError: when a file is missing, outside the bundle, not the one the manifest describes, or not described.
     """
-    return _checked(bundle, manifest.onnx.file, manifest.onnx.sha256)
+    bundle = Path(bundle)
+    path = _checked(bundle, manifest.onnx.file, manifest.onnx.sha256, manifest.onnx.bytes)
+    for name in sorted(external_files(path)):
+        inside = (path.parent / name).relative_to(bundle).as_posix() if not Path(name).is_absolute() else name
+        if inside not in manifest.onnx.external:
+            raise UserError(
+                f"{path} reads weights from {name!r}, whose digest {MANIFEST_NAME} does not hold, so that nobody would "
+                "notice a change of it; export the model again."
+            )
+        _checked(bundle, inside, manifest.onnx.external[inside], None)
+    return path
 
 
-def engine_file(bundle: Path, entry: EngineEntry) -> Path:
+def engine_file(bundle: str | Path, entry: EngineEntry) -> Path:
     """An engine of a bundle, after its SHA-256 was compared with the manifest's.
 
     Raises:
         UserError: when the file is missing, outside the bundle, or not the one the manifest describes.
     """
-    return _checked(bundle, entry.file, entry.sha256)
+    return _checked(Path(bundle), entry.file, entry.sha256, entry.bytes)
 
 
-def _checked(bundle: Path, name: str, sha256: str) -> Path:
-    path = atomic.inside(bundle, name)
+def _checked(bundle: Path, name: str, sha256: str, size: int | None) -> Path:
+    path = atomic.inside(bundle, name, links=True)  # links may point out: the digest says what they must point at
     if not path.is_file():
-        raise UserError(f"{path} is missing from the bundle; copy the whole folder again or export it again.")
+        what = f"is a link to {path.readlink()}, which does not exist" if path.is_symlink() else "is missing"
+        raise UserError(f"{path} {what}; copy the whole bundle again.")
+    found = path.stat().st_size
+    if found < LONGEST_POINTER and path.read_bytes().startswith(LFS_POINTER):
+        raise UserError(f"{path} is a Git LFS pointer and not the file itself; fetch that with 'git lfs pull'.")
+    if size is not None and found < size:
+        raise UserError(f"{path} has {found:,} of its {size:,} bytes: it was copied in part; copy it again.")
     if atomic.sha256_of(path) != sha256:
-        raise UserError(f"{path} is not the file that {MANIFEST_NAME} describes (SHA-256 differs); export it again.")
+        raise UserError(
+            f"{path} is not the file that {MANIFEST_NAME} describes (SHA-256 differs); copy the bundle again, or "
+            "export it again."
+        )
     return path
 
 
