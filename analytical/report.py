@@ -32,9 +32,9 @@ from detheads.analytical.statistics import load_statistics
 from detheads.cache.reader import FeatureCache
 from detheads.evaluation.coco import Statistics, evaluate
 from detheads.evaluation.predict import evaluate_cache, predict_cache
-from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
 from detheads.foundation.progress import Progress
+from detheads.foundation.reading import read_json
 from detheads.headkit.cost import parameters_of
 from detheads.report.figures import png
 from detheads.report.files import require_folder, write_document
@@ -272,7 +272,7 @@ def write_report(
 
 
 def _read_fit(model: Path) -> dict[str, Any]:
-    found = atomic.read_json(model / FIT_NAME)
+    found = read_json(model / FIT_NAME)
     missing = [key for key in _FIT_KEYS if key not in found]
     if missing:
         raise UserError(f"{model / FIT_NAME} has no {missing[0]!r}: the fit was not finished; run it again.")

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from detheads.data import read_dataset
-from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
 from detheads.foundation.images import list_images
+from detheads.foundation.reading import read_json
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def _pictures(source: Path) -> list[tuple[str, Path]]:
 
 
 def _ids_of(path: Path) -> dict[str, int]:
-    document: Any = atomic.read_json(path)
+    document: Any = read_json(path)
     try:
         return {str(image["file_name"]): int(image["id"]) for image in document["images"]}
     except (KeyError, TypeError, ValueError):

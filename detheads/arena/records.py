@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
+from detheads.foundation.reading import read_json
 
 SETTING_NAME = "arena.json"
 
@@ -112,7 +113,7 @@ def read_setting(arena: Path) -> Setting:
     if not path.is_file():
         raise UserError(f"{arena} holds no arena; run one with 'detheads arena run ... -o {arena}' first.")
     try:
-        return Setting.model_validate(atomic.read_json(path))
+        return Setting.model_validate(read_json(path))
     except ValidationError as error:
         raise UserError(f"{path} is damaged ({_first(error)}); delete it and run the arena again.") from None
 
@@ -127,7 +128,7 @@ def read_row(arena: Path, head: str) -> Row | None:
     if not path.is_file():
         return None
     try:
-        return Row.model_validate(atomic.read_json(path))
+        return Row.model_validate(read_json(path))
     except ValidationError as error:
         raise UserError(f"{path} is damaged ({_first(error)}); delete it and run the arena again.") from None
 

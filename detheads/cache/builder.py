@@ -35,6 +35,7 @@ from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
 from detheads.foundation.geometry import Letterbox
 from detheads.foundation.progress import Progress, silent
+from detheads.foundation.reading import read_json
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ def _finished_shard(folder: Path, number: int, count: int) -> ShardEntry | None:
     if not path.is_file() or not sidecar.is_file():
         return None
     try:
-        entry = ShardEntry.model_validate(atomic.read_json(sidecar))
+        entry = ShardEntry.model_validate(read_json(sidecar))
     except (UserError, ValidationError):
         return None
     whole = (entry.file, entry.count, entry.sha256) == (path.name, count, atomic.sha256_of(path))

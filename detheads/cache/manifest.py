@@ -5,9 +5,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
 from detheads.foundation.geometry import PAD_VALUE, Letterbox
+from detheads.foundation.reading import read_json
 
 MANIFEST_NAME = "manifest.json"
 ANNOTATIONS_NAME = "annotations.json"
@@ -124,7 +124,7 @@ def read_manifest(cache: Path) -> CacheManifest:
         )
         raise UserError(f"{cache} holds no {'finished ' if unfinished else ''}feature cache; {cure}.")
     try:
-        manifest = CacheManifest.model_validate(atomic.read_json(path))
+        manifest = CacheManifest.model_validate(read_json(path))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -9,6 +9,7 @@ from detheads.cache.manifest import ANNOTATIONS_NAME, Settings
 from detheads.data.dataset import Dataset
 from detheads.foundation import atomic, claims
 from detheads.foundation.errors import UserError
+from detheads.foundation.reading import read_json
 
 CACHE = claims.Kind("build.json", "a feature cache", "building the cache")
 SHARD_BYTES = 64 * 2**20
@@ -30,7 +31,7 @@ def planned(folder: Path, dataset: Dataset, settings: Settings) -> Iterator[int]
     with claims.claimed(folder, CACHE, described, {"images_per_shard": per_shard}) as recorded:
         annotations, coco = folder / ANNOTATIONS_NAME, dataset.coco_json()
         if annotations.exists() or any(folder.glob("shard-*")):
-            if not annotations.is_file() or atomic.read_json(annotations) != coco:
+            if not annotations.is_file() or read_json(annotations) != coco:
                 raise UserError(f"{folder} was begun with other images or boxes; choose another folder with -o.")
         else:
             require_space(folder, len(dataset.images) * settings.bytes_per_image)

@@ -153,7 +153,7 @@ def domains(
     from detheads.arena.domains import DOMAINS_NAME, Skipped, find_domains, markdown, run_domains, run_zero_shot
     from detheads.arena.run import choose
     from detheads.backbones.backbone import load_backbone
-    from detheads.foundation.atomic import read_json
+    from detheads.foundation.reading import read_json
     from detheads.ops.devices import pick_device
 
     found = find_domains(root)

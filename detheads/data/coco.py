@@ -10,9 +10,10 @@ import numpy as np
 
 from detheads.data.dataset import Category, Dataset, ImageRecord
 from detheads.data.parsed import Parsed, Problems
-from detheads.foundation.atomic import inside, read_json
+from detheads.foundation.atomic import inside
 from detheads.foundation.errors import UserError
 from detheads.foundation.images import read_header
+from detheads.foundation.reading import read_json
 
 
 def read_coco_json(json_path: Path, image_folder: Path, *, name: str | None = None, split: str = "") -> Dataset:

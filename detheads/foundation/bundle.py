@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
 from detheads.foundation.onnx_files import external_files
+from detheads.foundation.reading import read_json
 
 MANIFEST_NAME = "bundle.json"
 SCHEMA_VERSION: Final = 2
@@ -217,7 +218,7 @@ def read_manifest(bundle: str | Path) -> BundleManifest:
         raise UserError(f"{bundle} does not exist; make a bundle with 'detheads export'.")
     if not path.is_file():
         raise UserError(f"{bundle} is not a bundle: it has no {MANIFEST_NAME}; make one with 'detheads export'.")
-    document = atomic.read_json(path)
+    document = read_json(path)
     found = document.get("schema_version") if isinstance(document, dict) else None
     if isinstance(found, int) and found > SCHEMA_VERSION:
         raise UserError(

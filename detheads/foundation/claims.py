@@ -18,6 +18,7 @@ from typing import Any
 
 from detheads.foundation import atomic, locks
 from detheads.foundation.errors import UserError
+from detheads.foundation.reading import read_json
 
 PATIENCE = 2.0
 """Seconds to wait for a lock: a process that was just killed is not gone at once."""
@@ -137,6 +138,8 @@ class Stage:
             UserError: when the target has become one that may not be replaced.
         """
         self._require(self._target)
+        if self._target.exists() and atomic.exchange(self.folder, self._target):
+            return  # what was there is now what is left over
         aside = self.folder.with_suffix(ASIDE)
         if self._target.exists():
             self._target.rename(aside)
@@ -232,7 +235,7 @@ def _lock(folder: Path) -> tuple[int, bool] | None:
         raise UserError(f"{folder} is a file; choose another folder.")
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = locks.open_folder(folder)
     except FileNotFoundError:  # its owner has just removed it
         return None
     lock = locks.try_lock(descriptor, folder)
@@ -244,7 +247,7 @@ def _lock(folder: Path) -> tuple[int, bool] | None:
 
 def _same(folder: Path, kind: Kind, described: Mapping[str, Any]) -> dict[str, Any]:
     """What is recorded in ``folder``, when it is described alike."""
-    recorded = atomic.read_json(folder / kind.record)
+    recorded = read_json(folder / kind.record)
     if not isinstance(recorded, dict) or not described.keys() <= recorded.keys():
         raise UserError(
             f"{folder / kind.record} does not describe {kind.called} of this version; choose another folder with -o."

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detheads.foundation.atomic import read_json
 from detheads.foundation.errors import UserError
+from detheads.foundation.reading import read_json
 
 
 def to_coco_results(

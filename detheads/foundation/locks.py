@@ -4,11 +4,10 @@ Whoever makes something holds the lock (``flock``) of the unfinished file or fol
 its process ends, however it ends: who gets the lock of something unfinished may clear it. Process numbers, which the
 system gives out again, play no part.
 
-Some network file systems know no locks. There nothing is cleared and nobody is kept out, and all that is unfinished has
-names that never meet.
+Some network file systems know no locks, and Windows has none of this kind. There nothing is cleared and nobody is kept
+out, and all that is unfinished has names that never meet.
 """
 
-import fcntl
 import os
 import secrets
 import shutil
@@ -16,6 +15,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum, auto
 from pathlib import Path
+from types import ModuleType
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 
 class Lock(Enum):
@@ -32,6 +38,8 @@ class Lock(Enum):
 
 def try_lock(descriptor: int, path: Path) -> Lock:
     """Lock what was opened at ``path`` as ``descriptor``, without waiting."""
+    if fcntl is None:
+        return Lock.UNKNOWN
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -59,9 +67,17 @@ def create_locked(name: Callable[[str], Path]) -> tuple[Path, int]:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         except FileExistsError:
             continue
+        if fcntl is None:  # Windows does not rename what is open
+            os.close(descriptor)
+            return path, os.open(os.devnull, os.O_RDONLY)
         if try_lock(descriptor, path) in {Lock.OURS, Lock.UNKNOWN}:
             return path, descriptor
         os.close(descriptor)  # a sweep came between making and locking it, and removes it
+
+
+def open_folder(folder: Path) -> int:
+    """A descriptor of ``folder`` to lock; Windows opens no folders."""
+    return os.open(os.devnull if fcntl is None else folder, os.O_RDONLY)
 
 
 def sweep(folder: Path, pattern: str) -> None:

@@ -1,12 +1,17 @@
 """Files that are whole or absent."""
 
 import hashlib
+import os
+import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
-from detheads.foundation.atomic import inside, read_json, replacing, sha256_of, write_json, write_text
+from detheads.foundation import atomic
+from detheads.foundation.atomic import exchange, inside, replacing, sha256_of, try_output, write_json, write_text
 from detheads.foundation.errors import UserError
+from detheads.foundation.reading import read_json
 
 
 def test_a_failing_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -51,11 +56,14 @@ def test_paths_inside_are_given(tmp_path: Path, name: str) -> None:
     assert inside(tmp_path, name) == tmp_path / name
 
 
-@pytest.mark.parametrize("name", ["", "..", "../a.jpg", "sub/../../a.jpg", "/etc/passwd", "link/a.jpg"])
+@pytest.mark.parametrize(
+    "name", ["", "..", "../a.jpg", "sub/../../a.jpg", "/etc/passwd", "link/a.jpg", "a\0b", "loop/a.jpg"]
+)
 def test_paths_that_leave_are_refused(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "link").symlink_to(tmp_path)
+    (folder / "loop").symlink_to("loop")
     with pytest.raises(UserError, match="leaves its folder"):
         inside(folder, name)
 
@@ -64,3 +72,66 @@ def test_digests_are_those_of_the_content(tmp_path: Path) -> None:
     content = bytes(range(256)) * 10_000
     (tmp_path / "a").write_bytes(content)
     assert sha256_of(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+def test_names_of_the_longest_length_are_written(tmp_path: Path) -> None:
+    for name in ("x" * 251 + ".bin", "狗" * 83 + ".jpeg"):
+        write_text(tmp_path / name, "whole")
+        assert (tmp_path / name).read_text() == "whole"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_file_name_that_is_not_utf8_returns_from_json(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.jpg")
+    write_json(tmp_path / "a.json", {"file_name": name})
+    assert rb"caf\udce9.jpg" in (tmp_path / "a.json").read_bytes()
+    assert read_json(tmp_path / "a.json") == {"file_name": name}
+
+
+def test_places_that_take_the_result_are_left_as_they_were(tmp_path: Path) -> None:
+    (tmp_path / "old.json").write_text("old")
+    before = sorted(tmp_path.rglob("*"))
+    for path in (tmp_path / "new.json", tmp_path / "old.json", tmp_path / "a" / "b" / "new.json"):
+        try_output(path, needs=1)
+    try_output(tmp_path, folder=True)
+    try_output(tmp_path / "a" / "b", folder=True)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "sentence"),
+    [
+        ("folder", False, "is a folder"),
+        ("file", True, "is not a folder"),
+        ("file/a/b.json", False, "is not a folder"),
+        ("x" * 256, False, "longer than 255 bytes"),
+        ("狗" * 90 + "/a.json", False, "longer than 255 bytes"),
+        ("a\0b", False, "no path may hold"),
+        ("loop/a.json", False, "is not a folder"),
+        ("/proc/a/b.json", False, "cannot be written"),
+    ],
+)
+def test_places_that_do_not_take_the_result_are_refused(tmp_path: Path, name: str, folder: bool, sentence: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(UserError, match=sentence):
+        try_output(tmp_path / name, folder=folder)
+
+
+def test_a_lack_of_space_is_told_in_figures_that_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(atomic.shutil, "disk_usage", lambda place: Mock(free=40_000))
+    try_output(tmp_path / "a", needs=40_000)
+    with pytest.raises(UserError, match=r"needs 41\.0 kB, and .* has 40\.0 kB free"):
+        try_output(tmp_path / "a", needs=41_000)
+
+
+@pytest.mark.skipif(sys.platform not in {"linux", "darwin"}, reason="only there")
+def test_two_folders_change_places(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"from {name}").touch()
+    assert exchange(tmp_path / "one", tmp_path / "other")
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["from other"]
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["from one"]
+    assert not exchange(tmp_path / "one", tmp_path / "nothing")

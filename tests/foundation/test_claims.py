@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from detheads.foundation import atomic, claims, locks
+from detheads.foundation import atomic, claims
 from detheads.foundation.claims import Kind, claimed, new_folder, staged
 from detheads.foundation.errors import UserError
 
@@ -203,7 +203,7 @@ except UserError as error:
     assert _names(tmp_path) == ["set", "set/a"]
 
 
-@pytest.mark.parametrize("moment", ["set aside", "replaced"])
+@pytest.mark.parametrize("moment", ["set aside", "replaced", "exchanged"])
 def test_a_kill_in_the_middle_of_a_swap_loses_nothing(tmp_path: Path, moment: str) -> None:
     target = tmp_path / "set"
     target.mkdir()
@@ -211,25 +211,31 @@ def test_a_kill_in_the_middle_of_a_swap_loses_nothing(tmp_path: Path, moment: st
     code = """
 import os, signal, sys
 from pathlib import Path
-from detheads.foundation import claims
+from detheads.foundation import atomic, claims
 
-def rename(self, target, original=Path.rename, left=[int(sys.argv[2])]):
-    original(self, target)
-    left[0] -= 1
-    if not left[0]:
-        os.kill(os.getpid(), signal.SIGKILL)
+def then_die(move, calls):
+    def moved(*paths):
+        result = move(*paths)
+        calls.append(paths)
+        if len(calls) == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+    return moved
 
-Path.rename = rename
+Path.rename = then_die(Path.rename, [])
+atomic.exchange = then_die(atomic.exchange, []) if sys.argv[3] == "exchanged" else lambda one, other: False
 with claims.staged(Path(sys.argv[1]), lambda target: None) as stage:
     (stage.folder / "new").write_text("new")
     stage.publish()
 """
-    renames = {"set aside": "1", "replaced": "2"}[moment]
-    done = subprocess.run([sys.executable, "-c", code, str(target), renames], check=False)
+    moves = {"set aside": "1", "replaced": "2", "exchanged": "1"}[moment]
+    done = subprocess.run([sys.executable, "-c", code, str(target), moves, moment], check=False)
     assert done.returncode == -signal.SIGKILL
+    if moment == "exchanged":  # there is no moment without the folder
+        assert [path.name for path in target.iterdir()] == ["new"]
     with staged(target, _anything):
         pass
-    assert _names(tmp_path) == ["set", {"set aside": "set/old", "replaced": "set/new"}[moment]]
+    assert _names(tmp_path) == ["set", "set/old" if moment == "set aside" else "set/new"]
 
 
 def test_what_only_another_user_may_remove_does_not_block() -> None:
@@ -364,7 +370,7 @@ def test_without_locks_all_is_written_and_nothing_of_others_is_cleared(
         raise OSError(95, "Operation not supported")
 
     hold("staged", tmp_path / "set")
-    monkeypatch.setattr(locks.fcntl, "flock", unknown)
+    monkeypatch.setattr("fcntl.flock", unknown)
     before = _names(tmp_path)
     with new_folder(tmp_path / "set") as folder:
         (folder / "a").write_text("a")
@@ -372,3 +378,22 @@ def test_without_locks_all_is_written_and_nothing_of_others_is_cleared(
     assert _names(tmp_path) == [*before, "set", "set/a", "set/b"]
     with claimed(tmp_path / "run", RUN, {}), claimed(tmp_path / "run", RUN, {}):
         pass
+
+
+def test_without_the_module_of_locks_everything_starts_and_writes(tmp_path: Path) -> None:
+    """As on Windows, where Python has no fcntl."""
+    code = """
+import sys
+sys.modules["fcntl"] = None
+from pathlib import Path
+import detheads.cli.main, detheads.deploy.detector
+from detheads.foundation import atomic, claims
+root = Path(sys.argv[1])
+with claims.new_folder(root / "set") as folder:
+    atomic.write_text(folder / "a", "a")
+for _ in range(2):
+    with claims.claimed(root / "run", claims.Kind("run.json", "a run", "running in"), {"a": 1}):
+        atomic.write_text(root / "run" / "b", "b")
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    assert _names(tmp_path) == ["run", "run/b", "run/run.json", "set", "set/a"]
