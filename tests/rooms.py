@@ -146,6 +146,8 @@ def _imports(module: str, path: Path, modules: dict[str, Path]) -> Iterator[Impo
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
 
     def visit(node: ast.AST, late: bool) -> Iterator[Import]:
+        if module == PRODUCT and _for_type_checkers(node):
+            return  # what the package offers by name is loaded when it is asked for
         if isinstance(node, ast.Import):
             yield from (Import(module, alias.name, late) for alias in node.names)
         if isinstance(node, ast.ImportFrom):
@@ -161,6 +163,10 @@ def _imports(module: str, path: Path, modules: dict[str, Path]) -> Iterator[Impo
             yield from visit(child, late)
 
     yield from visit(ast.parse(path.read_text("utf-8")), False)
+
+
+def _for_type_checkers(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
 def _packages(module: str) -> list[str]:
