@@ -24,8 +24,9 @@ lint: setup
 	cp -rs $(CURDIR)/analytical $(CURDIR)/export $(CURDIR)/deploy build/typed/detheads/
 	cd build/typed && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml detheads
 
+# One process a core, each with one thread: two threads of a small model are not twice as fast as one.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # Files and lines by room and the arrows between rooms; fails when one runs upward. TREE=... shows another checkout.
 rooms:
