@@ -1,8 +1,8 @@
-"""A full check of one split: every annotation and every pixel, listing all problems instead of stopping at one."""
+"""A full check of a dataset: every annotation and every pixel, listing all problems instead of stopping at one, and a
+judgement of the whole."""
 
-import hashlib
 import os
-from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,15 @@ from typing import Any
 import numpy as np
 
 from detheads.data.dataset import ImageRecord
-from detheads.data.layout import Split, find_split
+from detheads.data.duplicates import Fingerprint, fingerprint
+from detheads.data.findings import Finding
+from detheads.data.judgement import judge_splits
+from detheads.data.layout import Split, find_split, find_splits
+from detheads.data.misreadings import Stated
 from detheads.data.parsed import CLIPPED, Parsed, Problem, Problems
+from detheads.data.repeats import Picture, Repeats, find_repeats, judge_repeats
 from detheads.foundation.ahead import map_ahead
+from detheads.foundation.atomic import sha256_of
 from detheads.foundation.errors import UserError
 from detheads.foundation.images import ImageHeader, list_images, load_image, read_header
 from detheads.foundation.progress import Progress, silent
@@ -28,18 +34,36 @@ _AHEAD = 64
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a check found."""
+class SplitReport:
+    """What was found in one split."""
 
-    dataset: str
     split: str
     images: int
     boxes: int
     problems: tuple[Problem, ...]
 
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found."""
+
+    dataset: str
+    splits: tuple[SplitReport, ...]
+    findings: tuple[Finding, ...]
+    """What is thought of the whole."""
+    repeats: Repeats
+    size: tuple[int, int] | None
+    """Height and width of the input that small objects were judged for."""
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """The problems of all splits."""
+        return tuple(problem for part in self.splits for problem in part.problems)
+
     def count(self, severity: str) -> int:
-        """How many single problems of one severity there are."""
-        return sum(problem.count for problem in self.problems if problem.severity == severity)
+        """How many single problems and judgements of one severity there are."""
+        problems = sum(problem.count for problem in self.problems if problem.severity == severity)
+        return problems + sum(finding.severity == severity for finding in self.findings)
 
     @property
     def usable(self) -> bool:
@@ -50,15 +74,30 @@ class Report:
         """The report with its counts as plain JSON values."""
         return {
             "dataset": self.dataset,
-            "split": self.split,
-            "images": self.images,
-            "boxes": self.boxes,
+            "input_size": list(self.size) if self.size is not None else None,
+            "images": sum(part.images for part in self.splits),
+            "boxes": sum(part.boxes for part in self.splits),
             "usable": self.usable,
             "errors": self.count("error"),
             "warnings": self.count("warning"),
             "notes": self.count("note"),
-            "problems": [asdict(problem) | {"file": str(problem.file)} for problem in self.problems],
+            "splits": [
+                {
+                    "split": part.split,
+                    "images": part.images,
+                    "boxes": part.boxes,
+                    "problems": [asdict(problem) | {"file": str(problem.file)} for problem in part.problems],
+                }
+                for part in self.splits
+            ],
+            "judgement": [asdict(finding) for finding in self.findings],
+            "equal_pictures": _named(self.repeats.equal),
+            "nearly_equal_pictures": _named(self.repeats.near),
         }
+
+
+def _named(groups: Sequence[Sequence[Picture]]) -> list[list[dict[str, str]]]:
+    return [[{"split": split, "file": str(path)} for split, path in group] for group in groups]
 
 
 @dataclass(frozen=True)
@@ -67,50 +106,66 @@ class _Checked:
 
     image: ImageRecord
     header: ImageHeader | None
-    sha256: str
+    print: Fingerprint | None
     error: str
 
 
 def validate_dataset(
-    path: Path,
+    path: str | Path,
     split: str | None = None,
+    *,
+    size: tuple[int, int] | None = None,
     on_progress: Progress = silent,
 ) -> Report:
-    """Check one split of a dataset folder; works where ``read_dataset`` would refuse.
+    """Check the splits of a dataset folder; works where ``read_dataset`` would refuse.
+
+    A few hundred bytes are kept of each picture.
 
     Args:
         path: the dataset's folder.
-        split: as for ``read_dataset``.
+        split: the only split to check; all of them without it.
+        size: height and width in pixels of the model's input, for which small objects are judged.
 
     Raises:
         UserError: only when there is no dataset or no such split.
     """
-    found = find_split(path, split)
+    found = [find_split(Path(path), split)] if split is not None else list(find_splits(Path(path)).values())
+    parsed = [_parse(part) for part in found]
+    total = sum(len(part.images) for part in parsed if isinstance(part, Parsed))
+    reports: list[SplitReport] = []
+    stated: list[Stated] = []
+    prints: dict[Picture, Fingerprint] = {}  # a picture that is listed twice is checked twice and kept once
+    done = 0
+    for place, part in zip(found, parsed, strict=True):
+        if isinstance(part, Problem):
+            reports.append(SplitReport(place.name, 0, 0, (part,)))
+            continue
+        problems = part.problems
+        if not part.images:
+            problems.add("error", part.source, "no images", "there are no images; a dataset needs at least one")
+        _check_boxes(part, problems)
+        _check_classes(part, problems)
+        _check_listing(place, part, problems)
+        for checked in map_ahead(_decode, part.images, ahead=_AHEAD, threads=os.cpu_count() or 1):
+            _check_image(checked, problems)
+            if checked.print is not None:
+                prints[place.name, checked.image.path] = checked.print
+            done += 1
+            on_progress("checking images", done, total)
+        reports.append(SplitReport(place.name, len(part.images), len(part.boxes), tuple(problems.all())))
+        stated.append(Stated(place.name, part, normalised=place.labels is not None))
+    repeats = find_repeats(prints)
+    findings = (*judge_splits(stated, size), *judge_repeats(repeats))
+    ordered = sorted(findings, key=lambda finding: ("error", "warning", "note").index(finding.severity))
+    return Report(found[0].dataset, tuple(reports), tuple(ordered), repeats, size)
+
+
+def _parse(place: Split) -> Parsed | Problem:
     try:
-        parsed = found.parse()
+        return place.parse()
     except UserError as error:
-        sentence = str(error).removeprefix(str(found.annotations)).strip().rstrip(".")
-        problem = Problem("error", found.annotations, "unreadable annotations", sentence)
-        return Report(found.dataset, found.name, 0, 0, (problem,))
-    problems = parsed.problems
-    if not parsed.images:
-        problems.add("error", parsed.source, "no images", "there are no images; a dataset needs at least one")
-    _check_boxes(parsed, problems)
-    _check_classes(parsed, problems)
-    _check_listing(found, parsed, problems)
-    by_content: dict[str, list[ImageRecord]] = defaultdict(list)
-    decoded = map_ahead(_decode, parsed.images, ahead=_AHEAD, threads=os.cpu_count() or 1)
-    for done, checked in enumerate(decoded, start=1):
-        _check_image(checked, problems)
-        if checked.sha256:
-            by_content[checked.sha256].append(checked.image)
-        on_progress("checking images", done, len(parsed.images))
-    for same in by_content.values():
-        for image in same[1:]:
-            if image.path != same[0].path:
-                sentence = f"the content is the same as that of {same[0].file_name}"
-                problems.add("warning", image.path, "duplicate image file", sentence)
-    return Report(found.dataset, found.name, len(parsed.images), len(parsed.boxes), tuple(problems.all()))
+        sentence = str(error).removeprefix(str(place.annotations)).strip().rstrip(".")
+        return Problem("error", place.annotations, "unreadable annotations", sentence)
 
 
 def _check_boxes(parsed: Parsed, problems: Problems) -> None:
@@ -158,16 +213,14 @@ def _check_listing(split: Split, parsed: Parsed, problems: Problems) -> None:
 
 
 def _decode(image: ImageRecord) -> _Checked:
-    header, digest = None, ""
+    header = None
     try:
         header = read_header(image.path)
-        content = image.path.read_bytes()
-        digest = hashlib.sha256(content).hexdigest()
-        load_image(image.path)
+        picture = load_image(image.path)
+        return _Checked(image, header, fingerprint(picture, sha256_of(image.path)), "")
     except (UserError, OSError) as error:
         sentence = str(error).removeprefix(str(image.path)).strip().rstrip(".")
-        return _Checked(image, header, digest, f"the file {sentence}")
-    return _Checked(image, header, digest, "")
+        return _Checked(image, header, None, f"the file {sentence}")
 
 
 def _check_image(checked: _Checked, problems: Problems) -> None:

@@ -1,0 +1,222 @@
+"""Boxes judged all together: numbers that are plausible one by one and impossible as a whole, with the likely cause."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detheads.data.findings import Finding
+from detheads.data.parsed import CLIPPED, Parsed
+
+GROSS = 0.05
+"""A box that sticks out of its picture by more than this share of a side is no matter of rounding."""
+SUSPICIOUS = 0.1
+"""Share of boxes that stick out grossly from which another reading of the numbers is tried."""
+CONVINCING = 0.98
+"""Share of boxes that another reading must make good."""
+FEW = 0.01
+"""Below this share small, cut and repeated boxes are a note, above it a warning."""
+MANY_BOXES = 20
+"""Rules about sizes and places need this many boxes to say anything."""
+
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Stated:
+    """The boxes of one split as its files state them.
+
+    Attributes:
+        split: the split's name.
+        parsed: what was read.
+        normalised: the layout states centre and size as shares of the picture (YOLO), not corner and size in pixels.
+    """
+
+    split: str
+    parsed: Parsed
+    normalised: bool
+
+    @cached_property
+    def sizes(self) -> Numbers:
+        """Width and height of each box's picture, ``[N, 2]``."""
+        sizes = np.array([(image.width, image.height) for image in self.parsed.images], np.float64).reshape(-1, 2)
+        return sizes[self.parsed.image_index]
+
+    @cached_property
+    def finite(self) -> NDArray[np.bool_]:
+        return np.asarray(np.isfinite(self.parsed.boxes).all(axis=1), dtype=np.bool_)
+
+    @cached_property
+    def numbers(self) -> Numbers:
+        """The four numbers in the layout's own order and unit, ``[N, 4]``."""
+        corner, far = self.parsed.boxes[:, :2], self.parsed.boxes[:, 2:]
+        if self.normalised:
+            return np.concatenate([(corner + far) / 2 / self.sizes, (far - corner) / self.sizes], axis=1)
+        return np.concatenate([corner, far - corner], axis=1)
+
+    def gross(self, boxes: Numbers) -> NDArray[np.bool_]:
+        """Which boxes, xyxy in pixels, are without size or stick out of their picture by more than ``GROSS``."""
+        beyond = np.maximum(-boxes[:, :2], boxes[:, 2:] - self.sizes) > GROSS * self.sizes
+        return np.asarray((beyond | (boxes[:, 2:] <= boxes[:, :2])).any(axis=1), dtype=np.bool_)
+
+
+def _corner_size(corner: Numbers, size: Numbers) -> Numbers:
+    return np.concatenate([corner, corner + size], axis=1)
+
+
+def _center_size(center: Numbers, size: Numbers) -> Numbers:
+    return np.concatenate([center - size / 2, center + size / 2], axis=1)
+
+
+_Reading = Callable[[Numbers, Numbers, Numbers], Numbers]
+"""First and last two numbers of boxes and their pictures' sizes, ``[N, 2]`` each -> xyxy in pixels, ``[N, 4]``."""
+
+_PIXEL_READINGS: dict[str, _Reading] = {
+    "corners (x1, y1, x2, y2)": lambda one, two, _: np.concatenate([one, two], axis=1),
+    "centre and size": lambda one, two, _: _center_size(one, two),
+    "y before x": lambda one, two, _: _corner_size(one[:, ::-1], two[:, ::-1]),
+}
+_SHARE_READINGS: dict[str, _Reading] = {
+    "corners (x1, y1, x2, y2)": lambda one, two, size: np.concatenate([one * size, two * size], axis=1),
+    "corner and size": lambda one, two, size: _corner_size(one * size, two * size),
+    "y before x": lambda one, two, size: _center_size(one[:, ::-1] * size, two[:, ::-1] * size),
+    "percent of the picture": lambda one, two, size: _center_size(one * size / 100, two * size / 100),
+    "pixels": lambda one, two, _: _center_size(one, two),
+    "corners in pixels": lambda one, two, _: np.concatenate([one, two], axis=1),
+    "corner and size in pixels": lambda one, two, _: _corner_size(one, two),
+}
+
+
+def judge_boxes(stated: Stated) -> list[Finding]:
+    """What the boxes of one split look like as a whole; nothing where nothing is odd.
+
+    Where all numbers are misread, that alone is said: sizes and places follow from it.
+    """
+    if not stated.finite.any():
+        return []
+    for rule in (normalised, _conventions):
+        if (finding := rule(stated)) is not None:
+            return [finding]
+    rules = (_places, _sub_pixel, _cut, _repeated, _whole_pictures, _one_size)
+    return [finding for rule in rules if (finding := rule(stated)) is not None]
+
+
+def normalised(stated: Stated) -> Finding | None:
+    """Shares of the picture where pixels are expected."""
+    far = stated.parsed.boxes[stated.finite, 2:]
+    sized = stated.sizes[stated.finite].min(axis=1) >= 16
+    shares = (np.abs(stated.numbers[stated.finite]) <= 1.5).all(axis=1) & (far <= 1.5).all(axis=1) & sized
+    if stated.normalised or shares.mean() < CONVINCING:
+        return None
+    sentence = "the boxes look normalised: all numbers lie between 0 and 1, and this layout states pixels"
+    return Finding("warning", "normalised boxes", f"{stated.split}: {sentence}", int(shares.sum()))
+
+
+def _conventions(stated: Stated) -> Finding | None:
+    """Corners given as sizes and the like: many boxes leave their pictures, and all stay inside when read otherwise."""
+    numbers, sizes = stated.numbers, stated.sizes
+    gross = stated.gross(stated.parsed.boxes) & stated.finite
+    if gross.sum() < 2 or gross.sum() / stated.finite.sum() < SUSPICIOUS:
+        return None
+    for called, reading in (_SHARE_READINGS if stated.normalised else _PIXEL_READINGS).items():
+        if called.startswith("percent") and sizes.min() < 150:
+            continue  # pixels of small pictures look like percent
+        good = ~stated.gross(reading(numbers[:, :2], numbers[:, 2:], sizes)) & stated.finite
+        if good.sum() / stated.finite.sum() >= CONVINCING:
+            expected = "centre and size as shares of the picture" if stated.normalised else "corner and size in pixels"
+            sentence = (
+                f"{_of(gross, stated)} reach far beyond their pictures, and all fit when the numbers are read as "
+                f"{called}; this layout states {expected}"
+            )
+            return Finding("warning", "other box convention", f"{stated.split}: {sentence}", int(gross.sum()))
+    sentence = f"{_of(gross, stated)} reach far beyond their pictures; they may belong to pictures of another size"
+    return Finding("warning", "boxes beyond their pictures", f"{stated.split}: {sentence}", int(gross.sum()))
+
+
+def _places(stated: Stated) -> Finding | None:
+    """All boxes in the upper left part: they were made for smaller pictures."""
+    if stated.finite.sum() < MANY_BOXES:
+        return None
+    reach = (stated.parsed.boxes[:, 2:] / stated.sizes)[stated.finite].max()
+    if reach > 0.6:
+        return None
+    sentence = (
+        f"no box reaches beyond {100 * reach:.0f} % of its picture from the upper left corner; they may belong to "
+        "smaller pictures"
+    )
+    return Finding("warning", "boxes of smaller pictures", f"{stated.split}: {sentence}", int(stated.finite.sum()))
+
+
+def _sub_pixel(stated: Stated) -> Finding | None:
+    sides = stated.parsed.boxes[:, 2:] - stated.parsed.boxes[:, :2]
+    small = stated.finite & (sides > 0).all(axis=1) & (sides < 1).any(axis=1)
+    if not small.any():
+        return None
+    return _shared(stated, small, "sub-pixel boxes", "are less than a pixel wide or high")
+
+
+def _cut(stated: Stated) -> Finding | None:
+    cut = stated.parsed.box_verdicts()[1] == CLIPPED
+    if cut.sum() < SUSPICIOUS * len(cut) or cut.sum() < 3:
+        return None
+    return _shared(stated, cut, "many clipped boxes", "stick out of their pictures and are clipped")
+
+
+def _repeated(stated: Stated) -> Finding | None:
+    """The same box of the same class twice in one picture, to a hundredth of a pixel."""
+    rows = np.flatnonzero(stated.finite)
+    keys = np.column_stack(
+        [
+            stated.parsed.image_index[rows],
+            stated.parsed.labels[rows],
+            np.rint(np.clip(stated.parsed.boxes[rows], -1e9, 1e9) * 100),
+        ]
+    )
+    _, first = np.unique(keys, axis=0, return_index=True)
+    again = np.ones(len(stated.finite), dtype=np.bool_)
+    again[rows[first]] = False
+    again &= stated.finite
+    if not again.any():
+        return None
+    name = stated.parsed.images[stated.parsed.image_index[np.flatnonzero(again)[0]]].file_name
+    return _shared(stated, again, "repeated boxes", f"repeat another of the same class exactly, one in {name}")
+
+
+def _whole_pictures(stated: Stated) -> Finding | None:
+    clipped, verdict = stated.parsed.box_verdicts()
+    kept = (verdict == "") | (verdict == CLIPPED)
+    covering = kept & (np.prod((clipped[:, 2:] - clipped[:, :2]) / stated.sizes, axis=1) >= 0.95)
+    if covering.sum() < 3 or covering.sum() < 0.5 * kept.sum():
+        return None
+    sentence = (
+        f"{_of(covering, stated)} cover nearly all of their picture; are these labels of pictures, not of objects?"
+    )
+    return Finding("warning", "boxes of whole pictures", f"{stated.split}: {sentence}", int(covering.sum()))
+
+
+def _one_size(stated: Stated) -> Finding | None:
+    boxes = stated.parsed.boxes[stated.finite]
+    if len(boxes) < MANY_BOXES:
+        return None
+    sides, counts = np.unique(np.rint(np.clip(boxes[:, 2:] - boxes[:, :2], -1e9, 1e9)), axis=0, return_counts=True)
+    most = int(counts.argmax())
+    if counts[most] < 0.95 * len(boxes) or sides[most].max() < 2:
+        return None
+    width, height = sides[most]
+    sentence = f"{counts[most]} of {len(boxes)} boxes are {width:.0f}x{height:.0f} pixels; these may be marked points"
+    return Finding("warning", "boxes of one size", f"{stated.split}: {sentence}", int(counts[most]))
+
+
+def _shared(stated: Stated, rows: NDArray[np.bool_], kind: str, what: str) -> Finding:
+    severe = rows.sum() > FEW * len(rows)
+    return Finding(
+        "warning" if severe else "note", kind, f"{stated.split}: {_of(rows, stated)} {what}", int(rows.sum())
+    )
+
+
+def _of(rows: NDArray[np.bool_], stated: Stated) -> str:
+    """Such as "12 of 80 boxes (15 %)"."""
+    share = 100 * rows.sum() / len(rows)
+    return f"{rows.sum()} of {len(rows)} boxes ({'under 1' if share < 1 else f'{share:.0f}'} %)"
