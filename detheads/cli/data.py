@@ -1,42 +1,30 @@
-"""``detheads data``: look at, check, convert, augment, draw and generate datasets."""
+"""``detheads data``: look at, check, draw and generate datasets; those that rewrite one stand in ``rewrite.py``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from detheads.cli.datasets import read_split
+from detheads.cli import rewrite
+from detheads.cli.datasets import DatasetFolder, SplitName, read_split, remark_skipped
+from detheads.cli.options import SkipBad, parse_size
 from detheads.cli.output import JsonFlag, emit, steps, table
-from detheads.data.layout import known_layouts
 
-if TYPE_CHECKING:
-    from detheads.data import Dataset
+app = typer.Typer(help="Look at, check, convert, split, augment, draw and generate datasets.", no_args_is_help=True)
 
-app = typer.Typer(help="Look at, check, convert, augment, draw and generate datasets.", no_args_is_help=True)
-
-DatasetFolder = Annotated[Path, typer.Argument(metavar="DATASET", help="A COCO-style, Roboflow or YOLO folder.")]
-SplitName = Annotated[str | None, typer.Option("--split", help="The split; the training split without it.")]
-
-
-def _read(folder: Path, split: str | None) -> "Dataset":
-    """Read a split and say what was repaired."""
-    return read_split(folder, split)
-
-
-def _known_layout(name: str) -> str:
-    if name not in known_layouts():
-        raise typer.BadParameter(f"{name!r} is not one of {', '.join(map(repr, known_layouts()))}.")
-    return name
+app.command()(rewrite.convert)
+app.command("split")(rewrite.split)
+app.command()(rewrite.augment)
 
 
 @app.command()
-def info(dataset: DatasetFolder, split: SplitName = None, as_json: JsonFlag = False) -> None:
+def info(dataset: DatasetFolder, split: SplitName = None, skip_bad: SkipBad = False, as_json: JsonFlag = False) -> None:
     """Count images, boxes, classes and sizes."""
     from detheads.data import list_splits
     from detheads.data.summary import summarize
 
-    result = summarize(_read(dataset, split)) | {"splits": list_splits(dataset)}
+    result = summarize(read_split(dataset, split, skip_bad=skip_bad)) | {"splits": list_splits(dataset)}
     emit(result, as_json, lambda console: _print_info(console, result))
 
 
@@ -53,7 +41,8 @@ def _print_info(console: Console, result: dict[str, Any]) -> None:
         if (span := result[name]) is not None:
             text = f"{span['min']:.0f} .. {span['median']:.0f} .. {span['max']:.0f} px"
             rows.append((f"{name.replace('_', ' ')} (min .. median .. max)", text))
-    rows.append(("object sizes", ", ".join(f"{count} {name}" for name, count in result["object_sizes"].items())))
+    sizes = ", ".join(f"{count} {name}" for name, count in result["object_sizes"].items())
+    rows.append(("objects by COCO's sizes (borders 32x32, 96x96 px)", sizes))
     rows += [(f"dropped: {reason}", count) for reason, count in result["dropped"].items()]
     if result["clipped"]:
         rows.append(("boxes clipped to their image", result["clipped"]))
@@ -63,12 +52,22 @@ def _print_info(console: Console, result: dict[str, Any]) -> None:
 
 
 @app.command()
-def validate(dataset: DatasetFolder, split: SplitName = None, as_json: JsonFlag = False) -> None:
-    """Decode every image and check every annotation; exit code 1 when there are errors."""
+def validate(
+    dataset: DatasetFolder,
+    split: Annotated[str | None, typer.Option("--split", help="The only split to check; all without it.")] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(help="Input size in pixels to judge small objects for; the default backbone's when left out."),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Decode every image, check every annotation, judge the whole; exit code 1 when there are errors."""
+    from detheads.backbones.spec import SPECS
     from detheads.data.validate import validate_dataset
 
+    default = SPECS["eupe_vitb16"].default_size
     with steps() as on_progress:
-        report = validate_dataset(dataset, split, on_progress)
+        report = validate_dataset(dataset, split, size=parse_size(size) or (default, default), on_progress=on_progress)
     result = report.as_json()
     emit(result, as_json, lambda console: _print_report(console, result))
     if not report.usable:
@@ -76,72 +75,20 @@ def validate(dataset: DatasetFolder, split: SplitName = None, as_json: JsonFlag 
 
 
 def _print_report(console: Console, result: dict[str, Any]) -> None:
-    for problem in result["problems"]:
-        more = f" ({problem['count']} of this kind)" if problem["count"] > 1 else ""
-        console.print(f"{problem['severity']}: {problem['file']}: {problem['sentence']}{more}.", markup=False)
+    for part in result["splits"]:
+        for problem in part["problems"]:
+            more = f" ({problem['count']} of this kind)" if problem["count"] > 1 else ""
+            console.print(f"{problem['severity']}: {problem['file']}: {problem['sentence']}{more}.", markup=False)
+    if result["judgement"]:
+        console.print("The dataset as a whole:")
+    for finding in result["judgement"]:
+        console.print(f"  {finding['severity']}: {finding['kind']}: {finding['sentence']}.", markup=False)
+    for part in result["splits"]:
+        console.print(f"{part['split']}: {part['images']} images, {part['boxes']} boxes.", markup=False)
     console.print(
-        f"{result['dataset']} {result['split']}: {result['images']} images, {result['boxes']} boxes, "
-        f"{result['errors']} errors, {result['warnings']} warnings, {result['notes']} notes."
+        f"{result['dataset']}: {result['errors']} errors, {result['warnings']} warnings, {result['notes']} notes.",
+        markup=False,
     )
-
-
-@app.command()
-def convert(
-    dataset: DatasetFolder,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write; new or empty.")],
-    to: Annotated[
-        str,
-        typer.Option("--to", metavar="|".join(known_layouts()), callback=_known_layout, help="The layout to write."),
-    ] = "coco",
-    split: Annotated[str | None, typer.Option("--split", help="The split; all splits without it.")] = None,
-    link: Annotated[bool, typer.Option("--link", help="Hard-link the images instead of copying them.")] = False,
-    as_json: JsonFlag = False,
-) -> None:
-    """Write a dataset in another layout."""
-    from detheads.data import list_splits
-    from detheads.data.convert import convert_dataset
-
-    names = [split] if split is not None else list_splits(dataset)
-    splits = [_read(dataset, name) for name in names]
-    with steps() as on_progress:
-        conversion = convert_dataset(splits, output, to, link=link, on_progress=on_progress)
-    left_out = sum((part.dropped for part in splits), +conversion.left_out)
-    result = {
-        "output": str(output),
-        "layout": to,
-        "splits": [part.split for part in splits],
-        "images": conversion.images,
-        "boxes": conversion.boxes,
-        "changed_boxes": dict(left_out),
-    }
-    lines = [f"{output}: {conversion.images} images, {conversion.boxes} boxes as {to}."]
-    lines += [f"boxes {reason}: {count}" for reason, count in left_out.items()]
-    emit(result, as_json, lambda console: console.print("\n".join(lines), markup=False))
-
-
-@app.command()
-def augment(
-    dataset: DatasetFolder,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write; new or empty.")],
-    split: SplitName = None,
-    copies: Annotated[int, typer.Option("--copies", help="Altered copies of each image.")] = 3,
-    seed: Annotated[int, typer.Option("--seed", help="Another seed gives other copies.")] = 0,
-    as_json: JsonFlag = False,
-) -> None:
-    """Write a training split and altered copies of it: colours, zoom out, crops, mirror images."""
-    from detheads.data.augment import augment_dataset
-
-    original = _read(dataset, split)
-    with steps() as on_progress:
-        augmented = augment_dataset(original, output, copies, seed=seed, on_progress=on_progress)
-    result = {
-        "output": str(output),
-        "split": augmented.split,
-        "images": len(augmented.images),
-        "boxes": sum(len(objects.boxes) for objects in augmented.objects),
-    }
-    line = f"{output}: {result['images']} images, {result['boxes']} boxes, split {augmented.split}."
-    emit(result, as_json, lambda console: console.print(line, markup=False))
 
 
 @app.command()
@@ -150,29 +97,45 @@ def draw(
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write pictures to.")],
     split: SplitName = None,
     count: Annotated[int, typer.Option("--count", min=1, help="How many pictures, spread over the split.")] = 16,
+    skip_bad: SkipBad = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Draw the annotated boxes onto pictures."""
     from detheads.data.pictures import load_picture
     from detheads.foundation.atomic import replacing
     from detheads.foundation.drawing import draw_boxes
+    from detheads.foundation.errors import UserError
 
-    data = _read(dataset, split)
+    data = read_split(dataset, split, skip_bad=skip_bad)
     total = min(count, len(data.images))
     chosen = [index * len(data.images) // total for index in range(total)]
     pictures: list[str] = []
+    skipped: dict[str, str] = {}
+    output.mkdir(parents=True, exist_ok=True)
     with steps() as on_progress:
         for done, index in enumerate(chosen, start=1):
             image, objects = data.images[index], data.objects[index]
             names = [data.class_names[label] for label in objects.labels]
-            drawn = draw_boxes(load_picture(image), objects.boxes, names, objects.labels)
+            try:
+                drawn = draw_boxes(load_picture(image), objects.boxes, names, objects.labels)
+            except UserError as error:
+                if not skip_bad:
+                    raise
+                skipped[str(image.path)] = str(error).removeprefix(str(image.path)).strip()
+                continue
             path = output / f"{image.id}_{image.path.stem}.jpg"
             with replacing(path) as partial:
                 drawn.save(partial, quality=92)
             pictures.append(str(path))
             on_progress("drawing", done, total)
-    result = {"output": str(output), "split": data.split, "pictures": pictures}
-    emit(result, as_json, lambda console: console.print(f"{output}: {total} pictures.", markup=False))
+    remark_skipped(skipped)
+    result = {
+        "output": str(output),
+        "split": data.split,
+        "pictures": pictures,
+        "skipped": dict(data.skipped) | skipped,
+    }
+    emit(result, as_json, lambda console: console.print(f"{output}: {len(pictures)} pictures.", markup=False))
 
 
 @app.command()

@@ -2,14 +2,18 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.console import Console
 
 from detheads.cli.output import remark
 
 if TYPE_CHECKING:
     from detheads.data import Dataset
+
+DatasetFolder = Annotated[Path, typer.Argument(metavar="DATASET", help="A dataset's folder, in any known layout.")]
+SplitName = Annotated[str | None, typer.Option("--split", help="The split; the training split without it.")]
 
 _SHOWN = 20
 """Left-out files that are listed; thousands of lines would hide the rest of the output."""

@@ -35,10 +35,11 @@ LARGEST_ZOOM_OUT = 2.0
 
 def augment_dataset(
     dataset: Dataset,
-    target: Path,
+    target: str | Path,
     copies: int,
     *,
     seed: int = 0,
+    skip_bad: bool = False,
     on_progress: Progress = silent,
 ) -> Dataset:
     """Write ``dataset`` and ``copies`` altered copies of each image as a COCO-style folder, whole or not at all.
@@ -50,6 +51,7 @@ def augment_dataset(
         target: the folder to write; it must not exist, or be empty.
         copies: altered copies an image, 1 or more.
         seed: another seed gives other copies.
+        skip_bad: leave out images that cannot be decoded or are not the annotated ones (``Dataset.skipped``).
 
     Returns:
         The new dataset.
@@ -59,26 +61,39 @@ def augment_dataset(
     """
     if copies < 1:
         raise UserError(f"--copies must be at least 1, not {copies}.")
-    transform = _recipe()
+    if seed < 0:
+        raise UserError(f"a seed is a whole number from 0, not {seed}.")
+    target, transform = Path(target), _recipe()
     next_id = max((image.id for image in dataset.images), default=0) + 1
-    images, objects = list(dataset.images), list(dataset.objects)
+    images: list[ImageRecord] = []
+    objects: list[Objects] = []
+    bad: dict[int, str] = {}
     with new_folder(target) as partial:
-        write_splits([dataset], partial, "coco", link=True)
+        folder = partial / dataset.split / "augmented"
+        folder.mkdir(parents=True)
         for position, (record, known) in enumerate(zip(dataset.images, dataset.objects, strict=True)):
-            original = load_picture(record)
+            on_progress("altering images", position, len(dataset.images))
+            try:
+                original = load_picture(record)
+            except UserError as error:
+                if not skip_bad:
+                    raise
+                bad[position] = str(error).removeprefix(str(record.path)).strip()
+                continue
             for copy in range(copies):
                 with torch.random.fork_rng(devices=[]):
                     torch.manual_seed((seed * 1_000_003 + position) * 1_009 + copy)
                     picture, remaining = _apply(transform, original, known)
-                name = f"augmented/{next_id:08d}.jpg"
-                path = partial / dataset.split / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                picture.save(path, quality=95)
-                images.append(ImageRecord(next_id, name, target / dataset.split / name, picture.width, picture.height))
+                name = f"{next_id:08d}.jpg"
+                picture.save(folder / name, quality=95)
+                path = target / dataset.split / "augmented" / name
+                images.append(ImageRecord(next_id, f"augmented/{name}", path, picture.width, picture.height))
                 objects.append(remaining)
                 next_id += 1
-            on_progress("altering images", position + 1, len(dataset.images))
-        result = replace(dataset, images=tuple(images), objects=tuple(objects))
+        on_progress("altering images", len(dataset.images), len(dataset.images))
+        originals = dataset.without(bad)
+        write_splits([originals], partial, "coco", link=True)
+        result = replace(originals, images=(*originals.images, *images), objects=(*originals.objects, *objects))
         write_json(partial / "annotations" / f"instances_{dataset.split}.json", result.coco_json())
     return result
 

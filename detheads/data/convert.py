@@ -17,10 +17,11 @@ from detheads.foundation.progress import Progress, silent
 
 def convert_dataset(
     splits: Sequence[Dataset],
-    target: Path,
+    target: str | Path,
     layout: str,
     *,
     link: bool = False,
+    skip_bad: bool = False,
     on_progress: Progress = silent,
 ) -> Conversion:
     """Write the splits of a dataset as one folder of another layout; it appears whole or not at all.
@@ -33,12 +34,17 @@ def convert_dataset(
         target: the folder to write; it must not exist, or be empty.
         layout: the name of a known layout.
         link: hard-link images instead of copying them, where the file system can.
+        skip_bad: leave out images that are missing, unreadable or not the annotated ones (``Conversion.skipped``).
 
     Raises:
-        UserError: when the target is not empty, an image is missing, or names collide.
+        UserError: when the target is not empty, an image is bad, or names collide.
     """
-    with new_folder(target) as partial:
-        return write_splits(splits, partial, layout, link=link, on_progress=on_progress)
+    with new_folder(Path(target)) as partial:
+        good = [_usable(dataset, skip_bad, on_progress) for dataset in splits]
+        conversion = write_splits(good, partial, layout, link=link, on_progress=on_progress)
+        for before, after in zip(splits, good, strict=True):
+            conversion.skipped |= {name: why for name, why in after.skipped.items() if name not in before.skipped}
+        return conversion
 
 
 def write_splits(
@@ -49,24 +55,51 @@ def write_splits(
     link: bool = False,
     on_progress: Progress = silent,
 ) -> Conversion:
-    """Write the splits into an empty ``folder``; see :func:`convert_dataset`."""
+    """Write checked splits into an empty ``folder``; see :func:`convert_dataset`."""
     if not splits:
         raise UserError("there is no split to convert.")
     if len({dataset.split for dataset in splits}) != len(splits):
         raise UserError("two splits have the same name; each needs its own.")
-    if any(dataset.categories != splits[0].categories for dataset in splits):
-        names = ", ".join(dataset.split for dataset in splits)
-        raise UserError(f"the splits {names} have different classes; convert them one by one.")
+    require_same_classes(splits)
     conversion = Conversion()
     total = sum(len(dataset.images) for dataset in splits)
     image_folders = known_layouts()[layout].write(splits, folder, conversion)
     for dataset, image_folder in zip(splits, image_folders, strict=True):
         for image in dataset.images:
-            check_picture(image, read_header(image.path))
             _copy(image, image_folder, link)
             conversion.images += 1
             on_progress("copying images", conversion.images, total)
     return conversion
+
+
+def require_same_classes(splits: Sequence[Dataset]) -> None:
+    """Refuse splits that cannot become one dataset.
+
+    Raises:
+        UserError: when their categories differ; the sentence names one that does.
+    """
+    first = splits[0].categories
+    for other in splits[1:]:
+        if other.categories != first:
+            odd = min(set(first) ^ set(other.categories), key=lambda category: (category.id, category.name))
+            raise UserError(
+                f"the splits {splits[0].split}, {other.split} have different classes: only one of them has "
+                f"{odd.name!r} with the number {odd.id}; give both the same classes, or choose one with --split."
+            )
+
+
+def _usable(dataset: Dataset, skip_bad: bool, on_progress: Progress) -> Dataset:
+    """The dataset without the images whose headers are unreadable or do not fit; those are raised as a rule."""
+    bad: dict[int, str] = {}
+    for index, image in enumerate(dataset.images):
+        try:
+            check_picture(image, read_header(image.path))
+        except UserError as error:
+            if not skip_bad:
+                raise
+            bad[index] = str(error).removeprefix(str(image.path)).strip()
+        on_progress(f"checking images of {dataset.split}", index + 1, len(dataset.images))
+    return dataset.without(bad)
 
 
 def _copy(image: ImageRecord, folder: Path, link: bool) -> None:
@@ -76,11 +109,8 @@ def _copy(image: ImageRecord, folder: Path, link: bool) -> None:
         return
     if link:
         try:
-            os.link(image.path, destination)
+            os.link(image.path.resolve(), destination)  # of the file itself where the path is a link
             return
         except OSError:  # another file system, or one without hard links; a missing file is reported below
             pass
-    try:
-        shutil.copyfile(image.path, destination)
-    except FileNotFoundError:
-        raise UserError(f"{image.path} does not exist; restore it or remove it from the annotations.") from None
+    shutil.copyfile(image.path, destination)

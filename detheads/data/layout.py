@@ -53,6 +53,8 @@ class Conversion:
     boxes: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     """Boxes that the target layout cannot hold: reason -> count."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Images left out on request: file -> why."""
 
 
 class Layout(Protocol):
@@ -93,6 +95,16 @@ def find_splits(folder: Path) -> dict[str, Split]:
             return {split.name: split for split in splits}
     *most, last = [layout.NEEDS for layout in known_layouts().values()]
     raise UserError(f"{folder} is not a dataset folder: it needs {', '.join(most)} or {last}.")
+
+
+def find_layout(folder: Path) -> str:
+    """The name of the layout that a dataset folder has.
+
+    Raises:
+        UserError: as :func:`find_splits`.
+    """
+    find_splits(folder)
+    return next(name for name, layout in known_layouts().items() if layout.find(folder))
 
 
 def find_split(folder: Path, name: str | None = None) -> Split:

@@ -19,7 +19,8 @@ def _kinds(report: Report) -> dict[str, tuple[str, int]]:
 def test_a_good_dataset_has_no_problems(coco_folder: Callable[..., Path]) -> None:
     report = validate_dataset(coco_folder())
     assert report.problems == ()
-    assert (report.images, report.boxes, report.usable) == (2, 2, True)
+    assert [(part.split, part.images, part.boxes) for part in report.splits] == [("train", 2, 2)]
+    assert report.usable
 
 
 def _truncate(path: Path) -> None:
@@ -91,12 +92,6 @@ def test_all_problems_are_listed_where_a_reader_would_stop(coco_folder: Callable
     assert severities == ["error"] * 2 + ["warning"] * 3 + ["note"] * 3
 
 
-def test_equal_image_files_are_reported(coco_folder: Callable[..., Path]) -> None:
-    folder = coco_folder()
-    (folder / "train" / "b.jpg").write_bytes((folder / "train" / "a.jpg").read_bytes())
-    assert _kinds(validate_dataset(folder)) == {"duplicate image file": ("warning", 1)}
-
-
 def test_yolo_labels_without_an_image_are_reported(yolo_folder: Path) -> None:
     (yolo_folder / "labels" / "train" / "c.txt").write_text("0 0.5 0.5 0.1 0.1\n")
     assert _kinds(validate_dataset(yolo_folder)) == {"labels without an image": ("warning", 1)}
@@ -110,7 +105,7 @@ def test_unreadable_annotations_are_a_problem_and_not_an_exception(
     finished = detheads("data", "validate", folder, "--json")
     result = json.loads(finished.out)
     assert (finished.code, result["errors"], result["usable"]) == (1, 1, False)
-    assert "not readable JSON" in result["problems"][0]["sentence"]
+    assert "not readable JSON" in result["splits"][0]["problems"][0]["sentence"]
 
 
 @pytest.mark.parametrize(("mode", "code"), [("CMYK", 0), ("RGB", 1)])
@@ -128,4 +123,22 @@ def test_only_errors_make_the_exit_code_1(
 def test_real_datasets_are_usable(photographs: Path, name: str) -> None:
     report = validate_dataset(photographs / name, "val")
     assert [problem for problem in report.problems if problem.severity == "error"] == []
-    assert report.images == {"raccoon": 40, "bccd": 73}[name]
+    assert [part.images for part in report.splits] == [{"raccoon": 40, "bccd": 73}[name]]
+
+
+def test_all_splits_are_checked_without_a_choice(coco_folder: Callable[..., Path]) -> None:
+    coco_folder(split="val")
+    folder = coco_folder()
+    _truncate(folder / "val" / "b.jpg")
+    assert validate_dataset(folder, "train").usable
+    report = validate_dataset(folder)
+    assert [part.split for part in report.splits] == ["train", "val"]
+    assert [problem.file for problem in report.problems] == [folder / "val" / "b.jpg"]
+    assert not report.usable
+
+
+def test_one_unreadable_split_does_not_hide_another(coco_folder: Callable[..., Path]) -> None:
+    coco_folder(split="val")
+    folder = coco_folder()
+    (folder / "annotations" / "instances_train.json").write_text("{")
+    assert [(part.split, part.images) for part in validate_dataset(folder).splits] == [("train", 0), ("val", 2)]
