@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from detheads.cli import rewrite
-from detheads.cli.datasets import DatasetFolder, SplitName, read_split, remark_skipped
+from detheads.cli.datasets import DatasetFolder, SplitName, read_split, remark_skipped, require_output
 from detheads.cli.options import SkipBad, parse_size
 from detheads.cli.output import JsonFlag, emit, steps, table
 
@@ -102,16 +102,18 @@ def draw(
 ) -> None:
     """Draw the annotated boxes onto pictures."""
     from detheads.data.pictures import load_picture
-    from detheads.foundation.atomic import replacing
+    from detheads.foundation.atomic import replacing, try_output
     from detheads.foundation.drawing import draw_boxes
     from detheads.foundation.errors import UserError
+    from detheads.foundation.text import file_name
+
+    try_output(output, folder=True)
 
     data = read_split(dataset, split, skip_bad=skip_bad)
     total = min(count, len(data.images))
     chosen = [index * len(data.images) // total for index in range(total)]
     pictures: list[str] = []
     skipped: dict[str, str] = {}
-    output.mkdir(parents=True, exist_ok=True)
     with steps() as on_progress:
         for done, index in enumerate(chosen, start=1):
             image, objects = data.images[index], data.objects[index]
@@ -123,7 +125,7 @@ def draw(
                     raise
                 skipped[str(image.path)] = str(error).removeprefix(str(image.path)).strip()
                 continue
-            path = output / f"{image.id}_{image.path.stem}.jpg"
+            path = output / file_name(f"{image.id}_{image.path.stem}.jpg")
             with replacing(path) as partial:
                 drawn.save(partial, quality=92)
             pictures.append(str(path))
@@ -151,6 +153,7 @@ def scenes(
     from detheads.data.scenes import generate
     from detheads.data.shapes import CLASSES
 
+    require_output(output)
     with steps() as on_progress:
         generate(output, train, val, size, seed, on_progress)
     names = [kind.name for kind in CLASSES]

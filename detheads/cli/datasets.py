@@ -35,6 +35,19 @@ def read_split(folder: Path, split: str | None = None, *, skip_bad: bool = False
     return dataset
 
 
+def require_output(folder: Path) -> None:
+    """Find out before the work whether ``folder`` can become a new dataset.
+
+    Raises:
+        UserError: when it is not empty or cannot be written.
+    """
+    from detheads.foundation.atomic import try_output
+    from detheads.foundation.claims import require_new
+
+    require_new(folder)
+    try_output(folder, folder=True)
+
+
 def remark_skipped(skipped: Mapping[str, str]) -> None:
     """One remark with the count and the list of what was left out; none when nothing was."""
     if not skipped:

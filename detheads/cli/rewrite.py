@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from detheads.cli.datasets import DatasetFolder, SplitName, read_split, remark_skipped
+from detheads.cli.datasets import DatasetFolder, SplitName, read_split, remark_skipped, require_output
 from detheads.cli.options import SkipBad
 from detheads.cli.output import JsonFlag, emit, remark, steps, table
 from detheads.data.layout import known_layouts
@@ -42,9 +42,8 @@ Link = Annotated[bool, typer.Option("--link", help="Hard-link the images instead
 def _read_splits(dataset: Path, split: str | None, output: Path, skip_bad: bool) -> "list[Dataset]":
     """One split, or all of them; the output is looked at first, because reading may take a while."""
     from detheads.data import list_splits
-    from detheads.foundation.claims import require_new
 
-    require_new(output)
+    require_output(output)
     names = [split] if split is not None else list_splits(dataset)
     return [read_split(dataset, name, skip_bad=skip_bad) for name in names]
 
@@ -140,9 +139,8 @@ def augment(
 ) -> None:
     """Write a training split and altered copies of it: colours, zoom out, crops, mirror images."""
     from detheads.data.augment import augment_dataset
-    from detheads.foundation.claims import require_new
 
-    require_new(output)
+    require_output(output)
     original = read_split(dataset, split, skip_bad=skip_bad)
     with steps() as on_progress:
         augmented = augment_dataset(original, output, copies, seed=seed, skip_bad=skip_bad, on_progress=on_progress)

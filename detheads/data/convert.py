@@ -8,7 +8,7 @@ from pathlib import Path
 from detheads.data.dataset import Dataset, ImageRecord
 from detheads.data.layout import Conversion, known_layouts
 from detheads.data.pictures import check_picture
-from detheads.foundation.atomic import inside
+from detheads.foundation.atomic import inside, try_output
 from detheads.foundation.claims import new_folder
 from detheads.foundation.errors import UserError
 from detheads.foundation.images import read_header
@@ -61,6 +61,8 @@ def write_splits(
     if len({dataset.split for dataset in splits}) != len(splits):
         raise UserError("two splits have the same name; each needs its own.")
     require_same_classes(splits)
+    if not link:
+        try_output(folder, folder=True, needs=sum(_bytes(image) for dataset in splits for image in dataset.images))
     conversion = Conversion()
     total = sum(len(dataset.images) for dataset in splits)
     image_folders = known_layouts()[layout].write(splits, folder, conversion)
@@ -100,6 +102,10 @@ def _usable(dataset: Dataset, skip_bad: bool, on_progress: Progress) -> Dataset:
             bad[index] = str(error).removeprefix(str(image.path)).strip()
         on_progress(f"checking images of {dataset.split}", index + 1, len(dataset.images))
     return dataset.without(bad)
+
+
+def _bytes(image: ImageRecord) -> int:
+    return image.path.stat().st_size if image.path.exists() else 0
 
 
 def _copy(image: ImageRecord, folder: Path, link: bool) -> None:

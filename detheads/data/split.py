@@ -134,5 +134,6 @@ def _fingerprint(image: ImageRecord) -> Fingerprint | UserError:
 
 
 def _part(pool: Dataset, name: str, indices: Sequence[int]) -> Dataset:
-    images, objects = (tuple(values[index] for index in indices) for values in (pool.images, pool.objects))
+    images = tuple(pool.images[index] for index in indices)
+    objects = tuple(pool.objects[index] for index in indices)
     return replace(pool, split=name, images=images, objects=objects, skipped={})
