@@ -1,5 +1,7 @@
 """Pictures of a dataset: decoded, and compared with what their annotations say of them."""
 
+from collections.abc import Callable
+
 from PIL import Image
 
 from detheads.data.dataset import ImageRecord
@@ -7,13 +9,17 @@ from detheads.foundation.errors import UserError
 from detheads.foundation.images import ImageHeader, load_image
 
 
-def load_picture(record: ImageRecord) -> Image.Image:
+def load_picture(record: ImageRecord, on_remark: Callable[[str], None] | None = None) -> Image.Image:
     """Decode one picture of a dataset to RGB and check it; whatever reads pictures with boxes reads them by this.
+
+    Args:
+        record: the picture and its annotated size.
+        on_remark: called with a sentence about what was left out or looks wrong.
 
     Raises:
         UserError: when the file cannot be decoded, or is not the annotated picture.
     """
-    image = load_image(record.path)
+    image = load_image(record.path, on_remark)
     check_picture(record, image)
     return image
 

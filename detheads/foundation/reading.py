@@ -115,7 +115,7 @@ def parse_json(data: bytes, source: str | Path) -> Any:
     except RecursionError:
         raise _too_deep(source) from None
     except ValueError as error:
-        reason = _likely(data) or f"is not readable JSON ({error})"
+        reason = likely(data) or f"is not readable JSON ({error})"
         raise UserError(f"{source} {reason}; repair it or fetch it again.") from None
     level = [value]
     for _ in range(DEEPEST + 1):
@@ -141,7 +141,7 @@ def read_yaml(path: str | Path, limit: int = LARGEST_YAML) -> Any:
     except _UnboundedError as error:
         raise UserError(f"{path} {error}.") from None
     except (yaml.YAMLError, ValueError) as error:
-        reason = _likely(data) or f"is not readable YAML ({' '.join(str(error).split())})"
+        reason = likely(data) or f"is not readable YAML ({' '.join(str(error).split())})"
         tab = re.search(r"^ *\t", text, re.MULTILINE)
         line = text.count("\n", 0, tab.start()) + 1 if tab else 0
         raise UserError(f"{path} {reason}; {f'indent line {line} without tabs' if tab else 'repair it'}.") from None
@@ -217,12 +217,12 @@ def _too_deep(source: str | Path) -> UserError:
     return UserError(f"{source} {TOO_DEEP}.")
 
 
-def _likely(data: bytes) -> str | None:
+def likely(data: bytes) -> str | None:
     """What a file that does not parse probably is."""
     if not data.strip():
         return "is empty"
     if data.startswith(_LFS):
         return "is a pointer of Git LFS and not the file itself (git lfs pull fetches that)"
     if data.lstrip()[:64].lower().startswith((b"<!doctype html", b"<html")):
-        return "is a web page, such as a download's error or login page"
+        return "is an HTML page, such as a download's error or login page"
     return None

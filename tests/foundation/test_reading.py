@@ -149,7 +149,7 @@ def test_a_few_aliases_are_fine(tmp_path: Path) -> None:
         (b"", "is empty"),
         (b" \n", "is empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid: sha256:12\n size 3", "git lfs pull"),
-        (b"<!DOCTYPE html>\n<title>a: [</title>", "web page"),
+        (b"<!DOCTYPE html>\n<title>a: [</title>", "HTML page"),
         (b"a: 1\nb: [\xe9]", "byte e9 in line 2"),
         (b'{"a":', "is not readable JSON"),
     ],
