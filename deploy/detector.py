@@ -1,40 +1,73 @@
 """Pictures in, boxes in the pictures' own pixels out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from detheads.deploy.pictures import Channels, Picture, as_rgb, each, is_one
 from detheads.deploy.session import CPU, BundleSession
 from detheads.foundation.bundle import BundleManifest
-from detheads.foundation.geometry import letterbox_image
+from detheads.foundation.errors import UserError
+from detheads.foundation.geometry import Letterbox, has_area, letterbox_image
+
+BATCH = 8
+"""Pictures in one run of the graph, where the caller does not say; memory grows with it, speed on a CPU hardly."""
+
+Prepared = tuple[NDArray[np.uint8], Letterbox]
+"""A picture as the graph takes it, uint8 ``[height, width, 3]``, and the way back into its own pixels."""
+
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
 class Detections:
-    """The detections of one image, best first.
+    """The detections of one image, best first. Boxes without area in the original image are left out.
 
     Attributes:
         boxes: ``[n, 4]`` xyxy, pixels of the original image, inside it.
         scores: ``[n]`` in 0..1.
         labels: ``[n]`` positions in the manifest's ``classes``.
+        names: ``[n]`` names of the classes.
+        full: the graph's table of rows was filled to the last one, so that there may have been more.
     """
 
     boxes: NDArray[np.float64]
     scores: NDArray[np.float32]
     labels: NDArray[np.int32]
+    names: tuple[str, ...] = ()
+    full: bool = False
 
-    def above(self, score: float) -> "Detections":
-        """Those with at least this score."""
-        kept = self.scores >= score
-        return Detections(self.boxes[kept], self.scores[kept], self.labels[kept])
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def where(self, kept: NDArray[np.bool_]) -> "Detections":
+        """Those that ``kept`` ``[n]`` is true for."""
+        names = tuple(name for name, keep in zip(self.names, kept.tolist(), strict=False) if keep)
+        return Detections(self.boxes[kept], self.scores[kept], self.labels[kept], names, self.full)
+
+    def above(self, score: float | NDArray[np.floating]) -> "Detections":
+        """Those with at least this score: one for all, or one for each class, ``[K]``."""
+        least = score if isinstance(score, float | int) else np.asarray(score)[self.labels]
+        return self.where(self.scores >= least)
 
 
 class Detector:
     """A bundle as a function on pictures.
+
+    Example::
+
+        detector = Detector("model.detheads")
+        found = detector("street.jpg")
+        for frame_found in detector(frames, channels="BGR"):  # arrays as OpenCV gives them
+            print(frame_found.names, frame_found.scores, frame_found.boxes)
+
+    A detector may be pickled and sent to another process, which opens the bundle again; threads may share one.
 
     Args:
         bundle: folder ``name.detheads/``.
@@ -45,22 +78,98 @@ class Detector:
         UserError: when the bundle cannot be used (see :class:`BundleSession`).
     """
 
-    def __init__(self, bundle: Path, *, provider: str = CPU, threads: int | None = None) -> None:
-        self.session = BundleSession(bundle, provider=provider, threads=threads)
+    def __init__(self, bundle: str | Path, *, provider: str = CPU, threads: int | None = None) -> None:
+        self._opened: tuple[Path, str, int | None] = (Path(bundle).absolute(), provider, threads)
+        self.session = BundleSession(Path(bundle), provider=provider, threads=threads)
+        self.class_names = tuple(entry.name for entry in self.manifest.classes)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (type(self), *self._opened, self.manifest.onnx.sha256)
+
+    def __repr__(self) -> str:
+        size = f"{self.manifest.input.width}x{self.manifest.input.height}"
+        return f"<Detector {self.manifest.name}: {len(self.class_names)} classes, {size} px, {self.session.runtime}>"
 
     @property
     def manifest(self) -> BundleManifest:
         return self.session.manifest
 
-    def detect(self, images: Sequence[Image.Image]) -> list[Detections]:
-        """Run RGB pictures of any sizes as one batch; the results come in the same order."""
-        if not images:
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # a path can be iterated over, too
+        self, pictures: Picture, *, channels: Channels = ..., batch: int = ...
+    ) -> Detections: ...
+
+    @overload
+    def __call__(
+        self, pictures: Iterable[Picture], *, channels: Channels = ..., batch: int = ...
+    ) -> list[Detections]: ...
+
+    def __call__(
+        self, pictures: Picture | Iterable[Picture], *, channels: Channels = "RGB", batch: int = BATCH
+    ) -> Detections | list[Detections]:
+        """Detect in one picture, or in each picture of a list or of any other iterable.
+
+        Args:
+            pictures: PIL images of any mode, uint8 arrays, paths, bytes of files (see :func:`as_rgb`).
+            channels: order of the colours in arrays: ``"RGB"``, or ``"BGR"`` as OpenCV reads them.
+            batch: pictures in one run of the graph; no more of them are decoded at once.
+
+        Returns:
+            One :class:`Detections` for one picture, else a list of them in the same order.
+
+        Raises:
+            UserError: when a picture is of a type, shape or range that is not meant, or cannot be decoded.
+        """
+        if channels not in {"RGB", "BGR"}:
+            raise UserError(f"channels are 'RGB' or 'BGR', not {channels!r}.")
+        if batch < 1:
+            raise UserError(f"a batch has at least one picture, not {batch}.")
+        if is_one(pictures):
+            return self.run([self.prepare(as_rgb(pictures, channels))])[0]  # type: ignore[arg-type]
+        found: list[Detections] = []
+        prepared = (self.prepare(as_rgb(picture, channels)) for picture in each(pictures))
+        for chunk in _chunks(prepared, batch):
+            found += self.run(chunk)
+        return found
+
+    def detect(self, images: Sequence[Image.Image], batch: int | None = None) -> list[Detections]:
+        """Run images as batches of ``batch``, by default all as one; the results come in the same order."""
+        return self(images, batch=batch or max(1, len(images)))
+
+    def prepare(self, image: Image.Image) -> Prepared:
+        """Letterbox an RGB image of any size."""
+        return letterbox_image(image, self.manifest.input.width, self.manifest.input.height)
+
+    def run(self, prepared: Sequence[Prepared]) -> list[Detections]:
+        """Run prepared pictures as one batch; the results come in the same order."""
+        if not prepared:
             return []
-        spec = self.manifest.input
-        arrays, letterboxes = zip(*(letterbox_image(image, spec.width, spec.height) for image in images), strict=True)
-        batch = np.ascontiguousarray(np.stack(arrays).transpose(0, 3, 1, 2))  # [B, 3, H, W]
-        results = []
-        for boxes, scores, labels, letterbox in zip(*self.session.run(batch), letterboxes, strict=True):
-            used = scores > 0
-            results.append(Detections(letterbox.to_original(boxes[used]), scores[used], labels[used]))
-        return results
+        batch = np.ascontiguousarray(np.stack([array for array, _ in prepared]).transpose(0, 3, 1, 2))  # [B, 3, H, W]
+        rows = zip(*self.session.run(batch), (letterbox for _, letterbox in prepared), strict=True)
+        return [self._detections(*row) for row in rows]
+
+    def _detections(
+        self,
+        boxes: NDArray[np.float32],
+        scores: NDArray[np.float32],
+        labels: NDArray[np.int32],
+        letterbox: Letterbox,
+    ) -> Detections:
+        original = letterbox.to_original(boxes)
+        used = scores > 0
+        kept = used & has_area(original)
+        names = tuple(self.class_names[label] for label in labels[kept].tolist())
+        return Detections(original[kept], scores[kept], labels[kept], names, bool(used.all()))
+
+
+def _chunks(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    remaining = iter(items)
+    while chunk := list(islice(remaining, size)):
+        yield chunk
+
+
+def _reopen(kind: type[Detector], bundle: Path, provider: str, threads: int | None, sha256: str) -> Detector:
+    detector = kind(bundle, provider=provider, threads=threads)
+    if detector.manifest.onnx.sha256 != sha256:
+        raise UserError(f"{bundle} is another bundle than the detector was made from; make the detector anew.")
+    return detector

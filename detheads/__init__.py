@@ -5,6 +5,7 @@ first used, so that ``import detheads`` is quick and a device with the runtime a
 """
 
 import importlib
+import os
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from detheads.targets.objects import Targets
     from detheads.training.config import TrainConfig
     from detheads.training.trainer import Trainer
+
+# ONNX Runtime reports usage to its maker, unless this is set before it starts.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 try:
     __version__ = version("detheads")

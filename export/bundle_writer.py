@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from detheads import __version__
+from detheads.deploy.runtime import installed_builds
 from detheads.export.graph import DetectorGraph
 from detheads.export.onnx_export import export_onnx
 from detheads.export.report import VerificationReport
@@ -155,8 +156,8 @@ def write_unverified(folder: Path, name: str, remarks: Sequence[str]) -> None:
 
 
 def _tool_versions() -> dict[str, str]:
-    found = {"detheads": __version__}
-    for tool in ("torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime"):
+    found = {"detheads": __version__, **installed_builds()}
+    for tool in ("torch", "torchvision", "timm", "onnx", "onnxscript"):
         try:
             found[tool] = version(tool)
         except PackageNotFoundError:

@@ -14,7 +14,7 @@ from torch import Tensor
 from detheads.backbones.backbone import Backbone
 from detheads.backbones.features import FeatureSpec
 from detheads.foundation.bundle import Thresholds
-from detheads.foundation.geometry import Letterbox, letterbox_image
+from detheads.foundation.geometry import Letterbox, has_area, letterbox_image
 from detheads.headkit.contract import Head
 from detheads.ops.nms import hard_nms
 from detheads.ops.scores import detection_scores
@@ -45,10 +45,12 @@ class LiveDetector:
         self.spec, self.thresholds, self.device = spec, thresholds, device
 
     def detect(self, image: Image.Image) -> LiveDetections:
-        """Detect objects in an RGB image of any size."""
+        """Detect objects in an RGB image of any size; boxes without area in it are left out, as by the runtime."""
         dense_boxes, dense_scores, letterbox = self._predict(image)
         boxes, scores, labels = hard_nms(dense_boxes, dense_scores, self.thresholds)
-        return LiveDetections(letterbox.to_original(boxes.numpy()), scores.numpy(), labels.numpy())
+        original = letterbox.to_original(boxes.numpy())
+        kept = has_area(original)
+        return LiveDetections(original[kept], scores.numpy()[kept], labels.numpy()[kept])
 
     def dense(self, image: Image.Image) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Before suppression: boxes ``[N, 4]`` (xyxy, input pixels) and scores ``[N, K]`` of an image of any size."""

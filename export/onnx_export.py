@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from torch import Tensor
 
 from detheads import __version__
+from detheads.deploy.backends.onnx_runtime import open_graph
 from detheads.export.graph import DENSE_NAMES, INPUT_NAME, OUTPUT_NAMES, DetectorGraph, GraphWithDense
 from detheads.export.matching import TensorDifference
 from detheads.foundation.atomic import replacing
@@ -174,9 +174,7 @@ def _check_parity(graph: DetectorGraph, path: Path) -> ParityEntry:
     images = random_inputs(graph, PARITY_BATCH, seed=1)
     with torch.no_grad():
         live = [tensor.numpy() for tensor in graph.dense(images)]
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(with_dense_outputs(path), options, providers=["CPUExecutionProvider"])
+    session = open_graph(with_dense_outputs(path))
     found = session.run(list(DENSE_NAMES), {INPUT_NAME: images.numpy()})
     if not all(np.isfinite(tensor).all() for tensor in live):
         raise UserError("the head gives numbers that are not finite; train it again before exporting it.")

@@ -1,17 +1,23 @@
 """ONNX Runtime, on exactly the execution provider that was asked for: ``CPUExecutionProvider`` and its like."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
+from detheads.deploy.runtime import load_onnxruntime
 from detheads.deploy.session import CPU
 from detheads.foundation.bundle import BundleManifest, onnx_file
 from detheads.foundation.errors import UserError
 
+onnxruntime = load_onnxruntime()
+
 INPUT = ("images", "tensor(uint8)")
 OUTPUTS = {"boxes": "tensor(float)", "scores": "tensor(float)", "labels": "tensor(int32)"}
+THREADS_A_PROCESSOR = 8
+"""More threads than this for each processor make a run slower, thousands make it never end."""
 
 
 class OnnxRuntime:
@@ -43,14 +49,15 @@ def open_backend(bundle: Path, manifest: BundleManifest, provider: str, threads:
     return OnnxRuntime(bundle, manifest, provider, threads)
 
 
-def open_graph(graph: Path | bytes, *, provider: str = CPU, threads: int | None = None) -> onnxruntime.InferenceSession:
+def open_graph(graph: Path | bytes, *, provider: str = CPU, threads: int | None = None) -> Any:
     """An ONNX Runtime session on ``provider`` and no other.
 
     Args:
         graph: an ONNX file or its content.
 
     Raises:
-        UserError: when the provider is not available, does not start, or the graph cannot be loaded.
+        UserError: when the provider is not available, does not start, the graph cannot be loaded, or ``threads`` is out
+            of proportion to the machine.
     """
     name = str(graph) if isinstance(graph, Path) else "the graph"
     available = onnxruntime.get_available_providers()
@@ -59,6 +66,9 @@ def open_graph(graph: Path | bytes, *, provider: str = CPU, threads: int | None 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if threads is not None:
+        most = THREADS_A_PROCESSOR * (os.cpu_count() or 1)
+        if not 1 <= threads <= most:
+            raise UserError(f"{threads} threads are not possible here; give 1 to {most}.")
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
     try:
@@ -74,7 +84,7 @@ def open_graph(graph: Path | bytes, *, provider: str = CPU, threads: int | None 
     return session
 
 
-def _require_agreement(session: onnxruntime.InferenceSession, manifest: BundleManifest, path: Path) -> None:
+def _require_agreement(session: Any, manifest: BundleManifest, path: Path) -> None:
     inputs = [(entry.name, entry.type) for entry in session.get_inputs()]
     outputs = {entry.name: entry.type for entry in session.get_outputs()}
     if inputs != [INPUT] or outputs != OUTPUTS:

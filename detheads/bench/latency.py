@@ -3,12 +3,12 @@
 import tempfile
 from pathlib import Path
 
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
 from detheads.bench.timing import take_turns
+from detheads.deploy.backends.onnx_runtime import open_graph
 from detheads.export.onnx_export import OPSET, quiet
 from detheads.headkit.contract import Head
 from detheads.ops.scores import detection_scores
@@ -47,9 +47,7 @@ def head_milliseconds(head: Head, spec: FeatureSpec, threads: int = 1) -> float:
         if program is None:
             raise RuntimeError("torch.onnx gave no graph")
         program.save(str(path))
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = threads, 3
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = open_graph(path, threads=threads)
     # A layer that the head does not read is no input of the graph.
     by_position = {f"maps_{index}": values.numpy() for index, values in enumerate(maps)}
     feeds = {entry.name: by_position[entry.name] for entry in session.get_inputs()}

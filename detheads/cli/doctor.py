@@ -7,6 +7,9 @@ from rich.console import Console
 
 from detheads import __version__
 from detheads.cli.output import JsonFlag, emit, table
+from detheads.deploy.runtime import advice as builds_advice
+from detheads.deploy.runtime import installed_builds, load_onnxruntime
+from detheads.foundation.errors import UserError
 
 PACKAGES = {
     "onnxruntime": "run bundles",
@@ -26,12 +29,16 @@ PACKAGES = {
 
 def doctor(as_json: JsonFlag = False) -> None:
     """Versions of what detheads builds on, and which devices and providers there are."""
-    packages = {name: _version(name) for name in PACKAGES}
+    builds = installed_builds()
+    packages = {name: _version(name) for name in PACKAGES} | builds
     providers: list[str] = []
-    if packages["onnxruntime"]:
-        import onnxruntime
-
+    advice = builds_advice(builds)
+    try:
+        onnxruntime = load_onnxruntime()
         providers = onnxruntime.get_available_providers()
+        packages["onnxruntime"] = onnxruntime.__version__
+    except UserError as error:
+        advice = str(error)
     gpus: list[str] = []
     if packages["torch"]:
         import torch
@@ -43,14 +50,17 @@ def doctor(as_json: JsonFlag = False) -> None:
         "machine": platform.machine(),
         "packages": packages,
         "onnxruntime_providers": providers,
+        "advice": advice,
         "gpus": gpus,
     }
 
     def render(console: Console) -> None:
         console.print(f"detheads {__version__}, Python {platform.python_version()}, {platform.machine()}")
-        rows = [(name, found or "not installed", PACKAGES[name]) for name, found in packages.items()]
+        rows = [(name, found or "not installed", PACKAGES.get(name, "run bundles")) for name, found in packages.items()]
         console.print(table(("package", "version", "for"), rows))
         console.print(f"ONNX Runtime providers: {', '.join(providers) or 'none'}")
+        if advice:
+            console.print(advice)
         console.print(f"GPUs: {', '.join(gpus) or 'none; engines are built, not executed'}")
 
     emit(answer, as_json, render)

@@ -211,13 +211,8 @@ def read_manifest(bundle: str | Path) -> BundleManifest:
     """
     bundle = Path(bundle)
     path = bundle / MANIFEST_NAME
-    if bundle.is_file():
-        held = f"; give the folder that holds it, {bundle.parent}" if (bundle.parent / MANIFEST_NAME).is_file() else ""
-        raise UserError(f"{bundle} is a file, and a bundle is a folder NAME.detheads{held}.")
-    if not bundle.exists():
-        raise UserError(f"{bundle} does not exist; make a bundle with 'detheads export'.")
     if not path.is_file():
-        raise UserError(f"{bundle} is not a bundle: it has no {MANIFEST_NAME}; make one with 'detheads export'.")
+        raise UserError(_no_bundle(bundle))
     document = read_json(path)
     found = document.get("schema_version") if isinstance(document, dict) else None
     if isinstance(found, int) and found > SCHEMA_VERSION:
@@ -231,6 +226,23 @@ def read_manifest(bundle: str | Path) -> BundleManifest:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "top level"
         raise UserError(f"{path} is not a valid bundle manifest: {where}: {first['msg']}.") from None
+
+
+def _no_bundle(given: Path) -> str:
+    """What was given instead of a bundle, and what to give."""
+    if given.is_file():
+        if (given.parent / MANIFEST_NAME).is_file():
+            return f"{given} is a file of a bundle; give the folder that holds it, {given.parent}."
+        if given.suffix == ".onnx":
+            return f"{given} is a graph alone; the runtime needs the whole folder NAME.detheads of 'detheads export'."
+        return f"{given} is a file, and a bundle is a folder NAME.detheads; unpack it first if it holds one."
+    if not given.exists():
+        return f"{given} does not exist; make a bundle with 'detheads export'."
+    if any(given.glob("*.onnx")):
+        return f"{given} has a graph but no {MANIFEST_NAME}: it was copied in part; copy the whole folder again."
+    inner = sorted(path.parent for path in given.glob(f"*/{MANIFEST_NAME}"))
+    advice = f"give the one inside, {inner[0]}" if len(inner) == 1 else "make one with 'detheads export'"
+    return f"{given} is not a bundle: it has no {MANIFEST_NAME}; {advice}."
 
 
 def onnx_file(bundle: str | Path, manifest: BundleManifest) -> Path:

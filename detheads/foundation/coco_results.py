@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detheads.foundation.errors import UserError
+from detheads.foundation.geometry import has_area
 from detheads.foundation.reading import read_json
 
 
@@ -24,11 +25,11 @@ def to_coco_results(
     Args:
         image_id: the dataset's own id.
         boxes: ``[D, 4]`` xyxy in original-image pixels.
-        scores: ``[D]``; rows with score 0 are unused and left out.
+        scores: ``[D]``; rows with score 0 are unused and left out, as are boxes without area.
         labels: ``[D]`` class indices.
         category_ids: the dataset's own category id of each class index.
     """
-    used = scores > 0
+    used = (scores > 0) & has_area(boxes)
     corners = boxes[used].astype(np.float64)
     xywh = np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), axis=1)
     return [

@@ -97,6 +97,12 @@ def letterbox_image(image: Image.Image, input_width: int, input_height: int) -> 
     return letterbox.apply(image), letterbox
 
 
+def has_area(boxes: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Which xyxy boxes ``[N, 4]`` have an area: a box in the padding has none left when it is clipped to the image."""
+    boxes = np.asarray(boxes).reshape(-1, 4)
+    return np.asarray((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
+
+
 def flip_boxes(boxes: NDArray[np.floating], width: float) -> NDArray[np.float64]:
     """Mirror xyxy boxes ``[N, 4]`` left-right inside a frame of ``width`` pixels."""
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)

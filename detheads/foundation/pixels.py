@@ -54,7 +54,10 @@ def to_rgb(image: Image.Image, on_remark: Callable[[str], None] | None = None) -
     """
     orientation = orientation_of(image)
     rgb = _in_rgb(image, on_remark)
-    return rgb if orientation == 1 else rgb.transpose(_TURNS[orientation])
+    if orientation != 1:
+        rgb = rgb.transpose(_TURNS[orientation])
+        rgb.info = {}  # which says that the image has to be turned, and would say so to the next one who asks
+    return rgb
 
 
 def _in_rgb(image: Image.Image, on_remark: Callable[[str], None] | None) -> Image.Image:

@@ -204,7 +204,7 @@ def test_a_changed_engine_is_refused(copy: Path, toy: Toy, content: bytes | None
     if content == b"engine":
         assert verify_bundle(copy, toy.run, proof).passed
     else:
-        with pytest.raises(UserError, match="SHA-256 differs" if content else "is missing from the bundle"):
+        with pytest.raises(UserError, match="SHA-256 differs" if content else "is missing; copy the whole"):
             verify_bundle(copy, toy.run, proof)
 
 

@@ -28,7 +28,7 @@ class LosesTheBest(Detector):
 
     def detect(self, images: Sequence[Image.Image]) -> list[Detections]:
         found = super().detect(images)
-        return [Detections(*(part[len(one.scores) // 2 :] for part in vars(one).values())) for one in found]
+        return [one.where(np.arange(len(one)) >= len(one) // 2) for one in found]
 
 
 class LosesTheBestInBatches(LosesTheBest):
