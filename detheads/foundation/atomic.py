@@ -6,7 +6,6 @@ Torch-free: the deployment runtime uses it too.
 import ctypes
 import glob
 import hashlib
-import json
 import os
 import shutil
 import sys
@@ -19,7 +18,7 @@ from detheads.foundation import locks
 from detheads.foundation.errors import UserError
 from detheads.foundation.reading import open_regular, unreadable
 from detheads.foundation.reading import read_json as read_json
-from detheads.foundation.text import LONGEST_NAME, cut
+from detheads.foundation.text import LONGEST_NAME, cut, json_text
 
 
 @contextmanager
@@ -61,7 +60,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
     """Write ``value`` as JSON to ``path``, atomically. NaN and infinity are refused (they are not JSON)."""
-    write_text(path, json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(value, indent=indent) + "\n")
 
 
 def try_output(path: Path, *, folder: bool = False, needs: int = 0) -> None:

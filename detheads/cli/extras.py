@@ -1,0 +1,75 @@
+"""Which optional packages a command lacks, and how to install them, read from the package's own metadata."""
+
+import re
+from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution, requires
+
+COMMANDS = {"export": "export", "verify": "export", "demo": "export"}
+"""Commands that need more than the first extra that has what is missing."""
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml"}
+"""Modules that are called otherwise than their distribution."""
+
+
+def missing_extra(module: str, command: str) -> str | None:
+    """The sentence for a module that ``command`` could not import; None when no extra brings it."""
+    distribution_name = _normal(DISTRIBUTIONS.get(module, module))
+    extras = [extra for extra, names in _extras().items() if distribution_name in names]
+    if not extras:
+        return None
+    extra = COMMANDS.get(command, extras[0])
+    if distribution_name not in _extras().get(extra, ()):
+        extra = extras[0]
+    others = [name for name in _extras()[extra] if name != distribution_name and not _installed(name)]
+    *first, last = module, *sorted(others)
+    names, them = (f"{', '.join(first)} and {last}", "them") if first else (last, "it")
+    return f"this command needs {names}; install {them} with: pip install 'detheads[{extra}]'."
+
+
+def extras_of(module: str) -> list[str]:
+    """The extras that bring a module."""
+    name = _normal(DISTRIBUTIONS.get(module, module))
+    return [extra for extra, names in _extras().items() if name in names]
+
+
+@cache
+def _extras() -> dict[str, tuple[str, ...]]:
+    """Distributions of each extra, those of the extras it includes among them; not those of some platforms only."""
+    direct: dict[str, list[str]] = {}
+    for requirement in _requirements():
+        name, _, marker = requirement.partition(";")
+        extra = re.fullmatch(r"\s*extra\s*==\s*['\"]([\w-]+)['\"]\s*", marker)
+        if extra:
+            direct.setdefault(extra[1], []).append(name)
+    return {extra: tuple(dict.fromkeys(_spelled_out(names, direct))) for extra, names in direct.items()}
+
+
+def _spelled_out(names: list[str], direct: dict[str, list[str]]) -> list[str]:
+    result = []
+    for name in names:
+        included = re.match(r"detheads\[([^]]*)]", name)
+        if included:
+            for extra in included[1].split(","):
+                result += _spelled_out(direct.get(extra.strip(), []), direct)
+        else:
+            result.append(_normal(re.split(r"[^\w.-]", name.strip(), maxsplit=1)[0]))
+    return result
+
+
+def _requirements() -> list[str]:
+    try:
+        return requires("detheads") or []
+    except PackageNotFoundError:  # a source tree that was never installed
+        return []
+
+
+def _normal(name: str) -> str:
+    """A distribution's name as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _installed(name: str) -> bool:
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True
