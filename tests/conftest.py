@@ -1,11 +1,14 @@
 """Shared fixtures: real photographs where they exist, and the command line as a function."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from detheads.foundation.text import visible
 
 if TYPE_CHECKING:
     from tests.export.toy import Toy
@@ -85,6 +88,14 @@ class Finished:
     code: int
     out: str
     err: str
+
+    @property
+    def result(self) -> str:
+        """What was printed, without the JSON value of an error, which says the same as standard error."""
+        if self.code == 0 or not self.out.startswith('{\n  "error":'):
+            return self.out
+        assert f"error: {visible(json.loads(self.out)['error'])}\n" in self.err
+        return ""
 
 
 @pytest.fixture

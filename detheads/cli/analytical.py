@@ -127,7 +127,7 @@ def evaluate(
 
     def render(console: Console) -> None:
         console.print(table(("statistic", "value"), [(name, f"{answer[name]:.4f}") for name in NAMES]))
-        console.print(f"report {folder / 'report.md'}", markup=False)
+        console.print(f"report {folder / 'report.md'}")
 
     emit(answer, as_json, render)
 

@@ -115,7 +115,7 @@ def report(
 
     files = asdict(write_report(arena, data=data, pictures=pictures))
     answer = {name: str(path) for name, path in files.items() if path is not None}
-    emit(answer, as_json, lambda console: console.print("\n".join(answer.values())))
+    emit(answer, as_json, lambda console: console.print(*answer.values(), sep="\n"))
 
 
 @app.command()
@@ -188,7 +188,11 @@ def domains(
                 watch=watch,
                 on_cache=on_cache,
             )
-    emit(read_json(output / DOMAINS_NAME), as_json, lambda console: console.print(markdown(result), markup=False))
+    emit(
+        read_json(output / DOMAINS_NAME),
+        as_json,
+        lambda console: console.print(*markdown(result).splitlines(), sep="\n"),
+    )
 
 
 def _budget(
@@ -233,7 +237,7 @@ def _watching(count: int) -> "Iterator[Watch]":
                 bar.remove_task(tasks.pop(row.head))
             bar.advance(overall)
             outcome = f"AP {row.metrics['AP']:.3f}" if row.status == "done" else f"failed: {row.error}"
-            bar.console.print(f"{row.head}: {outcome}", markup=False, soft_wrap=True)
+            bar.console.print(f"{row.head}: {outcome}", soft_wrap=True)
 
         yield Watch(on_step, on_row, lambda head: bar.update(overall, description=f"timing {head}"))
 
@@ -258,5 +262,5 @@ def _render(console: Console, rows: Sequence["Row"], folder: Path) -> None:
     console.print(table(("head", "AP", "AP50", "parameters", "GFLOPs", "ms", "minutes"), cells))
     for row in rows:
         if row.status == "failed":
-            console.print(f"{row.head} failed: {row.error}", markup=False)
+            console.print(f"{row.head} failed: {row.error}")
     console.print(f"{folder}; 'detheads arena report {folder}' draws and compares")

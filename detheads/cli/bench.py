@@ -91,9 +91,9 @@ def analytical(
 
     sizes = memory_rows or ([200_000, 5_000_000] if memory else [])
 
-    def render(result: AnalyticalBench) -> str:
+    def render(result: AnalyticalBench) -> list[str]:
         streaming, fit = result.streaming, result.fit
-        lines = [
+        return [
             f"pass {streaming.streamed:,.0f} rows/s, bare product {streaming.product:,.0f} rows/s (baseline), "
             f"ratio {streaming.ratio:.3f} ({streaming.rows:,} rows of {result.dimensions}, {result.threads} threads)",
             f"fit {fit.streamed:.2f} s, scikit-learn {fit.svd:.2f} s (svd, its default; baseline) and "
@@ -102,8 +102,7 @@ def analytical(
             f"estimate, not measured: the pass over {streaming.estimated_rows:,} rows takes "
             f"{streaming.estimated_minutes:.1f} minutes",
         ]
-        return "\n".join(lines)
 
     with steps() as on_progress:
         result = bench_analytical(rows, dimensions, fit_rows, repeats, sizes, on_progress)
-    emit(asdict(result), as_json, lambda console: console.print(render(result)))
+    emit(asdict(result), as_json, lambda console: console.print(*render(result), sep="\n"))

@@ -125,7 +125,7 @@ def verify(cache: CacheArgument, as_json: JsonFlag = False) -> None:
     emit(
         answer,
         as_json,
-        lambda console: console.print("\n".join(damaged) or f"{cache}: {len(manifest.shards)} shards, all whole"),
+        lambda console: console.print(*(damaged or [f"{cache}: {len(manifest.shards)} shards, all whole"]), sep="\n"),
     )
     if damaged:
         raise typer.Exit(1)

@@ -29,7 +29,7 @@ def info(dataset: DatasetFolder, split: SplitName = None, skip_bad: SkipBad = Fa
 
 
 def _print_info(console: Console, result: dict[str, Any]) -> None:
-    console.print(f"{result['dataset']}, split {result['split']} of: {', '.join(result['splits'])}", markup=False)
+    console.print(f"{result['dataset']}, split {result['split']} of: {', '.join(result['splits'])}")
     rows: list[tuple[str, object]] = [
         ("images", result["images"]),
         ("images without objects", result["images_without_objects"]),
@@ -78,16 +78,15 @@ def _print_report(console: Console, result: dict[str, Any]) -> None:
     for part in result["splits"]:
         for problem in part["problems"]:
             more = f" ({problem['count']} of this kind)" if problem["count"] > 1 else ""
-            console.print(f"{problem['severity']}: {problem['file']}: {problem['sentence']}{more}.", markup=False)
+            console.print(f"{problem['severity']}: {problem['file']}: {problem['sentence']}{more}.")
     if result["judgement"]:
         console.print("The dataset as a whole:")
     for finding in result["judgement"]:
-        console.print(f"  {finding['severity']}: {finding['kind']}: {finding['sentence']}.", markup=False)
+        console.print(f"  {finding['severity']}: {finding['kind']}: {finding['sentence']}.")
     for part in result["splits"]:
-        console.print(f"{part['split']}: {part['images']} images, {part['boxes']} boxes.", markup=False)
+        console.print(f"{part['split']}: {part['images']} images, {part['boxes']} boxes.")
     console.print(
         f"{result['dataset']}: {result['errors']} errors, {result['warnings']} warnings, {result['notes']} notes.",
-        markup=False,
     )
 
 
@@ -137,7 +136,7 @@ def draw(
         "pictures": pictures,
         "skipped": dict(data.skipped) | skipped,
     }
-    emit(result, as_json, lambda console: console.print(f"{output}: {len(pictures)} pictures.", markup=False))
+    emit(result, as_json, lambda console: console.print(f"{output}: {len(pictures)} pictures."))
 
 
 @app.command()
@@ -158,4 +157,4 @@ def scenes(
         generate(output, train, val, size, seed, on_progress)
     names = [kind.name for kind in CLASSES]
     result = {"output": str(output), "train": train, "val": val, "size": size, "seed": seed, "classes": names}
-    emit(result, as_json, lambda console: console.print(f"{output}: {train} + {val} scenes.", markup=False))
+    emit(result, as_json, lambda console: console.print(f"{output}: {train} + {val} scenes."))

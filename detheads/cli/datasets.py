@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from detheads.cli.output import remark
+from detheads.cli.output import PlainConsole, remark
 
 if TYPE_CHECKING:
     from detheads.data import Dataset
@@ -27,7 +26,7 @@ def read_split(folder: Path, split: str | None = None, *, skip_bad: bool = False
     """
     from detheads.data import read_dataset
 
-    with Console(stderr=True).status("reading annotations"):
+    with PlainConsole(stderr=True).status("reading annotations"):
         dataset = read_dataset(folder, split, skip_bad=skip_bad)
     for sentence in dataset.remarks:
         remark(sentence)
@@ -56,4 +55,4 @@ def remark_skipped(skipped: Mapping[str, str]) -> None:
     lines += [f"  {name}: {reason.rstrip('.')}." for name, reason in list(skipped.items())[:_SHOWN]]
     if len(skipped) > _SHOWN:
         lines.append(f"  and {len(skipped) - _SHOWN} more.")
-    remark("\n".join(lines))
+    remark(*lines)

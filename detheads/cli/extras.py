@@ -6,20 +6,22 @@ from importlib.metadata import PackageNotFoundError, distribution, requires
 
 COMMANDS = {"export": "export", "verify": "export", "demo": "export"}
 """Commands that need more than the first extra that has what is missing."""
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml"}
-"""Modules that are called otherwise than their distribution."""
+DISTRIBUTIONS = {
+    "huggingface_hub": "timm",  # which requires it
+    "open_clip": "open_clip_torch",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
+"""Modules that are called otherwise than the distribution that brings them."""
 
 
 def missing_extra(module: str, command: str) -> str | None:
     """The sentence for a module that ``command`` could not import; None when no extra brings it."""
-    distribution_name = _normal(DISTRIBUTIONS.get(module, module))
-    extras = [extra for extra, names in _extras().items() if distribution_name in names]
+    extras = extras_of(module)
     if not extras:
         return None
-    extra = COMMANDS.get(command, extras[0])
-    if distribution_name not in _extras().get(extra, ()):
-        extra = extras[0]
-    others = [name for name in _extras()[extra] if name != distribution_name and not _installed(name)]
+    extra = COMMANDS[command] if COMMANDS.get(command) in extras else extras[0]
+    others = [name for name in _extras()[extra] if name != _distribution(module) and not _installed(name)]
     *first, last = module, *sorted(others)
     names, them = (f"{', '.join(first)} and {last}", "them") if first else (last, "it")
     return f"this command needs {names}; install {them} with: pip install 'detheads[{extra}]'."
@@ -27,8 +29,7 @@ def missing_extra(module: str, command: str) -> str | None:
 
 def extras_of(module: str) -> list[str]:
     """The extras that bring a module."""
-    name = _normal(DISTRIBUTIONS.get(module, module))
-    return [extra for extra, names in _extras().items() if name in names]
+    return [extra for extra, names in _extras().items() if _distribution(module) in names]
 
 
 @cache
@@ -60,6 +61,10 @@ def _requirements() -> list[str]:
         return requires("detheads") or []
     except PackageNotFoundError:  # a source tree that was never installed
         return []
+
+
+def _distribution(module: str) -> str:
+    return _normal(DISTRIBUTIONS.get(module, module))
 
 
 def _normal(name: str) -> str:

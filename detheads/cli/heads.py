@@ -98,7 +98,7 @@ def show(
     }
 
     def render(console: Console) -> None:
-        console.print(about + "\n")
+        console.print(*about.splitlines(), "", sep="\n")
         console.print(
             table(("option", "value", "may be"), [(key, value, allowed[key]) for key, value in config.items()])
         )

@@ -43,9 +43,9 @@ class PlainConsole(Console):
         super().print(*(Text(visible(item)) if isinstance(item, str) else item for item in objects), **options)
 
 
-def remark(message: str) -> None:
-    """A line for the human on standard error."""
-    PlainConsole(stderr=True).print(message)
+def remark(*lines: str) -> None:
+    """Lines for the human on standard error."""
+    PlainConsole(stderr=True).print(*lines, sep="\n")
 
 
 def emit(result: Any, as_json: bool, render: Callable[[Console], None]) -> None:
@@ -81,8 +81,9 @@ def only_json() -> Iterator[None]:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> Table:
     """A plain rich table."""
-    headings = [Text(visible(column)) for column in columns]
-    result = Table(*headings, title=title and Text(visible(title)), title_justify="left", box=None, pad_edge=False)
+    result = Table(title=title and Text(visible(title)), title_justify="left", box=None, pad_edge=False)
+    for column in columns:
+        result.add_column(Text(visible(column)))
     for row in rows:
         result.add_row(*(Text(visible(str(cell))) for cell in row))
     return result

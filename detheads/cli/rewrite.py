@@ -76,7 +76,7 @@ def convert(
     }
     lines = [f"{output}: {conversion.images} images, {conversion.boxes} boxes as {to}."]
     lines += [f"boxes {reason}: {count}" for reason, count in left_out.items()]
-    emit(result, as_json, lambda console: console.print("\n".join(lines), markup=False))
+    emit(result, as_json, lambda console: console.print(*lines, sep="\n"))
 
 
 def split(
@@ -125,7 +125,7 @@ def _print_division(console: Console, result: dict[str, Any], images: int) -> No
     for same in zip(*(part["classes"] for part in made), strict=True):
         rows.append((f"boxes of {same[0]['name']}", *(entry["boxes"] for entry in same)))
     console.print(table(("", *(part["split"] for part in made)), rows))
-    console.print(f"{result['output']}: {images} pictures as {result['layout']}.", markup=False)
+    console.print(f"{result['output']}: {images} pictures as {result['layout']}.")
 
 
 def augment(
@@ -153,7 +153,7 @@ def augment(
         "skipped": dict(augmented.skipped),
     }
     line = f"{output}: {result['images']} images, {result['boxes']} boxes, split {augmented.split}."
-    emit(result, as_json, lambda console: console.print(line, markup=False))
+    emit(result, as_json, lambda console: console.print(line))
 
 
 def _all_skipped(parts: "Sequence[Dataset]", later: dict[str, str]) -> dict[str, str]:

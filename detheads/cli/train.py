@@ -181,7 +181,7 @@ def _render(console: Console, answer: dict[str, Any]) -> None:
     rows = [(name, f"{value['AP']:.4f}", f"{value['AP50']:.4f}") for name, value in answer["per_class"].items()]
     console.print(table(("class", "AP", "AP50"), rows))
     if "report" in answer:
-        console.print(f"report {answer['report']}", markup=False)
+        console.print(f"report {answer['report']}")
 
 
 def parse_options(pairs: Sequence[str]) -> dict[str, str]:

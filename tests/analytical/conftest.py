@@ -44,7 +44,7 @@ def refused(detheads: Callable[..., Any]) -> Callable[..., str]:
     def sentence(*arguments: object) -> str:
         finished = detheads(*arguments)
         lines = [line for line in finished.err.splitlines() if line.startswith("error: ")]
-        assert (finished.code, finished.out) == (1, ""), finished.err
+        assert (finished.code, finished.result) == (1, ""), finished.err
         assert len(lines) == 1, finished.err
         assert finished.err.rstrip("\n").endswith(lines[0]), finished.err  # no further line, no traceback
         return lines[0].removeprefix("error: ")

@@ -191,7 +191,7 @@ def test_unknown_architectures_and_files_that_do_not_fit_are_one_sentence(
         weights = tmp_path / "weights.pt"
         weights.write_bytes(content)
     finished = detheads("text", "embed", "cat", "--weights", weights, "--model", model, "-o", tmp_path / "a.npz")
-    assert (finished.code, finished.out) == (1, "")
+    assert (finished.code, finished.result) == (1, "")
     assert sentence in finished.err.splitlines()[-1]
     assert not (tmp_path / "a.npz").exists()
 

@@ -156,7 +156,7 @@ def test_an_unusable_picture_is_named_and_finished_shards_stay(
     cache = tmp_path / "cache"
     finished = build(dataset, cache)
     errors = [line for line in finished.err.splitlines() if line.startswith("error: ")]
-    assert (finished.code, finished.out) == (1, "")
+    assert (finished.code, finished.result) == (1, "")
     assert len(errors) == 1 and str(path) in errors[0] and sentence in errors[0]
     assert "Traceback" not in finished.err
     shards = {entry.name for entry in cache.glob("*shard*")}

@@ -31,7 +31,7 @@ def cache(shared_dataset: Path, tmp_path: Path, build: Callable[..., Any], small
 def one_sentence(finished: Any) -> str:
     """The error that a command ended with, after checking that it is all the user has to read."""
     assert finished.code == 1
-    assert finished.out == ""
+    assert finished.result == ""
     assert "Traceback" not in finished.err
     errors = [line for line in finished.err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1

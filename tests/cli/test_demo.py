@@ -55,7 +55,7 @@ def _folder(tmp_path: Path, *, keep: str) -> Path:
 def test_a_dataset_that_lacks_a_split_is_one_sentence(keep: str, tmp_path: Path, detheads: Callable[..., Any]) -> None:
     data = _folder(tmp_path, keep=keep)
     finished = detheads("demo", "--data", data, "-o", tmp_path / "out", "--json")
-    assert (finished.code, finished.out) == (1, "")
+    assert (finished.code, finished.result) == (1, "")
     (line,) = [line for line in finished.err.splitlines() if line.startswith("error: ")]
     assert line == f"error: {data} has the splits {keep}; the demo needs a training and a validation split."
     assert not (tmp_path / "out").exists()

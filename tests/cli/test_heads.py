@@ -88,7 +88,7 @@ def test_show_applies_options(detheads: Callable[..., Any]) -> None:
 )
 def test_mistakes_are_one_sentence(arguments: tuple[object, ...], sentence: str, detheads: Callable[..., Any]) -> None:
     finished = detheads("heads", *arguments)
-    assert (finished.code, finished.out) == (1, "")
+    assert (finished.code, finished.result) == (1, "")
     assert finished.err.startswith("error: ")
     assert finished.err.count("\n") == 1
     assert sentence in finished.err

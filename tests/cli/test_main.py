@@ -2,7 +2,6 @@
 
 import ast
 import errno
-import importlib.metadata
 import json
 import os
 import resource
@@ -17,9 +16,14 @@ import pytest
 import typer
 
 from detheads import __version__
-from detheads.cli import main
+from detheads.cli import extras, main
+from detheads.cli.extras import extras_of
+from detheads.cli.output import JsonFlag, emit
 from detheads.foundation.errors import UserError
+from detheads.foundation.text import visible
 
+ON_SOME_PLATFORMS = {"tensorrt", "tensorrt_rtx"}
+"""Where one is missing, the command says so itself."""
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "matplotlib", "sklearn", "pycocotools", "tensorrt_rtx")
 
@@ -113,28 +117,37 @@ def _group(arguments: tuple[str, ...]) -> tuple[str, ...]:
         ("cache", "build", "set", "-o", "cache", "--batch", "0"),
         ("cache", "info"),
         ("cache", "info", "a", "b"),
+        ("predict", "a.detheads", "b.jpg"),
     ],
 )
-def test_wrong_usage_exits_with_2_and_points_at_help(detheads: Callable[..., Any], arguments: tuple[str, ...]) -> None:
-    finished = detheads(*arguments)
-    assert (finished.code, finished.out) == (2, "")
+@pytest.mark.parametrize("as_json", [False, True])
+def test_wrong_usage_exits_with_2_and_points_at_help(
+    detheads: Callable[..., Any], arguments: tuple[str, ...], as_json: bool
+) -> None:
+    finished = detheads(*arguments, *["--json"] * as_json)
+    error = json.loads(finished.out)["error"] if as_json else finished.out
+    assert finished.code == 2
+    assert bool(error) == as_json
+    assert error in finished.err
     assert f"Try '{' '.join(('detheads', *_group(arguments)))} -h'" in finished.err
     assert "Traceback" not in finished.err
 
 
 @pytest.fixture
-def failing(monkeypatch: pytest.MonkeyPatch, detheads: Callable[..., Any]) -> Callable[[BaseException], Any]:
-    """Run a command line whose only command raises the given exception."""
+def failing(monkeypatch: pytest.MonkeyPatch, detheads: Callable[..., Any]) -> Callable[..., Any]:
+    """Run a command line whose only command raises the given exception, or calls the given function."""
 
-    def invoke(error: BaseException) -> Any:
+    def invoke(ending: BaseException | Callable[[], None], *arguments: str) -> Any:
         app = typer.Typer(pretty_exceptions_enable=False)
 
         @app.command()
-        def fail() -> None:
-            raise error
+        def fail(as_json: JsonFlag = False) -> None:
+            if isinstance(ending, BaseException):
+                raise ending
+            ending()
 
         monkeypatch.setattr(main, "app", app)
-        return detheads()
+        return detheads(*arguments)
 
     return invoke
 
@@ -152,18 +165,35 @@ ENDINGS: dict[str, tuple[BaseException, int, str]] = {
         1,
         "error: this command needs torch; install it with: pip install 'detheads[train]'.\n",
     ),
+    "what would act": (UserError("a\n\x1b[2J\udcff.json"), 1, "error: a\\n\\x1b[2J\\udcff.json\n"),
     "interrupted": (KeyboardInterrupt(), 130, "interrupted\n"),
     "own exit": (typer.Exit(3), 3, ""),
 }
 
 
 @pytest.mark.parametrize("case", ENDINGS)
+@pytest.mark.parametrize("as_json", [False, True])
 def test_every_ending_has_its_exit_code_and_at_most_one_line(
-    failing: Callable[[BaseException], Any], case: str
+    failing: Callable[..., Any], case: str, as_json: bool
 ) -> None:
     error, code, line = ENDINGS[case]
-    finished = failing(error)
-    assert (finished.code, finished.out, finished.err) == (code, "", line)
+    finished = failing(error, *["--json"] * as_json)
+    assert (finished.code, finished.err) == (code, line)
+    if not as_json or not line:
+        assert finished.out == ""
+    else:
+        message = json.loads(finished.out)["error"]
+        assert visible(message) == line.removeprefix("error: ").removesuffix("\n")
+
+
+def test_libraries_that_print_do_not_mix_with_json(failing: Callable[..., Any]) -> None:
+    def chat() -> None:
+        print("Loading and preparing results...")
+        emit({"AP": 0.5}, True, lambda console: None)
+        print("DONE")
+
+    finished = failing(chat, "--json")
+    assert (json.loads(finished.out), finished.err) == ({"AP": 0.5}, "Loading and preparing results...\nDONE\n")
 
 
 @pytest.mark.parametrize(
@@ -191,6 +221,24 @@ def test_a_missing_extra_names_itself(module: str, arguments: tuple[str, ...], e
     assert (finished.returncode, finished.stdout, finished.stderr) == (1, "", line)
 
 
+@pytest.mark.parametrize(
+    ("module", "command", "missing", "sentence"),
+    [
+        ("torch", "train", (), "this command needs torch; install it with: pip install 'detheads[train]'."),
+        ("yaml", "deploy", ("timm",), "needs yaml and timm; install them with: pip install 'detheads[train]'."),
+        ("torch", "export", ("onnx",), "needs torch and onnx; install them with: pip install 'detheads[export]'."),
+        ("open_clip", "train", ("timm", "scipy"), "needs open_clip, scipy and timm; install them with"),
+        ("ray", "export", (), "needs ray; install it with: pip install 'detheads[ray]'."),
+    ],
+)
+def test_all_that_a_command_lacks_is_named_at_once(
+    monkeypatch: pytest.MonkeyPatch, module: str, command: str, missing: tuple[str, ...], sentence: str
+) -> None:
+    monkeypatch.setattr(extras, "_installed", lambda name: name not in missing)
+    assert sentence in str(extras.missing_extra(module, command))
+    assert extras.missing_extra("nonsense", command) is None
+
+
 def test_every_package_beyond_the_runtime_belongs_to_an_extra() -> None:
     runtime = {"detheads", "numpy", "onnxruntime", "PIL", "pydantic", "rich", "typer"}
     imported = set()
@@ -203,15 +251,14 @@ def test_every_package_beyond_the_runtime_belongs_to_an_extra() -> None:
                     imported.add(node.module.partition(".")[0])
     foreign = imported - sys.stdlib_module_names - runtime
     assert "torch" in foreign  # the scan finds something
-    assert foreign - main.EXTRA_OF_MODULE.keys() == set()
-    extras = set(importlib.metadata.metadata("detheads").get_all("Provides-Extra") or [])
-    assert set(main.EXTRA_OF_MODULE.values()) <= extras
+    assert {module for module in foreign if not extras_of(module)} <= ON_SOME_PLATFORMS
 
 
 def test_ctrl_c_in_a_running_command_exits_with_130() -> None:
     code = """
 import sys, time
-from detheads.cli import main
+from detheads.cli import extras, main
+from detheads.cli.extras import extras_of
 @main.app.command()
 def wait():
     print("ready", flush=True)
@@ -226,3 +273,31 @@ sys.exit(main.run(["wait"]))
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (130, "interrupted\n")
+
+
+@pytest.mark.parametrize("word", ["predict", "detect", "infer"])
+def test_the_names_of_other_tools_point_at_deploy_run(detheads: Callable[..., Any], word: str) -> None:
+    assert "use 'detheads deploy run'" in detheads(word).err
+
+
+def test_a_terminated_command_clears_what_is_unfinished(tmp_path: Path) -> None:
+    code = """
+import sys, time
+from pathlib import Path
+from detheads.cli import main
+from detheads.foundation.claims import new_folder
+@main.app.command()
+def wait():
+    with new_folder(Path(target)):
+        print("ready", flush=True)
+        time.sleep(60)
+target = sys.argv.pop()
+main.main()
+"""
+    process = subprocess.Popen([sys.executable, "-c", code, "wait", str(tmp_path / "set")], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    assert len(list(tmp_path.iterdir())) == 1
+    process.terminate()
+    assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []

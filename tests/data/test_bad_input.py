@@ -48,7 +48,7 @@ def test_a_broken_coco_file_is_refused_in_one_sentence(
     change, sentence = BROKEN_COCO[case]
     finished = detheads("data", "info", coco_folder(change), "--json")
     assert finished.code == 1
-    assert finished.out == ""
+    assert finished.result == ""
     assert sentence in finished.err
     assert "instances_train.json" in finished.err
     assert finished.err.startswith("error: ") and finished.err.count("\n") == 1

@@ -260,6 +260,6 @@ def test_a_picture_of_another_size_than_annotated_is_refused_by_what_reads_it(
     Image.new("RGB", size).save(folder / "train" / "b.jpg")
     for command in (["convert", "--to", "yolo"], ["draw"], ["augment"]):
         finished = detheads("data", command[0], folder, *command[1:], "-o", tmp_path / command[0])
-        assert (finished.code, finished.out) == (1, "")
+        assert (finished.code, finished.result) == (1, "")
         assert f"b.jpg has {size[0]}x{size[1]} pixels, its annotation says 40x30" in finished.err
         assert cause in finished.err

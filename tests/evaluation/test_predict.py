@@ -191,7 +191,7 @@ def test_a_cache_of_another_kind_is_one_sentence(
     cache: str, sentence: str, run: Path, world: World, detheads: Callable[..., Any]
 ) -> None:
     finished = detheads("eval", run, "--cache", world.caches / cache)
-    assert (finished.code, finished.out) == (1, "")
+    assert (finished.code, finished.result) == (1, "")
     assert sentence in finished.err.splitlines()[-1]
 
 

@@ -41,7 +41,7 @@ def train(world: World, detheads: Callable[..., Any]) -> Callable[..., Any]:
 
 def _assert_one_sentence(finished: Any, *parts: str) -> None:
     assert finished.code == 1
-    assert finished.out == ""
+    assert finished.result == ""
     (line,) = [line for line in finished.err.splitlines() if line.startswith("error: ")]
     assert finished.err.splitlines()[-1] == line
     assert all(part in line for part in parts), line

@@ -191,7 +191,7 @@ def test_a_huge_learning_rate_is_one_sentence_on_the_command_line(
 ) -> None:
     caches = ("--cache", world.caches / "train", "--val", world.caches / "val")
     finished = detheads("train", head, *caches, "-o", tmp_path / "run", "--lr", "1e30", "--epochs", 3, "--json")
-    assert (finished.code, finished.out) == (1, "")
+    assert (finished.code, finished.result) == (1, "")
     assert "is not finite at step" in finished.err.splitlines()[-1]
     assert "try a lower --lr" in finished.err.splitlines()[-1]
 
