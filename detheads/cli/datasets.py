@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from detheads.cli.output import PlainConsole, remark
+from detheads.foundation.errors import UserError
 
 if TYPE_CHECKING:
     from detheads.data import Dataset
@@ -28,10 +29,34 @@ def read_split(folder: Path, split: str | None = None, *, skip_bad: bool = False
 
     with PlainConsole(stderr=True).status("reading annotations"):
         dataset = read_dataset(folder, split, skip_bad=skip_bad)
+    _remarks(dataset)
+    return dataset
+
+
+def read_foreign_splits(
+    path: Path, format_name: str, split: str | None = None, *, skip_bad: bool = False
+) -> "list[Dataset]":
+    """Read the splits of another tool's dataset, or one of them, and print the reader's remarks.
+
+    Raises:
+        UserError: as :func:`detheads.data.foreign.read_foreign`, and when there is no such split.
+    """
+    from detheads.data.foreign import read_foreign
+
+    with PlainConsole(stderr=True).status("reading annotations"):
+        parts = read_foreign(path, format_name, skip_bad=skip_bad)
+    for part in parts:
+        _remarks(part)
+    chosen = [part for part in parts if split in {None, part.split}]
+    if not chosen:
+        raise UserError(f"{path} has no split {split!r}; it has {', '.join(part.split for part in parts)}.")
+    return chosen
+
+
+def _remarks(dataset: "Dataset") -> None:
     for sentence in dataset.remarks:
         remark(sentence)
     remark_skipped(dataset.skipped)
-    return dataset
 
 
 def require_output(folder: Path) -> None:

@@ -7,10 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from detheads.cli.datasets import DatasetFolder, SplitName, read_split, remark_skipped, require_output
+from detheads.cli.datasets import (
+    DatasetFolder,
+    SplitName,
+    read_foreign_splits,
+    read_split,
+    remark_skipped,
+    require_output,
+)
 from detheads.cli.options import SkipBad
 from detheads.cli.output import JsonFlag, emit, remark, steps, table
+from detheads.data.foreign import known_formats
 from detheads.data.layout import known_layouts
+from detheads.foundation.errors import suggest
 
 if TYPE_CHECKING:
     from detheads.data import Dataset
@@ -19,6 +28,13 @@ if TYPE_CHECKING:
 def _known_layout(name: str | None) -> str | None:
     if name is not None and name not in known_layouts():
         raise typer.BadParameter(f"{name!r} is not one of {', '.join(map(repr, known_layouts()))}.")
+    return name
+
+
+def _known_format(name: str | None) -> str | None:
+    if name is not None and name not in known_formats():
+        known = ", ".join(map(repr, known_formats()))
+        raise typer.BadParameter(f"{name!r} is not one of {known}.{suggest(name, known_formats())}")
     return name
 
 
@@ -35,15 +51,28 @@ OwnLayoutName = Annotated[
         help="The layout to write; the dataset's own without it.",
     ),
 ]
+ForeignFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="FORMAT",
+        callback=_known_format,
+        help=f"Another tool's format: {', '.join(known_formats())}; without it, the layout is found out.",
+    ),
+]
 OneSplit = Annotated[str | None, typer.Option("--split", help="The split; all splits without it.")]
 Link = Annotated[bool, typer.Option("--link", help="Hard-link the images instead of copying them.")]
 
 
-def _read_splits(dataset: Path, split: str | None, output: Path, skip_bad: bool) -> "list[Dataset]":
+def _read_splits(
+    dataset: Path, split: str | None, output: Path, skip_bad: bool, source: str | None = None
+) -> "list[Dataset]":
     """One split, or all of them; the output is looked at first, because reading may take a while."""
     from detheads.data import list_splits
 
     require_output(output)
+    if source is not None:
+        return read_foreign_splits(dataset, source, split, skip_bad=skip_bad)
     names = [split] if split is not None else list_splits(dataset)
     return [read_split(dataset, name, skip_bad=skip_bad) for name in names]
 
@@ -52,15 +81,16 @@ def convert(
     dataset: DatasetFolder,
     output: OutputFolder,
     to: LayoutName = "coco",
+    source: ForeignFormat = None,
     split: OneSplit = None,
     link: Link = False,
     skip_bad: SkipBad = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write a dataset in another layout."""
+    """Write a dataset in another layout, also one in another tool's format."""
     from detheads.data.convert import convert_dataset
 
-    splits = _read_splits(dataset, split, output, skip_bad)
+    splits = _read_splits(dataset, split, output, skip_bad, source)
     with steps() as on_progress:
         conversion = convert_dataset(splits, output, to, link=link, skip_bad=skip_bad, on_progress=on_progress)
     remark_skipped(conversion.skipped)
