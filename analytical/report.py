@@ -39,7 +39,7 @@ from detheads.headkit.cost import parameters_of
 from detheads.report.figures import png
 from detheads.report.files import require_folder, write_document
 from detheads.report.findings import draw_worst, findings, scores_section, verdict
-from detheads.report.measured import Measured, defined, measure
+from detheads.report.measured import Measured, measure
 from detheads.report.pictures import Example
 from detheads.report.run import data_facts
 from detheads.report.sections import Column, Document, Plot, Section, Table
@@ -89,7 +89,7 @@ class Report:
 
     @property
     def statistics(self) -> dict[str, Any]:
-        """COCO statistics on the validation cache by name, and ``per_class`` (-1 where undefined)."""
+        """COCO statistics on the validation cache by name, and ``per_class`` (None where undefined)."""
         return self.measured.statistics.to_dict()
 
     def to_dict(self) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class Report:
             "dataset": {"name": dataset.name, "split": dataset.split, "images": len(dataset.images)},
             "parameters": self.parameters,
             **self.measured.to_dict(),
-            "training_statistics": self.training and defined(self.training.to_dict()),
+            "training_statistics": self.training and self.training.to_dict(),
             "fit": self.fit,
             "separation": {
                 "background_share": self.background_share,
@@ -149,9 +149,10 @@ class Report:
         )
 
     def _gap(self) -> Iterator[str]:
-        statistics = self.measured.statistics
-        if self.training is not None and min(self.training.AP, statistics.AP) >= 0:
-            gap = self.training.AP - statistics.AP
+        training = None if self.training is None else self.training.AP
+        validation = self.measured.statistics.AP
+        if training is not None and validation is not None:
+            gap = training - validation
             yield f"AP on the training images is {gap:+.4f} away; far above, the fit has learnt its images by heart."
 
     def _first_stage(self) -> Section:

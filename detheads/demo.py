@@ -122,8 +122,8 @@ def run_demo(
     return DemoResult(
         map=trained.metrics["AP"],
         map50=trained.metrics["AP50"],
-        live_map=exported.report.live.AP,
-        onnx_map=exported.report.worst.statistics.AP,
+        live_map=exported.report.live.require_ap(),
+        onnx_map=exported.report.worst.statistics.require_ap(),
         map_drop=exported.report.worst.map_drop,
         parameters=trained.parameters,
         engine=str(exported.bundle / engine.file) if engine else None,

@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from detheads import __version__
-from detheads.evaluation.coco import NAMES, Statistics
+from detheads.evaluation.coco import NAMES, UNDEFINED, Statistics
 from detheads.export.matching import BEST_BOXES, Comparison, TensorDifference
 from detheads.foundation.bundle import ArtefactProof, EngineEntry, Verification
 from detheads.report.markdown import plain, table_lines
-from detheads.report.measured import defined
 from detheads.report.sections import Column, Table, Value
 
 NOT_EXECUTED = "the runtime executes model.onnx; this engine needs an NVIDIA GPU and was built, not executed"
@@ -87,14 +86,14 @@ class VerificationReport:
             onnx_sha256=self.onnx_sha256,
             checkpoint_sha256=self.checkpoint_sha256,
             map_cache=self.map_cache,
-            map_live=self.live.AP,
+            map_live=self.live.require_ap(),
             max_map_drop=self.max_map_drop,
             artefacts=[
                 ArtefactProof(
                     file=artefact.file,
                     runtime=artefact.runtime,
                     batch=artefact.batch,
-                    map=artefact.statistics.AP,
+                    map=artefact.statistics.require_ap(),
                     map_drop=artefact.map_drop,
                     matched=artefact.versus_live.share,
                 )
@@ -161,25 +160,21 @@ class VerificationReport:
         ]
 
     def _map(self) -> list[str]:
-        worst, cached = self.worst, self.map_cache
+        worst, live, cached = self.worst, self.live.require_ap(), self.map_cache
         sources = Table(
             [Column("from"), Column("mAP", ".4f"), Column("difference to the line above")],
             [
                 ("feature cache, as trained", "not recorded" if cached is None else cached, ""),
-                ("PyTorch on the image files", self.live.AP, "" if cached is None else f"{self.live.AP - cached:+.4f}"),
+                ("PyTorch on the image files", live, "" if cached is None else f"{live - cached:+.4f}"),
                 (f"{worst.file}, furthest of all batch sizes", worst.statistics.AP, f"{0.0 - worst.map_drop:+.6f}"),
             ],
         )
+        compared = {"PyTorch": self.live} | {
+            f"{each.file}, batch {each.batch}": each.statistics for each in self.artefacts
+        }
         statistics = Table(
-            [
-                Column("statistic"),
-                Column("PyTorch", ".4f"),
-                *(Column(f"{artefact.file}, batch {artefact.batch}", ".4f") for artefact in self.artefacts),
-            ],
-            [
-                [name, *(defined(getattr(each, name)) for each in (self.live, *(a.statistics for a in self.artefacts)))]
-                for name in NAMES
-            ],
+            [Column("statistic"), *(Column(title, ".4f", absent=UNDEFINED) for title in compared)],
+            [[name, *(getattr(each, name) for each in compared.values())] for name in NAMES],
         )
         lines = ["## mAP", "", *table_lines(sources), "", "AP over IoU 0.50:0.95 by pycocotools, in 0..1.", ""]
         return [*lines, *table_lines(statistics), ""]

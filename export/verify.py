@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from detheads.cache.reader import counted_objects
 from detheads.data.dataset import Category, Dataset
 from detheads.deploy import Detector
 from detheads.evaluation.coco import evaluate
@@ -51,6 +52,7 @@ def compare(bundle: Path, trained: Trained, proof: Proof, on_progress: Progress 
 
     truth = dataset.coco_json()
     statistics = evaluate(truth, coco_results(dataset, originals))
+    live_ap = statistics.require_ap()
     artefacts = []
     for size, found in batched.items():
         measured = evaluate(truth, coco_results(dataset, found))
@@ -60,7 +62,7 @@ def compare(bundle: Path, trained: Trained, proof: Proof, on_progress: Progress 
                 runtime=detector.session.runtime,
                 batch=size,
                 statistics=measured,
-                map_drop=statistics.AP - measured.AP,
+                map_drop=live_ap - measured.require_ap(),
                 versus_live=Comparison.of(originals, found),
                 versus_single=Comparison.of(singles, found),
             )
@@ -87,7 +89,7 @@ def compare(bundle: Path, trained: Trained, proof: Proof, on_progress: Progress 
         engines=manifest.engines,
         max_map_drop=proof.max_map_drop,
         min_matched=proof.min_matched,
-        remarks=[*trained.remarks, *cache_remarks(map_cache, statistics.AP)],
+        remarks=[*trained.remarks, *cache_remarks(map_cache, live_ap)],
         reasons=reasons(artefacts, odd, tensors, sum(len(found.scores) for found in originals), proof),
     )
 
@@ -106,7 +108,7 @@ def comparable(manifest: BundleManifest, dataset: Dataset) -> Dataset:
     """The dataset with the bundle's classes only, where it holds further ones.
 
     Raises:
-        UserError: when its classes are others, or it has no boxes.
+        UserError: when its classes are others, or it has no object that counts.
     """
     wanted = [(entry.id, entry.name) for entry in manifest.classes]
     if set(wanted) < {(category.id, category.name) for category in dataset.categories}:
@@ -117,9 +119,10 @@ def comparable(manifest: BundleManifest, dataset: Dataset) -> Dataset:
             f"{dataset.name} {dataset.split} has {len(found)} classes ({_some(found)}), the bundle has "
             f"{len(wanted)} ({_some(wanted)}); verify with a dataset of the classes it was trained on."
         )
-    if not any(len(objects.labels) for objects in dataset.objects):
+    if not counted_objects(dataset):
         raise UserError(
-            f"{dataset.name} {dataset.split} has no boxes, so no mAP can be measured; choose another split."
+            f"{dataset.name} {dataset.split} has no object that counts (crowd regions do not), so no mAP can be "
+            "measured and nothing proven; choose another split."
         )
     return dataset
 

@@ -71,13 +71,13 @@ class DomainsResult:
         return sorted(names, key=lambda head: (self.mean_rank(head), head))
 
     def ap(self, domain: str, head: str) -> float | None:
-        """AP of a head in a domain; None where it failed."""
+        """AP of a head in a domain; None where it failed or is undefined."""
         row = next((row for row in self.rows[domain] if row.head == head), None)
         return row.metrics["AP"] if row is not None and row.status == "done" else None
 
     def mean(self, head: str) -> float:
         """Mean AP over the domains; a failure counts as 0."""
-        return fmean(max(0.0, self.ap(domain, head) or 0.0) for domain in self.rows)
+        return fmean(self.ap(domain, head) or 0.0 for domain in self.rows)
 
     def mean_rank(self, head: str) -> float:
         """Mean over the domains of the head's rank by AP, 1 the best, equals sharing; failures come last."""
@@ -197,10 +197,11 @@ def run_zero_shot(
             embeddings = load_class_embeddings(text, names)
             place = folder / domain.name / "cache-val"
             _cache(domain, domain.val, backbone, place, False, on_cache)
+            cache = FeatureCache(place)
+            cache.require_objects("evaluate on")
         except UserError as error:
             skipped.append(Skipped(domain.name, str(error)))
             continue
-        cache = FeatureCache(place)
         head = with_other_classes(checkpoint, cache.feature_spec, embeddings)
         statistics = evaluate_cache(head, cache).to_dict()
         per_class = {name: values["AP"] for name, values in statistics.pop("per_class").items()}

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Literal
 
 from detheads.arena.records import Row, Setting
-from detheads.evaluation.coco import NAMES
+from detheads.evaluation.coco import NAMES, UNDEFINED
 from detheads.report.markdown import plain, table_lines
-from detheads.report.sections import Column, Table, Value
+from detheads.report.sections import MISSING, Column, Table, Value
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Entry:
 
 COLUMNS: Mapping[str, Column] = {
     "head": Column("head", high_first=False),
-    "AP": Column("AP", ".3f", "mean over IoU 0.50:0.95 on the validation images, at the best epoch"),
-    "AP50": Column("AP50", ".3f", "AP at IoU 0.50"),
-    "AP75": Column("AP75", ".3f", "AP at IoU 0.75"),
+    "AP": Column("AP", ".3f", "mean over IoU 0.50:0.95 on the validation images, at the best epoch", UNDEFINED),
+    "AP50": Column("AP50", ".3f", "AP at IoU 0.50", UNDEFINED),
+    "AP75": Column("AP75", ".3f", "AP at IoU 0.75", UNDEFINED),
     "parameters": Column("parameters", ",", "of the head, without the backbone", high_first=False),
     "gflops": Column("GFLOPs", ".2f", "of the head, one image", high_first=False),
     "milliseconds": Column(
@@ -85,7 +85,7 @@ def leaderboard(rows: Iterable[Row]) -> list[Entry]:
         Entry(
             head=row.head,
             status=row.status,
-            **{name: _defined(row, name) for name in NAMES[:6]},
+            **{name: row.metrics.get(name) for name in NAMES[:6]},
             parameters=row.parameters,
             gflops=row.gflops,
             milliseconds=row.milliseconds,
@@ -139,6 +139,7 @@ def _values(entry: Entry) -> list[Value]:
     """A line of the Markdown table."""
     values: list[Value] = [getattr(entry, key) for key in COLUMNS]
     if entry.status == "failed":
+        values = [MISSING if value is None else value for value in values]
         values[0] = f"{entry.head} (failed: {entry.error or 'no reason known'})"
     return values
 
@@ -153,10 +154,4 @@ def csv_text(entries: Sequence[Entry]) -> str:
 
 
 def _ap(row: Row) -> float | None:
-    return _defined(row, "AP") if row.status == "done" else None
-
-
-def _defined(row: Row, name: str) -> float | None:
-    """A statistic; COCO says -1 where no object defines it."""
-    value = row.metrics.get(name)
-    return value if value is not None and value >= 0 else None
+    return row.metrics.get("AP") if row.status == "done" else None

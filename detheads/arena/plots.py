@@ -186,7 +186,6 @@ def _number_log_axis(axis: "Axis") -> None:
 
 
 def _series(log: Sequence[dict[str, Any]], over: str, name: str) -> tuple[list[float], list[float]]:
-    """The values of a log's lines that have one; an AP of -1 is undefined."""
+    """The values of a log's lines that have one; NaN where it is undefined."""
     lines = [line for line in log if name in line and over in line]
-    undefined = -1 if name == "AP" else None
-    return [line[over] for line in lines], [math.nan if line[name] == undefined else line[name] for line in lines]
+    return [line[over] for line in lines], [math.nan if line[name] is None else line[name] for line in lines]

@@ -56,7 +56,7 @@ class Row(BaseModel):
         status: ``done``, or ``failed`` with ``error`` saying why in one sentence.
         options: the head's resolved configuration.
         parameters, gflops, candidates, nms_free: what it costs (one image), None when it could not be built.
-        metrics: the twelve COCO statistics by name on the validation cache (-1 where undefined), at the best epoch.
+        metrics: the twelve COCO statistics by name on the validation cache (None where undefined), at the best epoch.
         per_class: AP by class name.
         best_epoch: 1-based.
         seconds: wall time of training and evaluations.
@@ -76,8 +76,8 @@ class Row(BaseModel):
     gflops: float | None = None
     candidates: int | None = None
     nms_free: bool | None = None
-    metrics: dict[str, float] = {}
-    per_class: dict[str, float] = {}
+    metrics: dict[str, float | None] = {}
+    per_class: dict[str, float | None] = {}
     best_epoch: int | None = None
     seconds: float | None = None
     milliseconds: float | None = None
@@ -144,8 +144,9 @@ def write_row(arena: Path, row: Row) -> None:
 
 
 def rank_key(row: Row) -> tuple[bool, float, str]:
-    """Orders rows by descending AP, failed ones last, then by name."""
-    return row.status == "failed", -row.metrics.get("AP", -1.0), row.head
+    """Orders rows by descending AP, undefined ones behind, failed ones last, then by name."""
+    ap = row.metrics.get("AP")
+    return row.status == "failed", 1.0 if ap is None else -ap, row.head
 
 
 def _first(error: ValidationError) -> str:

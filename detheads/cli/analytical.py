@@ -8,7 +8,7 @@ from rich.console import Console
 
 from detheads.cli.output import JsonFlag, emit, remark, steps, table
 from detheads.cli.train import DataOption, HeadOptions, PicturesOption, parse_options
-from detheads.evaluation.coco import NAMES
+from detheads.evaluation.coco import NAMES, statistic_text
 from detheads.foundation.errors import UserError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def fit(
         **{name: result.metrics[name] for name in NAMES if result.metrics},
     }
     spent = ", ".join(f"{step} {value:.1f} s" for step, value in result.seconds.items())
-    reached = ", ".join(f"{name} {result.metrics[name]:.4f}" for name in KEY_STATISTICS if result.metrics)
+    reached = ", ".join(f"{name} {statistic_text(result.metrics[name])}" for name in KEY_STATISTICS if result.metrics)
     line = f"{output}: {result.parameters:,} parameters from {result.images} images ({result.rows:,} rows); {spent}"
     emit(answer, as_json, lambda console: console.print(line + (f"; {reached}" if reached else "")))
 
@@ -120,13 +120,14 @@ def evaluate(
 
     (opened, _) = _open(None, threads, cache, None)
     opened = matching_cache(load_checkpoint(model), opened)
+    opened.require_objects("evaluate on")
     folder = output or model / "report"
     with steps() as on_progress:
         report = write_report(model, opened, folder, data=data, pictures=pictures, on_progress=on_progress)
     answer = {"report": str(folder / "report.md"), **{name: report.statistics[name] for name in NAMES}}
 
     def render(console: Console) -> None:
-        console.print(table(("statistic", "value"), [(name, f"{answer[name]:.4f}") for name in NAMES]))
+        console.print(table(("statistic", "value"), [(name, statistic_text(answer[name])) for name in NAMES]))
         console.print(f"report {folder / 'report.md'}")
 
     emit(answer, as_json, render)
@@ -197,7 +198,7 @@ def ablate(
 
 
 def _cells(row: Any, columns: tuple[str, ...]) -> list[str]:
-    return [f"{row[name]:.4f}" if name in KEY_STATISTICS else str(row[name]) for name in columns]
+    return [statistic_text(row[name]) if name in KEY_STATISTICS else str(row[name]) for name in columns]
 
 
 def _config(preset: str, options: list[str] | None) -> "Config":

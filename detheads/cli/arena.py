@@ -26,6 +26,7 @@ from detheads.cli.options import (
 )
 from detheads.cli.output import JsonFlag, emit, progress, remark, table
 from detheads.cli.train import parse_options
+from detheads.evaluation.coco import statistic_text
 from detheads.foundation.errors import UserError
 from detheads.training.config import Precision
 
@@ -236,7 +237,9 @@ def _watching(count: int) -> "Iterator[Watch]":
             if row.head in tasks:
                 bar.remove_task(tasks.pop(row.head))
             bar.advance(overall)
-            outcome = f"AP {row.metrics['AP']:.3f}" if row.status == "done" else f"failed: {row.error}"
+            outcome = (
+                f"AP {statistic_text(row.metrics['AP'], '.3f')}" if row.status == "done" else f"failed: {row.error}"
+            )
             bar.console.print(f"{row.head}: {outcome}", soft_wrap=True)
 
         yield Watch(on_step, on_row, lambda head: bar.update(overall, description=f"timing {head}"))
@@ -249,8 +252,8 @@ def _render(console: Console, rows: Sequence["Row"], folder: Path) -> None:
     cells = [
         (
             row.head,
-            number(row.metrics.get("AP"), ".3f"),
-            number(row.metrics.get("AP50"), ".3f"),
+            statistic_text(row.metrics["AP"], ".3f"),
+            statistic_text(row.metrics["AP50"], ".3f"),
             number(row.parameters, ","),
             number(row.gflops, ".2f"),
             number(row.milliseconds, ".1f"),

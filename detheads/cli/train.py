@@ -18,7 +18,7 @@ from detheads.cli.options import (
     SeedOption,
 )
 from detheads.cli.output import JsonFlag, emit, progress, remark, steps, table
-from detheads.evaluation.coco import NAMES
+from detheads.evaluation.coco import NAMES, statistic_text
 from detheads.foundation.errors import UserError
 
 HeadOptions = Annotated[
@@ -107,11 +107,10 @@ def train(
         **{name: result.metrics[name] for name in NAMES},
     }
 
+    reached = ", ".join(f"{name} {statistic_text(result.metrics[name], '.3f')}" for name in NAMES[:3])
+
     def render(console: Console) -> None:
-        console.print(
-            f"{output}: AP {result.metrics['AP']:.3f}, AP50 {result.metrics['AP50']:.3f}, "
-            f"AP75 {result.metrics['AP75']:.3f} at epoch {result.best_epoch}, {result.seconds / 60:.1f} minutes"
-        )
+        console.print(f"{output}: {reached} at epoch {result.best_epoch}, {result.seconds / 60:.1f} minutes")
 
     emit(answer, as_json, render)
 
@@ -152,6 +151,7 @@ def evaluate(
         raise UserError("--data is for the pictures of a report; give the report's folder with -o.")
     checkpoint = load_checkpoint(run, which)
     features = matching_cache(checkpoint, FeatureCache(cache))
+    features.require_objects("evaluate on")
     head = build_head(checkpoint).to(pick_device(device))
     with steps() as on_progress:
         detections = predict_cache(head, features, use_soft_nms=soft_nms, on_progress=under("detecting", on_progress))
@@ -177,8 +177,8 @@ def evaluate(
 
 
 def _render(console: Console, answer: dict[str, Any]) -> None:
-    console.print(table(("statistic", "value"), [(name, f"{answer[name]:.4f}") for name in NAMES]))
-    rows = [(name, f"{value['AP']:.4f}", f"{value['AP50']:.4f}") for name, value in answer["per_class"].items()]
+    console.print(table(("statistic", "value"), [(name, statistic_text(answer[name])) for name in NAMES]))
+    rows = [(name, *map(statistic_text, value.values())) for name, value in answer["per_class"].items()]
     console.print(table(("class", "AP", "AP50"), rows))
     if "report" in answer:
         console.print(f"report {answer['report']}")

@@ -17,40 +17,58 @@ Evaluator = Literal["pycocotools", "hotcoco"]
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """The twelve statistics in pycocotools' order."""
 
+UNDEFINED = "undefined"
+"""How a statistic that no object defines reads, everywhere."""
+
 
 @dataclass(frozen=True)
 class ClassStatistics:
-    """AP over IoU 0.50:0.95 and AP at IoU 0.50 of one class, in ``[0, 1]``; -1 where it has no object."""
+    """AP over IoU 0.50:0.95 and AP at IoU 0.50 of one class, in ``[0, 1]``; None where it has no object."""
 
-    AP: float
-    AP50: float
+    AP: float | None
+    AP50: float | None
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """The twelve COCO statistics in ``[0, 1]``, -1 where no object defines one, and the AP of each class."""
+    """The twelve COCO statistics in ``[0, 1]``, None where no object defines one, and the AP of each class."""
 
-    AP: float
-    AP50: float
-    AP75: float
-    APs: float
-    APm: float
-    APl: float
-    AR1: float
-    AR10: float
-    AR100: float
-    ARs: float
-    ARm: float
-    ARl: float
+    AP: float | None
+    AP50: float | None
+    AP75: float | None
+    APs: float | None
+    APm: float | None
+    APl: float | None
+    AR1: float | None
+    AR10: float | None
+    AR100: float | None
+    ARs: float | None
+    ARm: float | None
+    ARl: float | None
     per_class: Mapping[str, ClassStatistics]
     """By class name, in the order of the category ids; a name that several ids share is followed by its id."""
 
+    def require_ap(self) -> float:
+        """AP, for what cannot do without.
+
+        Raises:
+            UserError: when no object defines it.
+        """
+        if self.AP is None:
+            raise UserError("AP is undefined, because the images show no object that counts: nothing was measured.")
+        return self.AP
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values: the statistics by name, and ``per_class``."""
+        """Plain JSON values: the statistics by name, and ``per_class``; null where undefined."""
         return {
             **{name: getattr(self, name) for name in NAMES},
             "per_class": {name: {"AP": value.AP, "AP50": value.AP50} for name, value in self.per_class.items()},
         }
+
+
+def statistic_text(value: float | None, pattern: str = ".4f") -> str:
+    """A statistic for a reader: the number, or the word for one that no object defines."""
+    return UNDEFINED if value is None else format(value, pattern)
 
 
 def evaluate(
@@ -81,7 +99,7 @@ def evaluate(
     precision: NDArray[np.float64] = judge.eval["precision"][:, :, :, 0, -1]
     names = _class_names(truth["categories"])
     return Statistics(
-        **dict(zip(NAMES, map(float, judge.stats), strict=True)),
+        **dict(zip(NAMES, map(_defined, judge.stats), strict=True)),
         per_class={
             name: ClassStatistics(_mean(precision[:, :, column]), _mean(precision[0, :, column]))
             for column, name in enumerate(names)
@@ -194,7 +212,12 @@ def _class_names(categories: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _mean(precision: NDArray[np.float64]) -> float:
-    """Mean over the defined entries, as pycocotools summarises; -1 when there is none."""
+def _mean(precision: NDArray[np.float64]) -> float | None:
+    """Mean over the defined entries, as pycocotools summarises; None when there is none."""
     defined = precision[precision > -1]
-    return float(defined.mean()) if defined.size else -1.0
+    return float(defined.mean()) if defined.size else None
+
+
+def _defined(value: float) -> float | None:
+    """Both libraries write -1 for a statistic that no object defines."""
+    return None if value == -1 else float(value)

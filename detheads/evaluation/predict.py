@@ -64,6 +64,11 @@ def evaluate_cache(
     batch_size: int = 8,
     on_progress: Progress = silent,
 ) -> Statistics:
-    """The COCO statistics of a head on a cache, at the thresholds of the deployed graph."""
+    """The COCO statistics of a head on a cache, at the thresholds of the deployed graph.
+
+    Raises:
+        UserError: when no object of the cache counts, so that every statistic would be undefined.
+    """
+    cache.require_objects("evaluate on")
     results = predict_cache(head, cache, use_soft_nms=use_soft_nms, batch_size=batch_size, on_progress=on_progress)
     return evaluate(cache.dataset.coco_json(), results, evaluator)

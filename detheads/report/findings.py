@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from detheads.evaluation.coco import NAMES, Statistics
+from detheads.evaluation.coco import NAMES, UNDEFINED, Statistics
 from detheads.foundation.drawing import palette_color
 from detheads.report.curves import read_curves
 from detheads.report.errors import NEAR, RIGHT, WRONG, Kind
 from detheads.report.figures import costs_figure, curves_figure, png
-from detheads.report.measured import ClassReport, ImageReport, Measured, defined
+from detheads.report.measured import ClassReport, ImageReport, Measured
 from detheads.report.pictures import Drawing, Example, Scene, boxes_text, draw_examples, image_paths
 from detheads.report.sections import Column, Plot, Section, Table, Value
 
@@ -37,6 +37,11 @@ MEANING = {
     Kind.BACKGROUND: f"IoU below {NEAR:g} with every object",
 }
 
+SCORES_NOTE = (
+    "AP over IoU 0.50:0.95 by pycocotools, in 0..1; small, medium and large are counted in pixels of the original "
+    "pictures; undefined where no object defines one."
+)
+
 LISTED_IMAGES, LISTED_CLASSES = 20, 200
 """Rows of the tables at most; the JSON has all."""
 
@@ -44,7 +49,7 @@ LISTED_IMAGES, LISTED_CLASSES = 20, 200
 def verdict(measured: Measured) -> str:
     """The outcome in a sentence or two."""
     statistics, costs = measured.statistics, measured.costs
-    if statistics.AP < 0:
+    if statistics.AP is None or statistics.AP50 is None:
         return "AP is undefined: the images show no object."
     reached = f"AP {statistics.AP:.3f}, AP50 {statistics.AP50:.3f}."
     worst = max(WRONG, key=lambda kind: costs[kind] or 0.0)
@@ -57,11 +62,11 @@ def verdict(measured: Measured) -> str:
 def scores_section(columns: Mapping[str, Statistics]) -> Section:
     """The twelve statistics, of one or several evaluations by title."""
     table = Table(
-        [Column("statistic"), *(Column(title, ".4f") for title in columns)],
-        [[name, *(defined(getattr(each, name)) for each in columns.values())] for name in NAMES],
+        [Column("statistic"), *(Column(title, ".4f", absent=UNDEFINED) for title in columns)],
+        [[name, *(getattr(each, name) for each in columns.values())] for name in NAMES],
         tiles=True,
     )
-    return Section("Scores", [table], sentences=["AP over IoU 0.50:0.95 by pycocotools, in 0..1; a dash is undefined."])
+    return Section("Scores", [table], sentences=[SCORES_NOTE])
 
 
 def findings(measured: Measured, examples: Sequence[Example], hint: str) -> list[Section]:
@@ -168,8 +173,8 @@ def _classes_section(measured: Measured) -> Section:
     columns = [
         Column("class", high_first=False),
         Column("objects", ","),
-        Column("AP", ".4f", high_first=False),
-        Column("AP50", ".4f", high_first=False),
+        Column("AP", ".4f", absent=UNDEFINED, high_first=False),
+        Column("AP50", ".4f", absent=UNDEFINED, high_first=False),
         *_count_columns(),
         Column("taken for", note="what its objects are most often confused with", high_first=False),
     ]

@@ -97,8 +97,8 @@ class Measured:
                     name=names[label],
                     id=self.dataset.categories[label].id,
                     objects=objects[label],
-                    AP=defined(statistics.AP),
-                    AP50=defined(statistics.AP50),
+                    AP=statistics.AP,
+                    AP50=statistics.AP50,
                     counts=counts[label],
                     taken_for=(names[most[0][0]], most[0][1]) if most else None,
                 )
@@ -119,7 +119,7 @@ class Measured:
         """JSON values; None where nothing defines one."""
         everywhere, working = self.errors.counts(), self.errors.counts(self.score)
         return {
-            "statistics": defined(self.statistics.to_dict()),
+            "statistics": self.statistics.to_dict(),
             "precision_recall": [
                 asdict(curve) | {"average_precision": curve.average_precision} for curve in self.curves
             ],
@@ -172,13 +172,6 @@ def measure(dataset: Dataset, detections: Sequence[Mapping[str, Any]], statistic
     judge = judge_at(dataset.coco_json(), detections, CURVE_IOUS)
     errors = find_errors(judge, dataset)
     return Measured(dataset, statistics, measure_curves(judge), errors, errors.working_point())
-
-
-def defined(value: Any) -> Any:
-    """JSON values with None where pycocotools writes -1 for undefined."""
-    if isinstance(value, dict):
-        return {key: defined(item) for key, item in value.items()}
-    return None if value == -1 else value
 
 
 def _named(counts: Mapping[Kind, int]) -> dict[str, int]:

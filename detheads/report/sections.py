@@ -19,18 +19,20 @@ class Column:
     Attributes:
         pattern: how its numbers are written, such as ".3f".
         note: what it means.
+        absent: how None reads; "undefined" for statistics, which no object may define.
         high_first: whether a first click on the page puts the high values first.
     """
 
     title: str
     pattern: str = ""
     note: str = ""
+    absent: str = MISSING
     high_first: bool = True
 
     def cell(self, value: Value) -> str:
         """A value as text."""
         if value is None:
-            return MISSING
+            return self.absent
         if isinstance(value, bool):
             return "yes" if value else ""
         return value if isinstance(value, str) else format(value, self.pattern)

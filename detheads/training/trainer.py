@@ -81,6 +81,8 @@ class Trainer:
         class_embeddings: Tensor | None = None,
     ) -> None:
         require_same_features(train, val)
+        train.require_objects("train on")
+        val.require_objects("evaluate on")
         self.train_cache, self.val_cache, self.run, self.config = train, val, run, config
         self.device = device or torch.device("cpu")
         torch.manual_seed(config.seed)
@@ -164,10 +166,11 @@ class Trainer:
                 self._save_last()
 
     def _evaluate(self, epoch: int, log: RunLog) -> None:
-        statistics = evaluate_cache(self.averaged_head, self.val_cache, batch_size=self.config.batch).to_dict()
+        evaluated = evaluate_cache(self.averaged_head, self.val_cache, batch_size=self.config.batch)
+        statistics = evaluated.to_dict()
         position = self._position(epoch)
         log.write(position | {name: value for name, value in statistics.items() if name != "per_class"})
-        if not self.best or statistics["AP"] > self.best["AP"]:
+        if not self.best or evaluated.require_ap() > self.best["AP"]:
             self.best = statistics | {"epoch": epoch + 1}
             checkpoint = replace(
                 self.identity, metrics=self.best, progress=position, tensors=self.averaged_head.state_dict()

@@ -34,7 +34,7 @@ def setting(world: World | None = None, **changes: Any) -> Setting:
     return Setting(**values | changes)
 
 
-def done(head: str, ap: float, parameters: int, **changes: Any) -> Row:
+def done(head: str, ap: float | None, parameters: int, **changes: Any) -> Row:
     """The row of a head that finished."""
     values: dict[str, Any] = {
         "head": head,
@@ -45,8 +45,8 @@ def done(head: str, ap: float, parameters: int, **changes: Any) -> Row:
         "gflops": 0.125,
         "candidates": 1234,
         "nms_free": False,
-        "metrics": dict.fromkeys(NAMES, ap) | {"APl": -1.0},
-        "per_class": {"disc": ap, "ring": -1.0},
+        "metrics": dict.fromkeys(NAMES, ap) | {"APl": None},
+        "per_class": {"disc": ap, "ring": None},
         "best_epoch": 2,
         "seconds": 90.0,
         "milliseconds": 4.25,

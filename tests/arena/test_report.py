@@ -99,7 +99,7 @@ def test_the_best_head_comes_first_and_failed_heads_last(by_hand: ReportFiles) -
     tropical, failure = answer["heads"][0], answer["heads"][5]
     assert tropical["minutes"] == 2.0
     assert tropical["APs"] == 0.31
-    assert tropical["APl"] is None  # COCO's -1: no such object
+    assert tropical["APl"] is None  # no such object
     assert failure["status"] == "failed"
     assert failure["error"] == "RuntimeError: a | pipe\nand <a second line>"
     assert failure["AP"] is None
@@ -140,7 +140,7 @@ def test_the_markdown_says_what_all_heads_have_in_common(by_hand: ReportFiles) -
     ("rows", "sentence"),
     [
         ([failed("a", "it broke"), failed("b", "so did it")], "2 heads, all failed."),
-        ([done("a", -1.0, 10), done("b", -1.0, 20)], "2 heads. AP is undefined: the validation images show no object."),
+        ([done("a", None, 10), done("b", None, 20)], "2 heads. AP is undefined: the validation images show no object."),
         ([done("a", 0.0, 10)], "1 head. Best: a with AP 0.000. Pareto front, smallest first: a."),
     ],
 )
@@ -213,13 +213,13 @@ def _panels(figure: Any) -> list[Any]:
 def test_a_head_that_failed_on_the_way_shows_how_far_it_came(tmp_path: Path) -> None:
     run = run_folder(tmp_path, "broken")
     run.mkdir(parents=True)
-    lines = [{"step": 20, "epoch": 1, "loss": 3.5}, {"step": 25, "epoch": 1, "AP": -1.0}]
+    lines = [{"step": 20, "epoch": 1, "loss": 3.5}, {"step": 25, "epoch": 1, "AP": None}]
     run.joinpath("log.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 40, "lo', encoding="utf-8")
     figure = curves_figure(tmp_path, leaderboard([failed("broken", "it broke"), failed("never_began", "no layers")]))
     ap_axes, loss_axes = _panels(figure)
     assert ap_axes.get_title() == loss_axes.get_title() == "broken (failed)"
     assert loss_axes.lines[0].get_xydata().tolist() == [[20, 3.5]]
-    assert np.isnan(ap_axes.lines[0].get_ydata()).all()  # -1 is undefined, not a low AP
+    assert np.isnan(ap_axes.lines[0].get_ydata()).all()  # undefined, not a low AP
 
 
 def test_pictures_show_the_ground_truth_and_the_best_heads_on_the_images_with_most_objects(

@@ -96,25 +96,25 @@ def test_ap_is_the_mean_of_the_defined_class_aps(conformance: Path) -> None:
         read(conformance / "instances_val2014_100.json"),
         read(conformance / "instances_val2014_fakebbox100_results.json"),
     )
-    defined = [value for value in statistics.per_class.values() if value.AP >= 0]
+    defined = [value for value in statistics.per_class.values() if value.AP is not None]
     assert 1 < len(defined) < len(statistics.per_class)
-    assert sum(value.AP for value in defined) / len(defined) == pytest.approx(statistics.AP)
-    assert sum(value.AP50 for value in defined) / len(defined) == pytest.approx(statistics.AP50)
+    for name in ("AP", "AP50"):
+        assert sum(getattr(value, name) for value in defined) / len(defined) == pytest.approx(getattr(statistics, name))
 
 
-def test_perfect_detections_score_one_and_undefined_figures_minus_one(evaluator: Evaluator) -> None:
+def test_perfect_detections_score_one_and_what_no_object_defines_is_none(evaluator: Evaluator) -> None:
     statistics = evaluate(ground_truth(), perfect(ground_truth()), evaluator).to_dict()
     per_class = statistics.pop("per_class")
     assert statistics == pytest.approx(dict.fromkeys(NAMES, 1.0))
-    assert per_class["eel"] == {"AP": -1.0, "AP50": -1.0}
+    assert per_class["eel"] == {"AP": None, "AP50": None}
 
 
 def test_class_figures_go_to_the_right_class(evaluator: Evaluator) -> None:
     truth = ground_truth()
     dogs_only = [entry for entry in perfect(truth) if entry["category_id"] == 4]
     per_class = evaluate(truth, dogs_only, evaluator).per_class
-    assert {name: value.AP for name, value in per_class.items()} == pytest.approx({"dog": 1.0, "eel": -1.0, "cat": 0.0})
     assert list(per_class) == ["dog", "eel", "cat"]  # by id
+    assert [value.AP for value in per_class.values()] == [pytest.approx(1.0), None, 0.0]
 
 
 def test_no_detection_at_all_scores_zero(evaluator: Evaluator) -> None:
@@ -125,14 +125,16 @@ def test_no_detection_at_all_scores_zero(evaluator: Evaluator) -> None:
 def test_ground_truth_without_objects_defines_nothing(evaluator: Evaluator) -> None:
     truth = {**ground_truth(), "annotations": []}
     statistics = evaluate(truth, perfect(ground_truth()), evaluator)
-    assert [getattr(statistics, name) for name in NAMES] == [-1.0] * 12
+    assert [getattr(statistics, name) for name in NAMES] == [None] * 12
+    with pytest.raises(UserError, match="undefined"):
+        statistics.require_ap()
 
 
 def test_a_missing_area_is_the_boxs(evaluator: Evaluator) -> None:
     truth = ground_truth()
     truth["annotations"] = truth["annotations"][:1]  # 50 x 50 is medium
     statistics = evaluate(truth, perfect(truth), evaluator)
-    assert (statistics.APs, statistics.APm, statistics.APl) == pytest.approx((-1.0, 1.0, -1.0))
+    assert (statistics.APs, statistics.APm, statistics.APl) == (None, pytest.approx(1.0), None)
 
 
 def test_an_object_with_id_0_counts(evaluator: Evaluator) -> None:
@@ -151,7 +153,7 @@ def test_detections_in_a_crowd_are_no_errors(evaluator: Evaluator) -> None:
     with_crowd = evaluate(truth, results, evaluator).AP
     without_crowd = evaluate(ground_truth(), results, evaluator).AP
     assert with_crowd == pytest.approx(1.0)
-    assert without_crowd < 0.9
+    assert without_crowd is not None and without_crowd < 0.9
 
 
 def test_the_callers_objects_are_unchanged_and_nothing_is_printed(

@@ -244,10 +244,11 @@ def test_dataset_of_other_classes_is_refused(copy: Path, data: Toy) -> None:
         verify_bundle(copy, data.run, Proof(proof_dataset(data.data)))
 
 
-def test_dataset_without_boxes_is_refused(copy: Path, data: Toy) -> None:
+def test_dataset_without_an_object_that_counts_is_refused(copy: Path, data: Toy) -> None:
     document = atomic.read_json(data.annotations)
-    atomic.write_json(data.annotations, document | {"annotations": []})
-    with pytest.raises(UserError, match="has no boxes"):
+    crowds = [entry | {"iscrowd": 1} for entry in document["annotations"]]
+    atomic.write_json(data.annotations, document | {"annotations": crowds})
+    with pytest.raises(UserError, match="nothing proven"):
         verify_bundle(copy, data.run, Proof(proof_dataset(data.data)))
 
 

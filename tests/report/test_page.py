@@ -89,13 +89,14 @@ def test_a_name_stays_in_its_cell_and_is_read_as_it_is(name: str) -> None:
     assert not any(sign in plain(name).replace(f"\\{sign}", "") for sign in "*`[]|<")
 
 
-def test_numbers_stand_right_and_what_is_undefined_is_a_dash() -> None:
-    table = Table([Column("class"), Column("AP", ".3f"), Column("best")], [("a", 0.25, None), ("b", None, "x")])
+def test_numbers_stand_right_and_what_is_absent_reads_as_its_column_says() -> None:
+    columns = [Column("class"), Column("AP", ".3f", absent="undefined"), Column("best")]
+    table = Table(columns, [("a", 0.25, None), ("b", None, "x")])
     assert table_lines(table) == [
         "| class | AP | best |",
         "|---|---:|---|",
         "| a | 0.250 | – |",  # noqa: RUF001
-        "| b | – | x |",  # noqa: RUF001
+        "| b | undefined | x |",
     ]
 
 
