@@ -76,6 +76,7 @@ def show(
 
     from detheads.headkit import registry
     from detheads.headkit.cost import measure, parameters_of
+    from detheads.headkit.options import to_text
 
     entry = registry.entry(name)
     spec = _with_blocks(_features(backbone, size), entry.head.blocks)
@@ -100,7 +101,7 @@ def show(
     def render(console: Console) -> None:
         console.print(*about.splitlines(), "", sep="\n")
         console.print(
-            table(("option", "value", "may be"), [(key, value, allowed[key]) for key, value in config.items()])
+            table(("option", "value", "may be"), [(key, to_text(value), allowed[key]) for key, value in config.items()])
         )
         console.print(table(("part", "parameters"), [(part, f"{count:,}") for part, count in parts.items()]))
         console.print(

@@ -63,6 +63,8 @@ def _execute(path: Path, module_name: str) -> ModuleType:
     except Exception as error:
         del sys.modules[module_name]
         registry.forget(path.stem)
+        if isinstance(error, UserError):
+            raise UserError(f"{path}: {error}") from None
         line = _line_in(path, error)
         raise UserError(f"{path}{line} fails with {type(error).__name__}: {error}; mend the file.") from error
     return module
@@ -87,11 +89,13 @@ def _fault(found: registry.Entry) -> str | None:
     if not dataclasses.is_dataclass(found.config):
         return "is registered with options that are no dataclass"
     for field in dataclasses.fields(found.config):
-        if field.default is dataclasses.MISSING:
+        if registry.default_of(field) is dataclasses.MISSING:
             return f"has the option {field.name} without a default"
     try:
-        registry.bounds(found)
-    except (NameError, PydanticUserError) as error:
+        registry.make_config(found, registry.defaults(found))
+    except UserError as error:
+        return f"has a default that is not allowed: {error}".rstrip(".")
+    except (TypeError, RuntimeError, PydanticUserError) as error:  # bounds that do not fit the type
         return f"has an option of a type that cannot be checked ({str(error).splitlines()[0]})"
     try:
         inspect.signature(found.head).bind(None, 1, None)

@@ -9,15 +9,15 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from detheads.backbones.features import FeatureSpec
 from detheads.foundation.errors import UserError
 from detheads.headkit.contract import Head
-from detheads.headkit.options import allowed, convert, option_types
+from detheads.headkit.options import ALLOWED, allowed, convert, option_types, to_json, to_text, unsupported
 
 ENTRY_POINTS = "detheads.heads"
 
@@ -45,10 +45,14 @@ def register(config: type[Any]) -> Callable[[HeadClass], HeadClass]:
     """Class decorator: make a head known under its file's name, with ``config`` as the dataclass of its options.
 
     The class is called as ``Head(spec, num_classes, config)``.
+
+    Raises:
+        UserError: when an option is of a type that none may have (see :mod:`detheads.headkit.options`).
     """
 
     def add(head: HeadClass) -> HeadClass:
         name = head.__module__.rpartition(".")[2]
+        _require_supported(name, config)
         _ENTRIES[name] = Entry(name, head, config)
         return head
 
@@ -107,7 +111,7 @@ def build(name: str, spec: FeatureSpec, num_classes: int, config: Mapping[str, A
     found = entry(name)
     _require_blocks(found, spec)
     made = make_config(found, config or {})
-    given = ", ".join(f"{key}={value}" for key, value in (config or {}).items())
+    given = ", ".join(f"{key}={to_text(value)}" for key, value in (config or {}).items())
     try:
         head = found.head(spec, num_classes, made)
     except (RuntimeError, ValueError, ZeroDivisionError) as error:
@@ -141,12 +145,18 @@ def make_config(found: Entry, options: Mapping[str, Any]) -> Any:
 
 def config_dict(found: Entry, options: Mapping[str, Any]) -> dict[str, Any]:
     """All options of a head with their values, defaults included, ready for JSON."""
-    return asdict(make_config(found, options))
+    made = make_config(found, options)
+    return {field.name: to_json(getattr(made, field.name)) for field in fields(made)}
 
 
 def defaults(found: Entry) -> dict[str, Any]:
     """The options of a head with their default values."""
-    return {field.name: None if field.default is MISSING else field.default for field in fields(found.config)}
+    return {field.name: default_of(field) for field in fields(found.config)}
+
+
+def default_of(field: Field[Any]) -> Any:
+    """The default of a dataclass's field; ``MISSING`` when it has none."""
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def bounds(found: Entry) -> dict[str, str]:
@@ -157,7 +167,17 @@ def bounds(found: Entry) -> dict[str, str]:
 
 def choices(found: Entry, option: str) -> tuple[str, ...]:
     """The values of an option that takes one of several words; empty when the head has no such option."""
-    return get_args(get_type_hints(found.config).get(option))
+    annotation = get_type_hints(found.config).get(option)
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
+
+
+def _require_supported(name: str, config: type[Any]) -> None:
+    if not is_dataclass(config):
+        return  # a head file says so itself
+    for option, annotation in option_types(config).items():
+        if unsupported(annotation):
+            shown = getattr(annotation, "__name__", str(annotation)) if isinstance(annotation, type) else annotation
+            raise UserError(f"head {name}: the option {option} is of type {shown}; options may be {ALLOWED}.")
 
 
 def _require_blocks(found: Entry, spec: FeatureSpec) -> None:

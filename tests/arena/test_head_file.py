@@ -84,7 +84,17 @@ FAULTS = {
     "not a head": ("(PointHead)", "", "Plain does not extend detheads.headkit.contract.Head"),
     "options are no dataclass": ("@dataclass(frozen=True)", "", "options that are no dataclass"),
     "option without default": ("width: int = 16", "width: int", "the option width without a default"),
-    "option of no plain type": ("width: int = 16", "width: nn.Module = None", "of a type that cannot be checked"),
+    "option of no plain type": (
+        "width: int = 16",
+        "width: nn.Module = None",
+        "head broken: the option width is of type Module; options may be int, float, bool, str, Literal, Enum",
+    ),
+    "option that cannot be told from text": (
+        "width: int = 16",
+        "width: int | str = 16",
+        r"head broken: the option width is of type int \| str; options may be",
+    ),
+    "default of another type": ("width: int = 16", "width: int = 'x'", "option width .* must be a whole number, not x"),
     "other arguments": (
         "self, spec, num_classes, config",
         "self",

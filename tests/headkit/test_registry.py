@@ -12,6 +12,7 @@ from detheads.foundation.errors import UserError
 from detheads.headkit import registry
 from detheads.headkit.contract import Head
 from detheads.headkit.cost import measure, parameters_of
+from detheads.headkit.options import to_text
 from tests.heads.worlds import random_features, small_config, small_head, with_blocks
 
 BASE = FeatureSpec((FeatureLayer("last", 768, 16),), ("last",), 768, 768)
@@ -80,7 +81,7 @@ def test_a_value_that_is_not_allowed_is_one_sentence(entry: registry.Entry) -> N
             str: (17, "sideways", None),
         }
         for value in wrong[type(default)]:
-            expected = f"option {name} of head {entry.name} must be {may_be[name]}, not {value}."
+            expected = f"option {name} of head {entry.name} must be {may_be[name]}, not {to_text(value)}."
             with pytest.raises(UserError) as raised:
                 registry.make_config(entry, {name: value})
             assert str(raised.value) == expected
