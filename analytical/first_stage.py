@@ -13,6 +13,7 @@ from detheads.headkit.blocks import join_main, join_stride, joined_channels
 from detheads.headkit.contract import Head
 from detheads.headkit.grids import OnGrids
 from detheads.ops.cofiber import decompose, low_passes
+from detheads.ops.decisions import decide
 
 PLACE = 2
 """Inputs that ridge regressions get besides features: the cell's centre, x and y."""
@@ -81,7 +82,7 @@ class FirstStage(OnGrids, Head):
         )  # [B, N, A]
         offsets = (everything @ self.box_weight + self.box_bias).unflatten(2, (ANCHORS, 4))  # [B, N, A, 4]
         if self.config.anchor == "hard":
-            best = shares.argmax(dim=2, keepdim=True)  # [B, N, 1]
+            best = decide(shares, lambda shares: shares.argmax(dim=2, keepdim=True), dim=2)  # [B, N, 1]
             chosen = offsets.gather(2, best.unsqueeze(3).expand(-1, -1, -1, 4)).squeeze(2)
             return decode(chosen, self.points, self.anchors[best.squeeze(2)]), logits
         weights = shares.clamp(min=1e-6)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from detheads.analytical.anchors import decode, sides_of
 from detheads.analytical.config import Config
+from detheads.ops.decisions import decide
 from detheads.ops.suppression import highest
 
 MARGIN = 1.5
@@ -146,5 +147,5 @@ def vote(boxes: Tensor, scores: Tensor, iou: float) -> Tensor:
     intersection = common.relu().prod(dim=3)  # [B, P, P]
     area = sides_of(boxes).prod(dim=2)
     overlap = intersection / (area.unsqueeze(2) + area.unsqueeze(1) - intersection)
-    weights = torch.where(overlap >= iou, scores.unsqueeze(1), 0.0)
+    weights = torch.where(decide(overlap, lambda overlap: overlap >= iou), scores.unsqueeze(1), 0.0)
     return weights @ boxes / weights.sum(dim=2, keepdim=True).clamp(min=1e-9)

@@ -8,6 +8,7 @@ from detheads.backbones.features import FeatureSpec
 from detheads.foundation.bundle import Thresholds
 from detheads.foundation.errors import UserError
 from detheads.headkit.contract import Head
+from detheads.ops.decisions import recording
 from detheads.ops.scores import detection_scores
 from detheads.ops.suppression import select_detections
 
@@ -15,6 +16,11 @@ INPUT_NAME = "images"
 OUTPUT_NAMES = ("boxes", "scores", "labels")
 DENSE_NAMES = ("dense_boxes", "dense_scores")
 """The tensors before suppression. They keep these names inside the graph, so that a proof can read them there."""
+
+
+def decision_names(number: int) -> tuple[str, str]:
+    """Names inside the graph of what the head's decision of that number chose between, and of its choice."""
+    return f"decision{number}_values", f"decision{number}_choice"
 
 
 class DetectorGraph(nn.Module):
@@ -63,15 +69,17 @@ class DetectorGraph(nn.Module):
 
 
 class GraphWithDense(nn.Module):
-    """The graph with the tensors before suppression as further outputs, only for tracing."""
+    """The graph with the tensors before suppression and the head's decisions as further outputs, only for tracing."""
 
     def __init__(self, graph: DetectorGraph) -> None:
         super().__init__()
         self.detector = graph  # not "graph": torch.fx modules have an attribute of that name, and tracing fails
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        dense = self.detector.dense(images)
-        return *self.detector.select(*dense), *dense
+        with recording() as journal:
+            dense = self.detector.dense(images)
+        decided = [tensor for decision in journal.decisions for tensor in (decision.values, decision.choice)]
+        return *self.detector.select(*dense), *dense, *decided
 
 
 def _require_same_features(backbone: Backbone, wanted: FeatureSpec) -> None:

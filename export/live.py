@@ -52,10 +52,10 @@ class LiveDetector:
         kept = has_area(original)
         return LiveDetections(original[kept], scores.numpy()[kept], labels.numpy()[kept])
 
-    def dense(self, image: Image.Image) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Before suppression: boxes ``[N, 4]`` (xyxy, input pixels) and scores ``[N, K]`` of an image of any size."""
+    def dense(self, image: Image.Image) -> tuple[Tensor, Tensor]:
+        """Before suppression: boxes ``[1, N, 4]`` (xyxy, input pixels), scores ``[1, N, K]``, of an image."""
         boxes, scores, _ = self._predict(image)
-        return boxes.numpy(), scores.numpy()
+        return boxes[None], scores[None]
 
     @torch.inference_mode()
     def _predict(self, image: Image.Image) -> tuple[Tensor, Tensor, Letterbox]:

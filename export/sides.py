@@ -1,19 +1,19 @@
 """The two sides of the proof, each run over the same image files: PyTorch as trained, and the artefact as shipped."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 from PIL import Image
 
 from detheads.data.dataset import Dataset, ImageRecord
 from detheads.data.pictures import load_picture
 from detheads.deploy import Detections
-from detheads.deploy.backends.onnx_runtime import open_graph
-from detheads.export.graph import DENSE_NAMES, INPUT_NAME
+from detheads.export.inner import InnerGraph, differences
 from detheads.export.live import LiveDetections, LiveDetector
 from detheads.export.matching import Comparison, TensorDifference
-from detheads.export.onnx_export import with_dense_outputs
 from detheads.export.probes import evenly_spaced, odd_pictures
 from detheads.foundation.geometry import letterbox_image
 from detheads.foundation.progress import Progress
@@ -60,13 +60,13 @@ def run_artefact(artefact: Artefact, dataset: Dataset, batch: int, on_progress: 
 
 def compare_tensors(live: LiveDetector, graph: Path, dataset: Dataset, threads: int | None) -> TensorDifference:
     """The tensors before suppression of some images, those of the artefact read inside its graph."""
-    session = open_graph(with_dense_outputs(graph), threads=threads)
+    inner = InnerGraph(graph, threads)
     difference = TensorDifference()
     chosen = evenly_spaced(len(dataset.images), TENSOR_IMAGES)
     for image in _images(dataset.images[index] for index in chosen):
         array, _ = letterbox_image(image, live.spec.width, live.spec.height)
-        boxes, scores = session.run(list(DENSE_NAMES), {INPUT_NAME: array.transpose(2, 0, 1)[None]})
-        difference.add(*live.dense(image), boxes[0], scores[0])
+        found = inner.run(np.ascontiguousarray(array.transpose(2, 0, 1)[None]))
+        difference.include(differences(partial(live.dense, image), found))
     return difference
 
 

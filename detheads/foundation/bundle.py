@@ -52,7 +52,7 @@ class Thresholds(_Strict):
     """A (box, class) pair takes part when its score is greater."""
     nms_iou: float = Field(default=0.5, ge=0, le=1)
     """A box is removed (by soft-NMS: loses score) when its IoU with a better one of its class is greater."""
-    max_detections: int = Field(default=100, ge=1, le=1000)
+    max_detections: int = Field(default=100, ge=1)
     """Of an image, at most. A table that is full may have lost some."""
     candidates: int = Field(default=1000, ge=1)
     """(box, class) pairs that take part at most, the best ones. Boxes without area inside the input take no part."""
@@ -84,6 +84,10 @@ class ParityEntry(_Strict):
     """Input pixels, over the 100 boxes of best score of each image."""
     dense_scores: float
     """0..1, over all ``N x K`` scores before suppression."""
+    chosen_between: float = 0.0
+    """Over the numbers that the head makes its choices between, as a share of the number where that is above 1."""
+    ties: int = Field(default=0, ge=0)
+    """Choices between near-equal numbers that ONNX Runtime made otherwise than PyTorch, which then followed it."""
 
 
 class OnnxEntry(_Strict):

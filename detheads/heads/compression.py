@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
+import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
@@ -24,6 +25,7 @@ from detheads.headkit.blocks import conv_norm, conv_norm_relu, join_main, joined
 from detheads.headkit.dense import PyramidConfig, PyramidHead
 from detheads.headkit.octaves import octave_strides
 from detheads.headkit.registry import register
+from detheads.ops.decisions import decide
 
 COARSER_LEVELS = 3
 """Levels above the code's own stride."""
@@ -93,4 +95,4 @@ class FiniteScalarQuantiser(nn.Module):
         half = self.levels // 2
         bounded = x.float().tanh() * half
         # Written so that the value is the rounded one to the last bit, and nothing of the unrounded one leaks.
-        return (bounded.round().detach() + (bounded - bounded.detach())) / half
+        return (decide(bounded.detach(), torch.round) + (bounded - bounded.detach())) / half

@@ -26,6 +26,7 @@ from detheads.headkit.blocks import FinerLevel, conv_norm, join_main, join_strid
 from detheads.headkit.dense import PyramidConfig, PyramidHead
 from detheads.headkit.octaves import octave_levels, octave_strides
 from detheads.headkit.registry import register
+from detheads.ops.decisions import decide
 from detheads.ops.points import grid_points
 
 LEVELS = 4
@@ -83,7 +84,7 @@ class FeatureGraph(PyramidHead):
         itself = torch.eye(nodes, dtype=torch.bool, device=cosine.device)
         others = cosine.detach().masked_fill(itself, -torch.inf)
         # torch.topk, as sorting all pairs takes longer than the rest of the head; the order of edges does not matter.
-        alike = others.topk(min(self.neighbours, nodes - 1), dim=2).indices
+        alike = decide(others, lambda others: others.topk(min(self.neighbours, nodes - 1), dim=2).indices, dim=2)
         edges = torch.cat((self.near.expand(cosine.shape[0], -1, -1), alike), dim=2)  # [B, N, E]
         return edges, cosine.gather(2, edges)
 

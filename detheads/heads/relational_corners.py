@@ -35,6 +35,7 @@ from detheads.headkit.dense import TowerConfig, init_prediction, tower
 from detheads.headkit.peaks import FLOOR, peaks
 from detheads.headkit.prior import PRIOR_BIAS
 from detheads.headkit.registry import register
+from detheads.ops.decisions import decide
 from detheads.ops.losses import heatmap_focal_loss
 from detheads.ops.points import grid_points
 from detheads.ops.suppression import highest
@@ -110,7 +111,8 @@ class RelationalCorners(Head):
         low, first, name = (values.unsqueeze(2) for values in self.best(starts))  # [B, C, 1, 2 or K or 1]
         high, second, other = (values.unsqueeze(1) for values in self.best(ends))  # [B, 1, C, 2 or K or 1]
         logits = (first + second) / 2 - DISTANCE_COST * (name - other).abs()  # [B, C, C, K]
-        possible = (high > low).all(dim=3, keepdim=True)  # [B, C, C, 1]
+        least = (high - low).detach().amin(dim=3, keepdim=True)  # [B, C, C, 1]
+        possible = decide(least, lambda sides: sides > 0)
         logits = torch.where(possible, logits.clamp(min=FLOOR), FLOOR)
         high = torch.maximum(low, high)  # [B, C, C, 2]; an impossible pair is a box without area
         return torch.cat((low.expand_as(high), high), dim=3).flatten(1, 2), logits.flatten(1, 2)

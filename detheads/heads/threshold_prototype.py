@@ -26,6 +26,7 @@ from detheads.headkit.dense import PyramidConfig
 from detheads.headkit.octaves import OctaveHead
 from detheads.headkit.prior import PRIOR_BIAS, start_from
 from detheads.headkit.registry import register
+from detheads.ops.decisions import decide
 from detheads.ops.points import flatten_levels
 
 LEVELS = 4
@@ -100,4 +101,4 @@ class GatedPrototypes(nn.Module):
 def step(margin: Tensor) -> Tensor:
     """1 where ``margin`` is above 0, else 0, with the gradient of ``sigmoid(margin / SOFTNESS)``."""
     soft = (margin / SOFTNESS).sigmoid()
-    return (margin > 0).to(margin.dtype) + (soft - soft.detach())
+    return decide(margin.detach(), lambda margin: margin > 0).to(margin.dtype) + (soft - soft.detach())

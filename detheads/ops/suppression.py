@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detheads.foundation.bundle import Thresholds
+from detheads.ops.decisions import decide
 
 
 def select_detections(boxes: Tensor, scores: Tensor, thresholds: Thresholds) -> tuple[Tensor, Tensor, Tensor]:
@@ -79,10 +80,14 @@ def highest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     ONNX defines TopK with that order, torch.topk with none. Engines bound the size of a sort by that of a TopK, so
     a graph that is being exported gets the TopK, and PyTorch itself, eager or compiled, a stable sort.
     """
+    indices = decide(scores, lambda scores: _order(scores, count), dim=1)
+    return scores.gather(1, indices), indices
+
+
+def _order(scores: Tensor, count: int) -> Tensor:
     if torch.compiler.is_exporting():
-        return scores.topk(count, dim=1)
-    values, indices = scores.sort(dim=1, descending=True, stable=True)
-    return values[:, :count], indices[:, :count]
+        return scores.topk(count, dim=1).indices
+    return scores.sort(dim=1, descending=True, stable=True).indices[:, :count]
 
 
 def _rounded_down(threshold: float) -> float:

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from detheads.export.matching import BEST_BOXES, Comparison, TensorDifference, match
+from detheads.export.matching import BEST_BOXES, Comparison, TensorDifference, in_the_order_of, match
 
 
 @dataclass
@@ -130,6 +130,8 @@ def test_tensor_differences_are_written_also_as_shares_of_the_longer_side(box: l
         "max_relative_box_difference": pytest.approx(2 / longer),
         "max_box_difference_px_best": 2.0,
         "max_score_difference": 0.125,
+        "max_decision_difference": 0.0,
+        "ties": 0,
     }
 
 
@@ -167,3 +169,43 @@ def test_a_tensor_that_is_not_a_number_is_never_the_smaller_difference() -> None
     difference.add(some, scores, some * np.nan, scores)
     difference.add(some, scores, some, scores)
     assert np.isnan(difference.boxes)
+
+
+def candidates(*order: int) -> tuple[np.ndarray, np.ndarray]:
+    """Some of eight candidates: boxes and scores of two classes, the best score falling from 0.8 by tenths."""
+    corner = 10.0 * np.arange(8)[:, None]
+    every = np.concatenate((corner, corner, corner + 30, corner + 40), axis=1)
+    best = 0.8 - 0.1 * np.arange(8)
+    scores = np.stack((best, best / 2), axis=1)
+    return every[list(order)].astype(np.float32), scores[list(order)].astype(np.float32)
+
+
+def ordered(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]) -> TensorDifference:
+    difference = TensorDifference()
+    difference.add(*first, *in_the_order_of(first, second))
+    return difference
+
+
+def test_candidates_that_changed_places_are_compared_as_a_set() -> None:
+    assert ordered(candidates(0, 1, 2, 3), candidates(0, 3, 1, 2)).within(1e-6)
+    boxes, scores = candidates(3, 2, 1, 0)
+    assert ordered(candidates(0, 1, 2, 3), (boxes + np.float32(0.001), scores)).boxes == pytest.approx(0.001, rel=0.01)
+
+
+def test_a_near_tie_at_the_edge_of_the_selection_is_no_difference() -> None:
+    first, second = candidates(0, 1, 2, 3), candidates(4, 0, 1, 2)
+    assert not ordered(first, second).within(1e-2)
+    second[1][0] = first[1][3] + np.float32(1e-4)
+    assert ordered(first, second).within(1e-6)
+
+
+@pytest.mark.parametrize("row", [0, 1])
+def test_a_candidate_that_is_lost_or_changed_is_not_paired_away(row: int) -> None:
+    first = candidates(0, 1, 2, 3)
+    lost, moved, swapped = candidates(3, 2, 1, 0), candidates(3, 2, 1, 0), candidates(3, 2, 1, 0)
+    there = 3 - row
+    lost[0][there], lost[1][there] = lost[0][(there + 1) % 4], lost[1][(there + 1) % 4]
+    moved[0][there] += 1
+    swapped[1][there] = swapped[1][there, ::-1]
+    for second in (lost, moved, swapped):
+        assert not ordered(first, second).within(1e-2)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from detheads.deploy import Detections, Detector
@@ -97,9 +98,9 @@ def test_an_artefact_that_fails_on_one_odd_shape_is_rejected(
 
 def test_tensors_inside_the_graph_are_held_against_pytorch(bundle: Path, toy: Toy) -> None:
     class Moved(LiveDetector):
-        def dense(self, image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+        def dense(self, image: Image.Image) -> tuple[torch.Tensor, torch.Tensor]:
             boxes, scores = super().dense(image)
-            return boxes + 2, scores + np.float32(0.25)
+            return boxes + 2, scores + 0.25
 
     live = live_detector(toy.run)
     live.__class__ = Moved

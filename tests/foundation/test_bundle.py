@@ -68,7 +68,7 @@ def test_a_schema_1_bundle_is_read_without_what_was_not_yet_measured(copy: Path)
         ("schema_version", SCHEMA_VERSION + 1, r"newer detheads .* pip install -U detheads"),
         ("schema_version", "2", "schema_version: Input should be 1 or 2"),
         ("best_scores", {"cat": 1.5}, "best_scores.cat: Input should be less than or equal to 1"),
-        ("thresholds.max_detections", 10**9, "thresholds.max_detections: Input should be less than or equal to 1000"),
+        ("thresholds.max_detections", 0, "thresholds.max_detections: Input should be greater than or equal to 1"),
         ("thresholds.score", "NaN", "thresholds.score"),
         ("input.height", 10**400, "a number of 401 digits"),
         ("classes", [], "classes: List should have at least 1 item"),
