@@ -51,12 +51,18 @@ class DetectorGraph(nn.Module):
         return output.boxes, detection_scores(output.logits, output.quality)
 
     def select(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The dense predictions' final detections, boxes clipped to the input.
+        """The dense predictions' final detections, boxes clipped to the input; one without area inside it is none.
 
-        Clipping comes after suppression, so that suppression sees the boxes that evaluation's own sees.
+        Suppression sees the boxes before clipping, as evaluation's own does.
         """
-        boxes, scores, labels = select_detections(boxes, scores, self.thresholds)
-        return torch.minimum(boxes.clamp(min=0.0), self.limits), scores, labels
+        low, high = self.clipped(boxes).chunk(2, dim=2)
+        seen = (high > low).all(dim=2, keepdim=True)  # [B, N, 1]
+        boxes, scores, labels = select_detections(boxes, torch.where(seen, scores, 0.0), self.thresholds)
+        return self.clipped(boxes), scores, labels
+
+    def clipped(self, boxes: Tensor) -> Tensor:
+        """Boxes ``[..., 4]`` cut at the edges of the input."""
+        return torch.minimum(boxes.clamp(min=0.0), self.limits)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """uint8 RGB ``[B, 3, H, W]``, letterboxed -> the detections of each image, best first.

@@ -98,7 +98,7 @@ def _expose(model: onnx.ModelProto, path: Path) -> list[tuple[str, str, bool]]:
     typed = {entry.name: entry for entry in model.graph.value_info}
     for name in DENSE_NAMES:
         model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
-    pairs = []
+    pairs: list[tuple[str, str, bool]] = []
     while set(names := decision_names(len(pairs))) <= typed.keys() and known.issuperset(names):
         model.graph.output.extend(typed[name] for name in names)
         pairs.append((*names, typed[names[1]].type.tensor_type.elem_type == onnx.TensorProto.INT64))

@@ -28,11 +28,13 @@ class LiveDetections:
         boxes: ``[n, 4]`` xyxy, original pixels.
         scores: ``[n]``, descending.
         labels: ``[n]`` class indices.
+        full: there were as many as there may be, so that there may have been more.
     """
 
     boxes: NDArray[np.float64]
     scores: NDArray[np.float32]
     labels: NDArray[np.int64]
+    full: bool = False
 
 
 class LiveDetector:
@@ -47,10 +49,12 @@ class LiveDetector:
     def detect(self, image: Image.Image) -> LiveDetections:
         """Detect objects in an RGB image of any size; boxes without area in it are left out, as by the runtime."""
         dense_boxes, dense_scores, letterbox = self._predict(image)
-        boxes, scores, labels = hard_nms(dense_boxes, dense_scores, self.thresholds)
+        size = self.spec.height, self.spec.width
+        boxes, scores, labels = hard_nms(dense_boxes, dense_scores, self.thresholds, size=size)
         original = letterbox.to_original(boxes.numpy())
         kept = has_area(original)
-        return LiveDetections(original[kept], scores.numpy()[kept], labels.numpy()[kept])
+        full = len(scores) == self.thresholds.max_detections
+        return LiveDetections(original[kept], scores.numpy()[kept], labels.numpy()[kept], full)
 
     def dense(self, image: Image.Image) -> tuple[Tensor, Tensor]:
         """Before suppression: boxes ``[1, N, 4]`` (xyxy, input pixels), scores ``[1, N, K]``, of an image."""

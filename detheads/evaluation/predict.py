@@ -35,6 +35,7 @@ def predict_cache(
     """
     thresholds = thresholds or default_thresholds(head)
     select = soft_nms if use_soft_nms else hard_nms
+    size = cache.feature_spec.height, cache.feature_spec.width
     device = next(head.parameters()).device
     category_ids = [category.id for category in cache.dataset.categories]
     results: list[dict[str, Any]] = []
@@ -46,7 +47,7 @@ def predict_cache(
         output = head({name: values.to(device) for name, values in features.items()})
         scores = detection_scores(output.logits, output.quality).cpu()  # [B, N, K]
         for row, index in enumerate(indices):
-            boxes, values, labels = select(output.boxes[row].cpu(), scores[row], thresholds)
+            boxes, values, labels = select(output.boxes[row].cpu(), scores[row], thresholds, size=size)
             original = cache.letterbox(index).to_original(boxes.numpy())
             image_id = cache.dataset.images[index].id
             results += to_coco_results(image_id, original, values.numpy(), labels.numpy(), category_ids)

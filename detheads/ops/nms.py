@@ -9,8 +9,13 @@ from torchvision import ops
 
 from detheads.foundation.bundle import Thresholds
 
+Size = tuple[int, int]
+"""Height and width of the model input, pixels."""
 
-def hard_nms(boxes: Tensor, scores: Tensor, thresholds: Thresholds) -> tuple[Tensor, Tensor, Tensor]:
+
+def hard_nms(
+    boxes: Tensor, scores: Tensor, thresholds: Thresholds, *, size: Size | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Greedy per-class NMS by ``torchvision.ops.nms``, class after class.
 
     Not by ``torchvision.ops.batched_nms``: that one moves every class to its own place by an offset, which at 80
@@ -19,11 +24,12 @@ def hard_nms(boxes: Tensor, scores: Tensor, thresholds: Thresholds) -> tuple[Ten
     Args:
         boxes: ``[N, 4]`` xyxy.
         scores: ``[N, K]`` in ``[0, 1]``.
+        size: where given, boxes without area inside an input of this size take no part.
 
     Returns:
         ``boxes`` ``[D, 4]`` in the frame of the input, ``scores`` ``[D]`` descending, ``labels`` ``[D]`` int64.
     """
-    boxes, scores, labels = _candidates(boxes, scores, thresholds)
+    boxes, scores, labels = _candidates(boxes, scores, thresholds, size)
     kept = [torch.zeros(0, dtype=torch.int64, device=boxes.device)]
     for label in labels.unique():
         members = torch.nonzero(labels == label).squeeze(1)
@@ -32,7 +38,9 @@ def hard_nms(boxes: Tensor, scores: Tensor, thresholds: Thresholds) -> tuple[Ten
     return boxes[ranks], scores[ranks], labels[ranks]
 
 
-def soft_nms(boxes: Tensor, scores: Tensor, thresholds: Thresholds) -> tuple[Tensor, Tensor, Tensor]:
+def soft_nms(
+    boxes: Tensor, scores: Tensor, thresholds: Thresholds, *, size: Size | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Per-class soft-NMS with linear decay (Bodla et al. 2017, "Soft-NMS", section 3).
 
     The best candidate is a detection; the candidates of its class whose IoU with it exceeds the threshold have their
@@ -41,11 +49,12 @@ def soft_nms(boxes: Tensor, scores: Tensor, thresholds: Thresholds) -> tuple[Ten
     Args:
         boxes: ``[N, 4]`` xyxy.
         scores: ``[N, K]`` in ``[0, 1]``.
+        size: where given, boxes without area inside an input of this size take no part.
 
     Returns:
         ``boxes`` ``[D, 4]`` in the frame of the input, decayed ``scores`` ``[D]`` descending, ``labels`` ``[D]`` int64.
     """
-    boxes, scores, labels = _candidates(boxes, scores, thresholds)
+    boxes, scores, labels = _candidates(boxes, scores, thresholds, size)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)  # [C]
     left = scores.clone()
     ranks: list[int] = []
@@ -67,8 +76,14 @@ def soft_nms(boxes: Tensor, scores: Tensor, thresholds: Thresholds) -> tuple[Ten
     return boxes[picked], torch.stack(final) if final else scores[:0], labels[picked]
 
 
-def _candidates(boxes: Tensor, scores: Tensor, thresholds: Thresholds) -> tuple[Tensor, Tensor, Tensor]:
+def _candidates(
+    boxes: Tensor, scores: Tensor, thresholds: Thresholds, size: Size | None
+) -> tuple[Tensor, Tensor, Tensor]:
     """The best (box, class) pairs above the threshold: boxes ``[C, 4]``, scores ``[C]`` descending, labels ``[C]``."""
+    if size is not None:
+        inside = ops.clip_boxes_to_image(boxes, size)
+        seen = (inside[:, 2:] > inside[:, :2]).all(dim=1)
+        boxes, scores = boxes[seen], scores[seen]
     flat = scores.flatten()
     above = torch.nonzero(flat > thresholds.score).squeeze(1)
     order = flat[above].sort(descending=True, stable=True).indices[: thresholds.candidates]

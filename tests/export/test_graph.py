@@ -16,6 +16,7 @@ from detheads.export.source import load_trained
 from detheads.foundation.bundle import onnx_file, read_manifest
 from detheads.foundation.errors import UserError
 from detheads.headkit import registry
+from detheads.ops.nms import hard_nms
 from tests.export.toy import BACKBONE, SIDE, THRESHOLDS, Toy
 
 
@@ -76,6 +77,24 @@ def test_boxes_lie_inside_the_input_and_unused_rows_are_zero(graph: DetectorGrap
     unused = scores == 0
     assert not boxes[unused].any()
     assert not labels[unused].any()
+
+
+def test_boxes_without_area_inside_the_input_take_no_place_of_others(graph: DetectorGraph) -> None:
+    """As if the head had never given them: the same bits as torchvision's selection of the others."""
+    random = torch.Generator().manual_seed(5)
+    corners = torch.rand(1, 300, 2, generator=random) * 220 - 40  # some begin beyond the input
+    boxes = torch.cat((corners, corners + torch.rand(1, 300, 2, generator=random) * 60), dim=2)
+    boxes[0, ::7, 2] = boxes[0, ::7, 0]  # no width
+    scores = torch.rand(1, 300, 3, generator=random)
+    flat = boxes.clamp(0, SIDE)
+    seen = (flat[0, :, 2:] > flat[0, :, :2]).all(dim=1)
+    assert 50 < int((~seen).sum()) < 250
+    found = graph.select(boxes, scores)
+    expected = hard_nms(boxes[0, seen], scores[0, seen], THRESHOLDS)
+    assert len(expected[1]) == THRESHOLDS.max_detections
+    assert torch.equal(found[0][0], expected[0].clamp(0, SIDE))
+    assert torch.equal(found[1][0], expected[1])
+    assert torch.equal(found[2][0].long(), expected[2])
 
 
 def test_dense_tensors_are_read_inside_the_shipped_graph(graph: DetectorGraph, bundle) -> None:

@@ -103,3 +103,14 @@ def test_nothing_above_the_score_threshold_gives_nothing(nms: Nms, count: int) -
     boxes, scores = scene(count, 2, seed=0)
     found = nms(boxes, scores * 0.04, Thresholds())
     assert [tuple(part.shape) for part in found] == [(0, 4), (0,), (0,)]
+
+
+@pytest.mark.parametrize("nms", [hard_nms, soft_nms])
+def test_boxes_without_area_inside_the_input_take_no_part(nms: Nms) -> None:
+    boxes = torch.tensor(
+        [[5.0, 5, 5, 20], [-9, 3, 0, 9], [40, 8, 60, 20], [2, 30, 9, 39], [9, 4, 3, 8], [30, 2, 50, 9], [3, 29, 8, 50]]
+    )
+    scores = torch.linspace(0.9, 0.3, 7)[:, None]
+    kept = nms(boxes, scores, Thresholds(max_detections=2), size=(30, 40))
+    assert torch.equal(kept[0], boxes[[5, 6]])
+    assert len(nms(boxes, scores, Thresholds())[1]) == 7
