@@ -1,0 +1,52 @@
+"""Lines about a bundle for a reader: on which machines it runs, and what its proof says. Torch-free."""
+
+from typing import Final
+
+from detheads.foundation.atomic import sized
+from detheads.foundation.bundle import BundleManifest
+from detheads.foundation.gpus import build_command, served
+
+UNDEFINED: Final = "undefined"
+BATCH: Final = (1, 4, 8)
+"""Batch sizes of an engine that is still to be built."""
+HOSTS: Final = (
+    "wherever ONNX Runtime does (pip install detheads): Linux, macOS and Windows on x86-64, and 64-bit ARM such as "
+    "Raspberry Pi 4 and 5, NVIDIA Jetson and Apple's"
+)
+
+
+def machines(manifest: BundleManifest) -> list[tuple[str, str]]:
+    """Which machines each file of a bundle serves, and how to build an engine for another GPU: title and text."""
+    graph = manifest.onnx
+    lines = [(graph.file, f"{sized(graph.bytes)}, runs {HOSTS}")]
+    for engine in manifest.engines:
+        batch = ":".join(map(str, engine.batch))
+        serves = served(engine.compute_capabilities)
+        lines.append(
+            (engine.file, f"{sized(engine.bytes)}, {engine.builder}, batch {batch}, {engine.status}; for {serves}")
+        )
+    command = build_command(graph.file, manifest.input.height, manifest.input.width, BATCH)
+    lines.append(("other GPUs", f"build an engine on the machine itself (a Jetson, an H100): {command}"))
+    return lines
+
+
+def proof_line(manifest: BundleManifest) -> str:
+    """What the last proof of a bundle says."""
+    proof = manifest.verification
+    if proof is None:
+        return "none: nobody compared the bundle with the model it was made from"
+    if proof.onnx_sha256 != manifest.onnx.sha256:
+        return "of another graph; verify the bundle again"
+    live, shipped = (UNDEFINED if ap is None else f"{ap:.4f}" for ap in (proof.map_live, proof.artefacts[0].map))
+    return (
+        f"{'holds' if proof.passed else 'FAILED'}: mAP {live} in PyTorch, {shipped} in ONNX Runtime on {proof.images} "
+        f"pictures of {proof.dataset} {proof.split}{pictures_note(proof.training_pictures, proof.images)}"
+    )
+
+
+def pictures_note(training: int | None, images: int) -> str:
+    """``"; these are training pictures"`` and its like; empty where the model is not known to have seen any."""
+    if not training:
+        return ""
+    which = "these are" if training >= images else f"{training} of these are"
+    return f"; {which} training pictures"
