@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from detheads.cli import rewrite
-from detheads.cli.datasets import DatasetFolder, SplitName, read_split, remark_skipped, require_output
+from detheads.cli.datasets import DatasetFolder, ForeignFormat, SplitName, read_split, remark_skipped, require_output
 from detheads.cli.options import SkipBad, parse_size
 from detheads.cli.output import JsonFlag, emit, steps, table
 
@@ -55,6 +55,7 @@ def _print_info(console: Console, result: dict[str, Any]) -> None:
 def validate(
     dataset: DatasetFolder,
     split: Annotated[str | None, typer.Option("--split", help="The only split to check; all without it.")] = None,
+    source: ForeignFormat = None,
     size: Annotated[
         str | None,
         typer.Option(help="Input size in pixels to judge small objects for; the default backbone's when left out."),
@@ -67,7 +68,13 @@ def validate(
 
     default = SPECS["eupe_vitb16"].default_size
     with steps() as on_progress:
-        report = validate_dataset(dataset, split, size=parse_size(size) or (default, default), on_progress=on_progress)
+        report = validate_dataset(
+            dataset,
+            split,
+            format_name=source,
+            size=parse_size(size) or (default, default),
+            on_progress=on_progress,
+        )
     result = report.as_json()
     emit(result, as_json, lambda console: _print_report(console, result))
     if not report.usable:

@@ -7,13 +7,32 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from detheads.cli.output import PlainConsole, remark
-from detheads.foundation.errors import UserError
+from detheads.data.foreign import known_formats
+from detheads.foundation.errors import UserError, suggest
 
 if TYPE_CHECKING:
     from detheads.data import Dataset
 
 DatasetFolder = Annotated[Path, typer.Argument(metavar="DATASET", help="A dataset's folder, in any known layout.")]
 SplitName = Annotated[str | None, typer.Option("--split", help="The split; the training split without it.")]
+
+
+def _known_format(name: str | None) -> str | None:
+    if name is not None and name not in known_formats():
+        known = ", ".join(map(repr, known_formats()))
+        raise typer.BadParameter(f"{name!r} is not one of {known}.{suggest(name, known_formats())}")
+    return name
+
+
+ForeignFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="FORMAT",
+        callback=_known_format,
+        help=f"Another tool's format: {', '.join(known_formats())}; without it, the layout is found out.",
+    ),
+]
 
 _SHOWN = 20
 """Left-out files that are listed; thousands of lines would hide the rest of the output."""

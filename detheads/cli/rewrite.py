@@ -9,6 +9,7 @@ from rich.console import Console
 
 from detheads.cli.datasets import (
     DatasetFolder,
+    ForeignFormat,
     SplitName,
     read_foreign_splits,
     read_split,
@@ -17,9 +18,7 @@ from detheads.cli.datasets import (
 )
 from detheads.cli.options import SkipBad
 from detheads.cli.output import JsonFlag, emit, remark, steps, table
-from detheads.data.foreign import known_formats
 from detheads.data.layout import known_layouts
-from detheads.foundation.errors import suggest
 
 if TYPE_CHECKING:
     from detheads.data import Dataset
@@ -28,13 +27,6 @@ if TYPE_CHECKING:
 def _known_layout(name: str | None) -> str | None:
     if name is not None and name not in known_layouts():
         raise typer.BadParameter(f"{name!r} is not one of {', '.join(map(repr, known_layouts()))}.")
-    return name
-
-
-def _known_format(name: str | None) -> str | None:
-    if name is not None and name not in known_formats():
-        known = ", ".join(map(repr, known_formats()))
-        raise typer.BadParameter(f"{name!r} is not one of {known}.{suggest(name, known_formats())}")
     return name
 
 
@@ -49,15 +41,6 @@ OwnLayoutName = Annotated[
         metavar="|".join(known_layouts()),
         callback=_known_layout,
         help="The layout to write; the dataset's own without it.",
-    ),
-]
-ForeignFormat = Annotated[
-    str | None,
-    typer.Option(
-        "--from",
-        metavar="FORMAT",
-        callback=_known_format,
-        help=f"Another tool's format: {', '.join(known_formats())}; without it, the layout is found out.",
     ),
 ]
 OneSplit = Annotated[str | None, typer.Option("--split", help="The split; all splits without it.")]

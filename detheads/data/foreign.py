@@ -9,7 +9,7 @@ import importlib
 import pkgutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Protocol, cast
 
@@ -18,6 +18,7 @@ import numpy as np
 from detheads.data import formats
 from detheads.data.dataset import Category, Dataset, ImageRecord
 from detheads.data.findings import counted
+from detheads.data.layout import Split
 from detheads.data.lookup import PictureNames
 from detheads.data.marks import Marked
 from detheads.data.parsed import Parsed, Problems
@@ -69,7 +70,7 @@ def read_foreign(path: str | Path, format_name: str, *, skip_bad: bool = False) 
     """Read a dataset of another tool's format.
 
     Args:
-        path: the folder with the pictures and the annotation files, or the one annotation file in it.
+        path: as for :func:`find_foreign`.
         format_name: a name of :func:`known_formats`.
         skip_bad: leave out files, pictures and objects that cannot be used (``Dataset.skipped``).
 
@@ -79,13 +80,29 @@ def read_foreign(path: str | Path, format_name: str, *, skip_bad: bool = False) 
     Raises:
         UserError: there is nothing of this format, or something in it is unusable.
     """
+    parts = [(split.dataset, split.name, split.parse()) for split in find_foreign(path, format_name)]
+    for _, _, parsed in parts:
+        parsed.problems.raise_first(skip_bad=skip_bad)
+    return [parsed.to_dataset(dataset, name, skip_bad=skip_bad) for dataset, name, parsed in parts]
+
+
+def find_foreign(path: str | Path, format_name: str) -> list[Split]:
+    """The splits of a dataset of another tool's format, parsed already: no part of it can be found without the rest.
+
+    Args:
+        path: the folder with the pictures and the annotation files, or the one annotation file in it.
+        format_name: a name of :func:`known_formats`.
+
+    Raises:
+        UserError: there is nothing of this format.
+    """
     path = Path(path)
     form = known_formats()[format_name]
     folder, files = (path, _files(path, form.SUFFIX)) if path.is_dir() else (path.parent, [path])
     problems = Problems()
     marked = [one for file in files for one in _read(form, file, problems)]
     if not marked:
-        problems.raise_first(skip_bad=skip_bad)
+        problems.raise_first()
         raise UserError(f"{path} holds no {form.SAYS}; choose another --from ({', '.join(known_formats())}).")
     pictures = PictureNames(folder)
     names = sorted({mark.name for one in marked for mark in one.marks})
@@ -99,16 +116,19 @@ def read_foreign(path: str | Path, format_name: str, *, skip_bad: bool = False) 
     for record, one in _records([*marked, *named], pictures, folder, problems):
         by_split[_split(record.file_name, one, listed, folder)].append((record, one))
     _tell_left_out(marked, len(pictures.names) - sum(map(len, by_split.values())), folder, problems)
-    problems.raise_first(skip_bad=skip_bad)
     if not by_split:
-        raise UserError(f"no picture that {format_name} files of {path} name can be used.")
-    return [
+        problems.raise_first()
+    dataset = folder.resolve().name
+    parsed = {
         # Problems are those of the whole, and told once.
-        _parsed(entries, folder, categories, problems if number == 0 else Problems()).to_dataset(
-            folder.resolve().name, split, skip_bad=skip_bad
-        )
+        split: _parsed(entries, folder, categories, Problems() if number else problems)
         for number, (split, entries) in enumerate(sorted(by_split.items()))
-    ]
+    }
+    return [Split(dataset, split, path, folder, partial(_same, part)) for split, part in parsed.items()]
+
+
+def _same(parsed: Parsed) -> Parsed:
+    return parsed
 
 
 def _files(folder: Path, suffix: str) -> list[Path]:

@@ -10,9 +10,6 @@ from detheads.foundation.reading import read_bytes
 
 Box = tuple[float, float, float, float]
 
-NO_SIZE: Box = (0.0, 0.0, 0.0, 0.0)
-"""Stands for a box whose corners are in the wrong order: it is dropped and counted like any box without size."""
-
 
 class Mark(NamedTuple):
     """One object: its class, its xyxy box, and whether it is to be neither learned nor scored."""

@@ -1,8 +1,9 @@
 """Boxes judged all together: numbers that are plausible one by one and impossible as a whole, with the likely cause."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ MANY_BOXES = 20
 """Rules about sizes and places need this many boxes to say anything."""
 
 Numbers = NDArray[np.float64]
+Convention = Literal["sizes", "shares", "corners"]
+"""Corner and size in pixels (COCO), centre and size as shares of the picture (YOLO), corners in pixels (Pascal VOC)."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,12 @@ class Stated:
     Attributes:
         split: the split's name.
         parsed: what was read.
-        normalised: the layout states centre and size as shares of the picture (YOLO), not corner and size in pixels.
+        convention: how the files state boxes.
     """
 
     split: str
     parsed: Parsed
-    normalised: bool
+    convention: Convention
 
     @cached_property
     def sizes(self) -> Numbers:
@@ -52,7 +55,9 @@ class Stated:
     def numbers(self) -> Numbers:
         """The four numbers in the layout's own order and unit, ``[N, 4]``."""
         corner, far = self.parsed.boxes[:, :2], self.parsed.boxes[:, 2:]
-        if self.normalised:
+        if self.convention == "corners":
+            return self.parsed.boxes
+        if self.convention == "shares":
             return np.concatenate([(corner + far) / 2 / self.sizes, (far - corner) / self.sizes], axis=1)
         return np.concatenate([corner, far - corner], axis=1)
 
@@ -73,10 +78,20 @@ def _center_size(center: Numbers, size: Numbers) -> Numbers:
 _Reading = Callable[[Numbers, Numbers, Numbers], Numbers]
 """First and last two numbers of boxes and their pictures' sizes, ``[N, 2]`` each -> xyxy in pixels, ``[N, 4]``."""
 
+_STATES: dict[Convention, str] = {
+    "sizes": "corner and size in pixels",
+    "shares": "centre and size as shares of the picture",
+    "corners": "corners in pixels",
+}
 _PIXEL_READINGS: dict[str, _Reading] = {
     "corners (x1, y1, x2, y2)": lambda one, two, _: np.concatenate([one, two], axis=1),
     "centre and size": lambda one, two, _: _center_size(one, two),
     "y before x": lambda one, two, _: _corner_size(one[:, ::-1], two[:, ::-1]),
+}
+_CORNER_READINGS: dict[str, _Reading] = {
+    "corner and size": lambda one, two, _: _corner_size(one, two),
+    "centre and size": lambda one, two, _: _center_size(one, two),
+    "y before x": lambda one, two, _: np.concatenate([one[:, ::-1], two[:, ::-1]], axis=1),
 }
 _SHARE_READINGS: dict[str, _Reading] = {
     "corners (x1, y1, x2, y2)": lambda one, two, size: np.concatenate([one * size, two * size], axis=1),
@@ -86,6 +101,13 @@ _SHARE_READINGS: dict[str, _Reading] = {
     "pixels": lambda one, two, _: _center_size(one, two),
     "corners in pixels": lambda one, two, _: np.concatenate([one, two], axis=1),
     "corner and size in pixels": lambda one, two, _: _corner_size(one, two),
+}
+
+
+_READINGS: Mapping[Convention, Mapping[str, _Reading]] = {
+    "sizes": _PIXEL_READINGS,
+    "shares": _SHARE_READINGS,
+    "corners": _CORNER_READINGS,
 }
 
 
@@ -108,7 +130,7 @@ def normalised(stated: Stated) -> Finding | None:
     far = stated.parsed.boxes[stated.finite, 2:]
     sized = stated.sizes[stated.finite].min(axis=1) >= 16
     shares = (np.abs(stated.numbers[stated.finite]) <= 1.5).all(axis=1) & (far <= 1.5).all(axis=1) & sized
-    if stated.normalised or shares.mean() < CONVINCING:
+    if stated.convention == "shares" or shares.mean() < CONVINCING:
         return None
     sentence = "the boxes look normalised: all numbers lie between 0 and 1, and this layout states pixels"
     return Finding("warning", "normalised boxes", f"{stated.split}: {sentence}", int(shares.sum()))
@@ -120,15 +142,14 @@ def _conventions(stated: Stated) -> Finding | None:
     gross = stated.gross(stated.parsed.boxes) & stated.finite
     if gross.sum() < 2 or gross.sum() / stated.finite.sum() < SUSPICIOUS:
         return None
-    for called, reading in (_SHARE_READINGS if stated.normalised else _PIXEL_READINGS).items():
+    for called, reading in _READINGS[stated.convention].items():
         if called.startswith("percent") and sizes.min() < 150:
             continue  # pixels of small pictures look like percent
         good = ~stated.gross(reading(numbers[:, :2], numbers[:, 2:], sizes)) & stated.finite
         if good.sum() / stated.finite.sum() >= CONVINCING:
-            expected = "centre and size as shares of the picture" if stated.normalised else "corner and size in pixels"
             sentence = (
                 f"{_of(gross, stated)} reach far beyond their pictures, and all fit when the numbers are read as "
-                f"{called}; this layout states {expected}"
+                f"{called}; this layout states {_STATES[stated.convention]}"
             )
             return Finding("warning", "other box convention", f"{stated.split}: {sentence}", int(gross.sum()))
     sentence = f"{_of(gross, stated)} reach far beyond their pictures; they may belong to pictures of another size"

@@ -2,7 +2,7 @@
 judgement of the whole."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ import numpy as np
 from detheads.data.dataset import ImageRecord
 from detheads.data.duplicates import Fingerprint, fingerprint
 from detheads.data.findings import Finding
+from detheads.data.foreign import find_foreign
 from detheads.data.judgement import judge_splits
 from detheads.data.layout import Split, find_split, find_splits
-from detheads.data.misreadings import Stated
+from detheads.data.misreadings import Convention, Stated
 from detheads.data.parsed import CLIPPED, Parsed, Problem, Problems
 from detheads.data.repeats import Picture, Repeats, find_repeats, judge_repeats
 from detheads.foundation.ahead import map_ahead
@@ -114,6 +115,7 @@ def validate_dataset(
     path: str | Path,
     split: str | None = None,
     *,
+    format_name: str | None = None,
     size: tuple[int, int] | None = None,
     on_progress: Progress = silent,
 ) -> Report:
@@ -124,12 +126,14 @@ def validate_dataset(
     Args:
         path: the dataset's folder.
         split: the only split to check; all of them without it.
+        format_name: a format of another tool (:func:`detheads.data.foreign.known_formats`); without it, the layout is
+            found out.
         size: height and width in pixels of the model's input, for which small objects are judged.
 
     Raises:
         UserError: only when there is no dataset or no such split.
     """
-    found = [find_split(Path(path), split)] if split is not None else list(find_splits(Path(path)).values())
+    found, convention = _find(Path(path), split, format_name)
     parsed = [_parse(part) for part in found]
     total = sum(len(part.images) for part in parsed if isinstance(part, Parsed))
     reports: list[SplitReport] = []
@@ -153,11 +157,23 @@ def validate_dataset(
             done += 1
             on_progress("checking images", done, total)
         reports.append(SplitReport(place.name, len(part.images), len(part.boxes), tuple(problems.all())))
-        stated.append(Stated(place.name, part, normalised=place.labels is not None))
+        stated.append(Stated(place.name, part, convention(place)))
     repeats = find_repeats(prints)
     findings = (*judge_splits(stated, size), *judge_repeats(repeats))
     ordered = sorted(findings, key=lambda finding: ("error", "warning", "note").index(finding.severity))
     return Report(found[0].dataset, tuple(reports), tuple(ordered), repeats, size)
+
+
+def _find(path: Path, split: str | None, format_name: str | None) -> tuple[list[Split], Callable[[Split], Convention]]:
+    """The splits to check, and how their files state boxes."""
+    if format_name is None:
+        found = [find_split(path, split)] if split is not None else list(find_splits(path).values())
+        return found, lambda place: "sizes" if place.labels is None else "shares"
+    found = find_foreign(path, format_name)
+    chosen = [place for place in found if split is None or place.name == split]
+    if not chosen:
+        raise UserError(f"{path} has no split {split!r}; it has {', '.join(place.name for place in found)}.")
+    return chosen, lambda _: "corners"
 
 
 def _parse(place: Split) -> Parsed | Problem:

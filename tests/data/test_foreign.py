@@ -340,6 +340,26 @@ def test_what_is_broken_or_hostile_is_refused_in_one_sentence(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_foreign_dataset_is_validated_as_it_is(detheads: Callable[..., Any], tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        _picture(tmp_path / split / f"{split}.png")
+        # Corner and size, where the format has two corners.
+        _write(
+            tmp_path, f"{split}/{split}.xml", _voc(_voc_object("20 10 10 9") + _voc_object("25 20 5 8"), f"{split}.png")
+        )
+    finished = detheads("data", "validate", tmp_path, "--from", "voc", "--json")
+    result = json.loads(finished.out)
+    assert (finished.code, [part["split"] for part in result["splits"]]) == (1, ["train", "val"])
+    found = [finding["sentence"] for finding in result["judgement"] if finding["kind"] == "other box convention"]
+    assert ["read as corner and size; this layout states corners in pixels" in sentence for sentence in found] == [
+        True
+    ] * 2
+    one = json.loads(detheads("data", "validate", tmp_path, "--from", "voc", "--split", "val", "--json").out)
+    assert [part["split"] for part in one["splits"]] == ["val"]
+    missing = detheads("data", "validate", tmp_path, "--from", "voc", "--split", "test")
+    assert "has no split 'test'; it has train, val" in missing.err
+
+
 def test_what_is_bad_is_left_out_on_request(detheads: Callable[..., Any], tmp_path: Path) -> None:
     folder = tmp_path / "source"
     _pictures(folder)

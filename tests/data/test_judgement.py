@@ -16,7 +16,7 @@ from detheads.data.dataset import Category, Dataset, ImageRecord, Objects
 from detheads.data.duplicates import duplicate_groups, fingerprint, near_duplicates
 from detheads.data.findings import Finding
 from detheads.data.judgement import judge_splits
-from detheads.data.misreadings import Stated
+from detheads.data.misreadings import Convention, Stated
 from detheads.data.parsed import Parsed
 from detheads.data.validate import validate_dataset
 from tests.data.conftest import Document
@@ -36,7 +36,7 @@ def _stated(
     boxes: np.ndarray[Any, np.dtype[np.float64]],
     *,
     split: str = "train",
-    normalised: bool = False,
+    convention: Convention = "sizes",
     names: Sequence[str] = ("ant",),
     labels: Sequence[int] | None = None,
     crowd: bool = False,
@@ -55,19 +55,21 @@ def _stated(
         np.full(len(boxes), crowd),
         np.full(len(boxes), np.nan),
     )
-    return Stated(split, parsed, normalised)
+    return Stated(split, parsed, convention)
 
 
 def _kinds(findings: Sequence[Finding]) -> dict[str, str]:
     return {finding.kind: finding.severity for finding in findings}
 
 
-def _as_stated(numbers: np.ndarray[Any, np.dtype[np.float64]], normalised: bool) -> Stated:
+def _as_stated(numbers: np.ndarray[Any, np.dtype[np.float64]], convention: Convention) -> Stated:
     """The split that a reader makes of four numbers a box, in the layout's own convention."""
     one, two = numbers[:, :2], numbers[:, 2:]
-    if normalised:
+    if convention == "corners":
+        return _stated(numbers, convention="corners")
+    if convention == "shares":
         scale = np.array([WIDTH, HEIGHT])
-        return _stated(np.concatenate([(one - two / 2) * scale, (one + two / 2) * scale], axis=1), normalised=True)
+        return _stated(np.concatenate([(one - two / 2) * scale, (one + two / 2) * scale], axis=1), convention="shares")
     return _stated(np.concatenate([one, one + two], axis=1))
 
 
@@ -77,31 +79,35 @@ FRAME = np.array([WIDTH, HEIGHT])
 
 
 @pytest.mark.parametrize(
-    ("numbers", "normalised", "cause"),
+    ("numbers", "convention", "cause"),
     [
-        ((CORNER, FAR), False, "read as corners (x1, y1, x2, y2)"),
-        (((CORNER + FAR) / 2, SIZE), False, "read as centre and size"),
-        ((CORNER[:, ::-1], SIZE[:, ::-1]), False, "read as y before x"),
-        ((CORNER / FRAME, SIZE / FRAME), False, "normalised"),
-        ((CORNER / FRAME, FAR / FRAME), True, "read as corners (x1, y1, x2, y2)"),
-        ((CORNER / FRAME, SIZE / FRAME), True, "read as corner and size"),
-        (((CORNER + FAR) / 2 / FRAME * 100, SIZE / FRAME * 100), True, "read as percent"),
-        (((CORNER + FAR) / 2, SIZE), True, "read as pixels"),
-        ((CORNER, FAR), True, "read as corners in pixels"),
-        ((CORNER, SIZE), True, "read as corner and size in pixels"),
-        ((CORNER * 4, SIZE * 4), False, "pictures of another size"),
-        ((CORNER / 3, SIZE / 3), False, "smaller pictures"),
+        ((CORNER, FAR), "sizes", "read as corners (x1, y1, x2, y2)"),
+        (((CORNER + FAR) / 2, SIZE), "sizes", "read as centre and size"),
+        ((CORNER[:, ::-1], SIZE[:, ::-1]), "sizes", "read as y before x"),
+        ((CORNER / FRAME, SIZE / FRAME), "sizes", "normalised"),
+        ((CORNER / FRAME, FAR / FRAME), "shares", "read as corners (x1, y1, x2, y2)"),
+        ((CORNER / FRAME, SIZE / FRAME), "shares", "read as corner and size"),
+        (((CORNER + FAR) / 2 / FRAME * 100, SIZE / FRAME * 100), "shares", "read as percent"),
+        (((CORNER + FAR) / 2, SIZE), "shares", "read as pixels"),
+        ((CORNER, FAR), "shares", "read as corners in pixels"),
+        ((CORNER, SIZE), "shares", "read as corner and size in pixels"),
+        ((CORNER, SIZE), "corners", "read as corner and size"),
+        (((CORNER + FAR) / 2, SIZE), "corners", "read as centre and size"),
+        ((CORNER[:, ::-1], FAR[:, ::-1]), "corners", "read as y before x"),
+        ((CORNER / FRAME, FAR / FRAME), "corners", "normalised"),
+        ((CORNER * 4, SIZE * 4), "sizes", "pictures of another size"),
+        ((CORNER / 3, SIZE / 3), "sizes", "smaller pictures"),
     ],
 )
-def test_a_misread_convention_is_named(numbers: tuple[Any, Any], normalised: bool, cause: str) -> None:
-    findings = judge_splits([_as_stated(np.concatenate(numbers, axis=1), normalised)])
+def test_a_misread_convention_is_named(numbers: tuple[Any, Any], convention: Convention, cause: str) -> None:
+    findings = judge_splits([_as_stated(np.concatenate(numbers, axis=1), convention)])
     assert [cause in finding.sentence for finding in findings if finding.kind != "no usable box"] == [True]
     assert all(finding.severity in {"warning", "error"} for finding in findings)
 
 
-@pytest.mark.parametrize("normalised", [False, True])
-def test_good_boxes_raise_no_suspicion(normalised: bool) -> None:
-    assert judge_splits([_stated(CORNERS, normalised=normalised)], (768, 768)) == []
+@pytest.mark.parametrize("convention", ["sizes", "shares", "corners"])
+def test_good_boxes_raise_no_suspicion(convention: Convention) -> None:
+    assert judge_splits([_stated(CORNERS, convention=convention)], (768, 768)) == []
 
 
 def test_boxes_a_little_over_the_edge_are_not_taken_for_another_convention() -> None:

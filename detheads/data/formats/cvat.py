@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from detheads.data.marks import NO_SIZE, Box, Mark, Marked, bounding, corners, parse_xml, whole_size
+from detheads.data.marks import Box, Mark, Marked, bounding, corners, parse_xml, whole_size
 
 SUFFIX = ".xml"
 SAYS = "an XML file of 'CVAT for images'"
@@ -44,7 +44,9 @@ def read(path: Path) -> Iterator[Marked]:
                 elif node.tag in _OTHER_SHAPES:
                     marked.left_out[node.tag] += 1
             except AssertionError:
-                marked.marks.append(Mark(name, NO_SIZE))
+                # Corners in the wrong order are kept as they are: such boxes are dropped, counted and judged later.
+                x1, y1, x2, y2 = (float(node.get(side)) for side in ("xtl", "ytl", "xbr", "ybr"))
+                marked.marks.append(Mark(name, (x1, y1, x2, y2)))
             except (ParsingError, ValueError):
                 marked.bad.append(f"shape {number} of {marked.picture!r} has no whole {node.tag}")
         yield marked

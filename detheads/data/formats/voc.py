@@ -7,7 +7,7 @@ marked ``difficult`` are crowds: VOC's evaluation leaves them out too.
 from collections.abc import Iterator
 from pathlib import Path
 
-from detheads.data.marks import NO_SIZE, Mark, Marked, corners, parse_xml, whole_size
+from detheads.data.marks import Mark, Marked, corners, parse_xml, whole_size
 
 SUFFIX = ".xml"
 SAYS = "Pascal VOC XML files"
@@ -33,7 +33,9 @@ def read(path: Path) -> Iterator[Marked]:
             box = BoundingBox.from_xml(node)
             marked.marks.append(Mark(box.label.strip(), corners(box), crowd))
         except AssertionError:
-            marked.marks.append(Mark((node.findtext("name") or "").strip(), NO_SIZE, crowd))
+            # Corners in the wrong order are kept as they are: such boxes are dropped, counted and judged later.
+            x1, y1, x2, y2 = (float(node.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax"))
+            marked.marks.append(Mark((node.findtext("name") or "").strip(), (x1, y1, x2, y2), crowd))
         except (ParsingError, ValueError):
             marked.bad.append(f"object {number} has no name or no whole 'bndbox'")
     yield marked
