@@ -97,7 +97,7 @@ def evaluate(
         judge.summarize()
     # IoU thresholds x recalls x categories (by ascending id) x areas x detection limits: all areas, 100 detections.
     precision: NDArray[np.float64] = judge.eval["precision"][:, :, :, 0, -1]
-    names = _class_names(truth["categories"])
+    names = class_names(truth["categories"])
     return Statistics(
         **dict(zip(NAMES, map(_defined, judge.stats), strict=True)),
         per_class={
@@ -203,7 +203,7 @@ def _check_references(kind: str, entries: Sequence[Mapping[str, Any]], ground_tr
             )
 
 
-def _class_names(categories: Sequence[Mapping[str, Any]]) -> list[str]:
+def class_names(categories: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names by ascending id, the order of both libraries' tables."""
     shared = Counter(category["name"] for category in categories)
     return [

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detheads.data import Dataset
+from detheads.evaluation.scores import verdicts_of
 
 RIGHT, NEAR = 0.5, 0.1
 """IoU from which a detection is right, and from which it has to do with an object at all."""
@@ -45,16 +46,6 @@ class Kind(IntEnum):
 
 WRONG = tuple(kind for kind in Kind if kind is not Kind.FOUND)
 """The kinds of errors, in the order of the tables."""
-
-
-@dataclass(frozen=True)
-class WorkingPoint:
-    """The score from which on the detections have the best F1 at IoU 0.5, all classes together."""
-
-    score: float
-    precision: float
-    recall: float
-    f1: float
 
 
 @dataclass(frozen=True)
@@ -140,18 +131,6 @@ class Errors:
         # Fewer objects move the 101 places where precision is read: a loss is that and nothing else.
         return max(0.0, float(after[known].mean() - before[known].mean())) if known.any() else None
 
-    def working_point(self) -> WorkingPoint | None:
-        """None where no detection is right."""
-        order = np.argsort(-self.score, kind="stable")
-        scores, right = self.score[order], np.cumsum(self.kind[order] == Kind.FOUND)
-        if not len(right) or not right[-1]:
-            return None
-        f1 = 2 * right / (np.arange(1, len(right) + 1) + len(self.found_by))
-        f1[:-1][scores[:-1] == scores[1:]] = 0  # a score is kept or left with all its equals
-        best = int(f1.argmax())
-        precision, recall = right[best] / (best + 1), right[best] / len(self.found_by)
-        return WorkingPoint(float(scores[best]), float(precision), float(recall), float(f1[best]))
-
     def _best_of_each_object(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Of detections that mean one object, which nothing finds, the one of the highest score."""
         rows = rows[self.found_by[self.about[rows]] < 0]
@@ -179,15 +158,15 @@ def find_errors(judge: Any, dataset: Dataset) -> Errors:
         judge: of the dataset's objects.
     """
     given, drawn = judge.cocoGt.dataset["annotations"], judge.cocoDt.dataset["annotations"]
-    numbers, taken, objects = _decisions(judge)
-    detections, truth = [drawn[number] for number in numbers], [given[number] for number in objects]
+    verdicts = verdicts_of(judge)
+    detections, truth = [drawn[index] for index in verdicts.detections], [given[index] for index in verdicts.objects]
     place_of = {image.id: index for index, image in enumerate(dataset.images)}
     label_of = {category.id: index for index, category in enumerate(dataset.categories)}
     image, object_image = (_integers(place_of[each["image_id"]] for each in part) for part in (detections, truth))
     label, object_label = (_integers(label_of[each["category_id"]] for each in part) for part in (detections, truth))
     xywh, object_xywh = (np.array([each["bbox"] for each in part]).reshape(-1, 4) for part in (detections, truth))
-    position = {number: index for index, number in enumerate(objects)}
-    about = _integers(position[number] if number >= 0 else -1 for number in taken)
+    position = {number: index for index, number in enumerate(verdicts.objects)}
+    about = _integers(position[number] if number >= 0 else -1 for number in verdicts.taken)
     kind = np.where(about >= 0, Kind.FOUND, Kind.BACKGROUND)
     found_by = np.full(len(truth), -1, np.int64)
     found_by[about[about >= 0]] = np.flatnonzero(about >= 0)
@@ -211,20 +190,6 @@ def find_errors(judge: Any, dataset: Dataset) -> Errors:
         object_boxes=_corners(object_xywh),
         found_by=found_by,
     )
-
-
-def _decisions(judge: Any) -> tuple[list[int], list[int], list[int]]:
-    """Indices of the detections that count and of the objects they found (-1 for none), and of all objects."""
-    numbers: list[int] = []
-    taken: list[int] = []
-    objects: list[int] = []
-    for found in judge.evalImgs:  # None for a class that an image neither shows nor is said to show
-        if found is not None:
-            counts = ~found["dtIgnore"][0].astype(bool)
-            numbers += [number - 1 for number, counted in zip(found["dtIds"], counts, strict=True) if counted]
-            taken += [int(match) - 1 for match in found["dtMatches"][0][counts]]
-            objects += [n - 1 for n, ignored in zip(found["gtIds"], found["gtIgnore"], strict=True) if not ignored]
-    return numbers, taken, objects
 
 
 def _kinds(iou: NDArray[np.float64], same: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

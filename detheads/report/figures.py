@@ -4,6 +4,9 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from detheads.evaluation.scores import ScoreCurve
 from detheads.report.curves import PrecisionRecall
 
 if TYPE_CHECKING:
@@ -35,6 +38,25 @@ def curves_figure(curves: Sequence[PrecisionRecall]) -> "Figure":
         figure.legend(loc="outside upper center", ncols=len(curves))
     else:
         axes.text(0.5, 0.5, "no objects", ha="center", va="center")
+    return figure
+
+
+def scores_figure(curve: ScoreCurve) -> "Figure":
+    """Precision, recall and F1 of the detections from each score on, and the best F1 as a line."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    points = [curve.at(score) for score in np.linspace(0, 1, 201).tolist()]
+    for name in ("precision", "recall", "f1"):
+        values = [np.nan if (value := getattr(point, name)) is None else value for point in points]
+        axes.plot([point.score for point in points], values, label="F1" if name == "f1" else name)
+    if curve.best is not None:
+        label = f"best F1 {curve.best.f1:.3f} from {curve.best.score:.3f} on"
+        axes.axvline(curve.best.score, color="0.5", linestyle="--", linewidth=1, label=label)
+    axes.set(xlabel="score from which detections are kept", ylabel="at IoU 0.5", xlim=(0, 1), ylim=(0, 1.03))
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside upper center", ncols=2)
     return figure
 
 

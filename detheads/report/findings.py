@@ -6,15 +6,16 @@ from pathlib import Path
 import numpy as np
 
 from detheads.evaluation.coco import NAMES, UNDEFINED, Statistics
+from detheads.evaluation.scores import RULE, TABLE_SCORES
 from detheads.foundation.drawing import palette_color
 from detheads.report.curves import read_curves
 from detheads.report.errors import NEAR, RIGHT, WRONG, Kind
-from detheads.report.figures import costs_figure, curves_figure, png
+from detheads.report.figures import costs_figure, curves_figure, png, scores_figure
 from detheads.report.measured import ClassReport, ImageReport, Measured
 from detheads.report.pictures import Drawing, Example, Scene, boxes_text, draw_examples, image_paths
 from detheads.report.sections import Column, Plot, Section, Table, Value
 
-CURVES_PLOT, ERRORS_PLOT = "precision_recall.png", "errors.png"
+CURVES_PLOT, SCORES_PLOT, ERRORS_PLOT = "precision_recall.png", "scores.png", "errors.png"
 
 PALETTE = {
     Kind.FOUND: 4,
@@ -79,6 +80,7 @@ def findings(measured: Measured, examples: Sequence[Example], hint: str) -> list
     curves = Plot("Precision and recall", CURVES_PLOT, png(curves_figure(measured.curves)))
     sections = [
         Section("Precision and recall", plots=[curves], sentences=[read_curves(measured.curves)]),
+        _choice_section(measured),
         _errors_section(measured),
     ]
     if len(measured.classes) > 1:
@@ -132,6 +134,30 @@ def _scene(measured: Measured, index: int, path: Path) -> Scene:
 
 def _name(name: str, kind: int) -> str:
     return name if kind == Kind.FOUND else f"{name}: {Kind(kind).label}"
+
+
+def _choice_section(measured: Measured) -> Section:
+    """Precision, recall and F1 over scores, and the best score of each class."""
+    together = measured.scores.together
+    numbers = [Column(title, ".3f", absent=UNDEFINED) for title in ("precision", "recall", "F1")]
+    points = [together.at(score) for score in TABLE_SCORES]
+    tables = [
+        Table(
+            [Column("from score on", ".1f"), Column("detections", ","), *numbers],
+            [[each.score, each.detections, each.precision, each.recall, each.f1] for each in points],
+        )
+    ]
+    if len(measured.scores.per_class) > 1:
+        # Three digits of a score that lies halfway between two others may fall on the wrong side; four seldom do.
+        columns = [Column("class", high_first=False), Column("best score", ".4f"), *numbers]
+        best = [(name, curve.best) for name, curve in list(measured.scores.per_class.items())[:LISTED_CLASSES]]
+        rows: list[list[Value]] = [
+            [name, None, None, None, None] if each is None else [name, each.score, each.precision, each.recall, each.f1]
+            for name, each in best
+        ]
+        tables.append(Table(columns, rows, sorted_by=0))
+    plot = Plot("Precision, recall and F1 over scores", SCORES_PLOT, png(scores_figure(together)))
+    return Section("From which score on", tables, [plot], [f"The best score is {RULE}."])
 
 
 def _errors_section(measured: Measured) -> Section:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from detheads.data import Dataset
 from detheads.evaluation.coco import Statistics, judge_at
+from detheads.evaluation.scores import BestScore, ScoreCurves, curves_of
 from detheads.report.curves import CURVE_IOUS, PrecisionRecall, measure_curves
-from detheads.report.errors import NEAR, RIGHT, WRONG, Errors, Kind, WorkingPoint, find_errors
+from detheads.report.errors import NEAR, RIGHT, WRONG, Errors, Kind, find_errors
 
 DEFAULT_SCORE = 0.3
 """Detections from this score on count in classes and images where none is right, and so no working point is known."""
@@ -59,14 +60,19 @@ class Measured:
         statistics: COCO's.
         curves: at ``CURVE_IOUS``.
         errors: at IoU 0.5.
-        working_point: None where no detection is right.
+        scores: precision, recall and F1 over scores, at IoU 0.5.
     """
 
     dataset: Dataset
     statistics: Statistics
     curves: Sequence[PrecisionRecall]
     errors: Errors
-    working_point: WorkingPoint | None
+    scores: ScoreCurves
+
+    @cached_property
+    def working_point(self) -> BestScore | None:
+        """The best F1 of all classes together; None where no detection is right."""
+        return self.scores.together.best
 
     @property
     def score(self) -> float:
@@ -123,6 +129,7 @@ class Measured:
             "precision_recall": [
                 asdict(curve) | {"average_precision": curve.average_precision} for curve in self.curves
             ],
+            "scores": self.scores.to_dict() | {"curve": self.scores.together.sampled()},
             "working_point": None if self.working_point is None else asdict(self.working_point),
             "errors": {
                 "iou": RIGHT,
@@ -171,7 +178,7 @@ def measure(dataset: Dataset, detections: Sequence[Mapping[str, Any]], statistic
     """
     judge = judge_at(dataset.coco_json(), detections, CURVE_IOUS)
     errors = find_errors(judge, dataset)
-    return Measured(dataset, statistics, measure_curves(judge), errors, errors.working_point())
+    return Measured(dataset, statistics, measure_curves(judge), errors, curves_of(judge))
 
 
 def _named(counts: Mapping[Kind, int]) -> dict[str, int]:

@@ -76,7 +76,6 @@ def test_without_detections_every_object_is_missed_and_without_objects_everythin
     nothing = errors_of(known, [])
     assert nothing.counts() == {**dict.fromkeys(Kind, 0), Kind.MISSED: 2}
     assert nothing.cost(Kind.MISSED) == 1.0
-    assert nothing.working_point() is None
     bare = dataset([[], []])
     wrong = errors_of(bare, [found(bare, 0, 0, A, 0.5), found(bare, 1, 1, B, 0.5)])
     assert wrong.counts() == {**dict.fromkeys(Kind, 0), Kind.BACKGROUND: 2}
@@ -215,23 +214,3 @@ def test_the_repair_of_missed_objects_takes_them_out_of_the_count() -> None:
     assert before == pytest.approx(51 / 101)
     assert errors.cost(Kind.MISSED) == pytest.approx(1 - before)
     assert errors.cost(Kind.BACKGROUND) == pytest.approx(0)  # it stands behind the one that is right
-
-
-def test_the_working_point_has_the_best_f1_of_all_scores() -> None:
-    for seed in range(4):
-        known, results = crowded(seed)
-        errors = errors_of(known, results)
-        objects = len(errors.found_by)
-        best: dict[float, float] = {}
-        for score in np.unique(errors.score):
-            counts = errors.counts(score)
-            kept = sum(count for kind, count in counts.items() if kind is not Kind.MISSED)
-            best[float(score)] = 2 * counts[Kind.FOUND] / (kept + objects)
-        point = errors.working_point()
-        assert point is not None
-        assert point.f1 == pytest.approx(max(best.values()))
-        assert best[point.score] == pytest.approx(point.f1)
-        counts = errors.counts(point.score)
-        assert point.recall == pytest.approx(counts[Kind.FOUND] / objects)
-        kept = sum(count for kind, count in counts.items() if kind is not Kind.MISSED)
-        assert point.precision == pytest.approx(counts[Kind.FOUND] / kept)

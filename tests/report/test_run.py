@@ -12,6 +12,7 @@ from PIL import Image
 
 from detheads.data import read_dataset
 from detheads.evaluation.coco import NAMES, evaluate
+from detheads.evaluation.scores import best_scores
 from detheads.foundation.coco_results import read_results
 from detheads.report.errors import WRONG, Kind
 from detheads.report.files import write_document
@@ -56,6 +57,9 @@ def test_eval_writes_a_report_whose_figures_are_those_of_its_detections(
         assert printed[name] == statistics[name]
         assert answer["statistics"][name] == statistics[name]
     assert answer["precision_recall"][0]["average_precision"] == pytest.approx(statistics["AP50"])
+    assert {name: each and each["score"] for name, each in answer["scores"]["per_class"].items()} == {
+        name: best_scores(truth, read_results(results)).get(name) for name in printed["per_class"]
+    }
     objects = sum(1 for entry in truth["annotations"] if not entry["iscrowd"])
     assert answer["errors"]["objects"] == objects
     assert answer["errors"]["found"]["all"] + answer["errors"]["missed"]["all"] <= objects
@@ -63,7 +67,7 @@ def test_eval_writes_a_report_whose_figures_are_those_of_its_detections(
     assert (answer["head"], answer["dataset"]["images"]) == ("fcos", 5)
     assert len(list((target / "pictures").iterdir())) == 2
     elements = Elements(target / "index.html")
-    assert len(elements.all("img")) == 2 + 2 * 2  # two plots, two images of two panels
+    assert len(elements.all("img")) == 3 + 2 * 2  # three plots, two images of two panels
     for name in NAMES:
         assert name in elements.text
     assert {path.name for path in target.iterdir()} == {
@@ -71,6 +75,7 @@ def test_eval_writes_a_report_whose_figures_are_those_of_its_detections(
         "report.md",
         "report.json",
         "precision_recall.png",
+        "scores.png",
         "errors.png",
         "pictures",
     }
