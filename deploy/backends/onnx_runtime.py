@@ -1,6 +1,5 @@
 """ONNX Runtime, on exactly the execution provider that was asked for: ``CPUExecutionProvider`` and its like."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,13 @@ from numpy.typing import NDArray
 from detheads.deploy.runtime import load_onnxruntime
 from detheads.deploy.session import CPU
 from detheads.foundation.bundle import BundleManifest, onnx_file
+from detheads.foundation.cores import check_threads
 from detheads.foundation.errors import UserError
 
 onnxruntime = load_onnxruntime()
 
 INPUT = ("images", "tensor(uint8)")
 OUTPUTS = {"boxes": "tensor(float)", "scores": "tensor(float)", "labels": "tensor(int32)"}
-THREADS_A_PROCESSOR = 8
-"""More threads than this for each processor make a run slower, thousands make it never end."""
 
 
 class OnnxRuntime:
@@ -65,10 +63,7 @@ def open_graph(graph: Path | bytes, *, provider: str = CPU, threads: int | None 
         raise UserError(f"ONNX Runtime has no {provider} here; it offers {', '.join(available)}.")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    if threads is not None:
-        most = THREADS_A_PROCESSOR * (os.cpu_count() or 1)
-        if not 1 <= threads <= most:
-            raise UserError(f"{threads} threads are not possible here; give 1 to {most}.")
+    if check_threads(threads) is not None:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
     try:

@@ -23,10 +23,10 @@ from detheads.arena.records import (
 )
 from detheads.cache.reader import FeatureCache
 from detheads.foundation import atomic, claims
+from detheads.foundation.cores import available_cores
 from detheads.foundation.errors import UserError
 from detheads.headkit import registry
 from detheads.headkit.head_file import load_head_file
-from detheads.ops.devices import available_cores
 from detheads.training.checkpoint import build_head, load_checkpoint
 from detheads.training.config import TrainConfig
 from detheads.training.trainer import require_same_features

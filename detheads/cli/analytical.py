@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from detheads.cli.checks import possible_threads, require_caches, require_existing, require_outputs
 from detheads.cli.output import JsonFlag, emit, remark, steps, table
 from detheads.cli.train import DataOption, HeadOptions, PicturesOption, parse_options
 from detheads.evaluation.coco import NAMES, statistic_text
@@ -25,7 +26,7 @@ PresetOption = Annotated[str, typer.Option("--preset", help="reference (the sour
 ShrinkageOption = Annotated[float, typer.Option(help="Share of the identity in each covariance, 0 to 1.")]
 AlphaOption = Annotated[float, typer.Option(help="Ridge penalty of anchors and boxes.")]
 RegionAlphaOption = Annotated[float, typer.Option(help="Ridge penalty of the rounds.")]
-ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, callback=possible_threads, help="CPU threads.")]
 KEY_STATISTICS = ("AP", "AP50", "AP75", "AR100")
 
 
@@ -47,6 +48,10 @@ def fit(
     as_json: JsonFlag = False,
 ) -> None:
     """Fit a detector on a cache. The model folder works with 'eval' and 'export' like a trained run."""
+    require_caches(cache, val)
+    require_existing(*(statistics or ()))
+    require_outputs(folders=[output])
+
     from detheads.analytical.fit import fit as fit_model
     from detheads.analytical.solve import Strengths
 
@@ -85,6 +90,9 @@ def collect(
     as_json: JsonFlag = False,
 ) -> None:
     """The statistics of one part of a cache, for a fit that merges them; processes and machines share a pass."""
+    require_caches(cache)
+    require_outputs(files=[output])
+
     from detheads.analytical.fit import collect_part
 
     config, (train, _) = _config(preset, option), _open(classes, threads, cache, None)
@@ -115,6 +123,10 @@ def evaluate(
     as_json: JsonFlag = False,
 ) -> None:
     """COCO statistics of a fitted model and a report: scores, errors, worst images, anchors, penalties."""
+    require_existing(model, data)
+    require_caches(cache)
+    require_outputs(folders=[output])
+
     from detheads.analytical.report import write_report
     from detheads.training.checkpoint import load_checkpoint, matching_cache
 
@@ -143,6 +155,9 @@ def sweep(
     as_json: JsonFlag = False,
 ) -> None:
     """The first stage with other penalties: a solve each, never another pass over the training cache."""
+    require_existing(model)
+    require_caches(cache)
+
     from detheads.analytical.sweep import sweep as run_sweep
 
     (opened, _) = _open(None, threads, cache, None)
@@ -177,6 +192,9 @@ def ablate(
     as_json: JsonFlag = False,
 ) -> None:
     """What each part is worth: the source's detector, its negative results, and what a closed form adds."""
+    require_caches(cache, val)
+    require_outputs(folders=[output])
+
     from detheads.analytical.ablation import ROWS
     from detheads.analytical.ablation import ablate as run_ablation
     from detheads.analytical.solve import Strengths
@@ -218,13 +236,11 @@ def _open(
     classes: list[str] | None, threads: int | None, cache: Path, val: Path | None
 ) -> "tuple[FeatureCache, FeatureCache | None]":
     """The caches with the chosen classes; the threads are set before the first tensor is made."""
-    import torch
-
     from detheads.analytical.plan import select_classes
     from detheads.cache.reader import FeatureCache
+    from detheads.ops.devices import use_threads
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     first = select_classes(FeatureCache(cache), classes or [])
     return first, None if val is None else select_classes(FeatureCache(val), classes or [])
 

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from detheads.cli.cache import parse_blocks
+from detheads.cli.checks import possible_threads, require_caches, require_existing, require_outputs
 from detheads.cli.options import (
     BackboneOption,
     BatchOption,
@@ -45,7 +46,9 @@ OptionsOption = Annotated[
     typer.Option("-O", "--option", help="width=64 for every head that has it, fcos.width=64 for one; repeatable."),
 ]
 JobsOption = Annotated[int, typer.Option(min=1, help="Heads that train at a time, each in a process of its own.")]
-ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads of each head; its share of the cores.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, callback=possible_threads, help="CPU threads of each head; its share of the cores.")
+]
 RayOption = Annotated[
     str | None, typer.Option("--ray", help="Address of a Ray cluster that trains the heads instead of this machine.")
 ]
@@ -79,6 +82,10 @@ def run(
     as_json: JsonFlag = False,
 ) -> None:
     """Train and evaluate heads on the same features under the same budget. A head that fails is a row, not the end."""
+    require_caches(cache, val)
+    require_existing(text)
+    require_outputs(folders=[output])
+
     from detheads.arena.run import choose, run_arena
 
     contestants = choose(heads, list(parse_options(option or []).items()), head_file or ())
@@ -151,6 +158,9 @@ def domains(
     as_json: JsonFlag = False,
 ) -> None:
     """The same heads on every dataset below a folder: each is cached once, trained on (or zero-shot), and ranked."""
+    require_existing(root, text)
+    require_outputs(folders=[output])
+
     from detheads.arena.domains import DOMAINS_NAME, Skipped, find_domains, markdown, run_domains, run_zero_shot
     from detheads.arena.run import choose
     from detheads.backbones.backbone import load_backbone

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from detheads.cli.checks import require_caches, require_heads
 from detheads.cli.options import BackboneOption, RandomWeightsOption, SizeOption, WeightsOption, parse_size
 from detheads.cli.output import JsonFlag, emit, steps
 from detheads.cli.train import HeadOptions, parse_options
@@ -56,6 +57,9 @@ def train(
     as_json: JsonFlag = False,
 ) -> None:
     """Time of training steps fed by the cache over that of steps on features in memory."""
+    require_heads([head], None)
+    require_caches(cache)
+
     from detheads.bench.training import bench_train
     from detheads.cache.reader import FeatureCache
 

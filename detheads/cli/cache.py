@@ -8,6 +8,7 @@ from rich.console import Console
 
 from detheads.backbones.spec import SPECS
 from detheads.cache.manifest import StorageType
+from detheads.cli.checks import require_existing, require_outputs
 from detheads.cli.options import BackboneOption, RandomWeightsOption, SizeOption, WeightsOption, parse_size
 from detheads.cli.output import JsonFlag, emit, remark, steps, table
 from detheads.foundation.errors import UserError
@@ -37,21 +38,26 @@ def build(
     """Extract backbone features once. Run again to finish an interrupted build or mend a damaged one."""
     from dataclasses import replace
 
+    from detheads.data import read_dataset
+
+    input_size, blocks = parse_size(size), parse_blocks(layers)
+    require_existing(dataset, weights)
+    require_outputs(folders=[output])
+    data = read_dataset(dataset, split)
+
     from detheads.backbones.backbone import load_backbone
     from detheads.cache.builder import build_cache, settings_for
     from detheads.cache.reader import counted_objects
-    from detheads.data import read_dataset
     from detheads.ops.devices import pick_device
 
-    data = read_dataset(dataset, split)
     if limit is not None:
         data = replace(data, images=data.images[:limit], objects=data.objects[:limit])
     encoder = load_backbone(
         backbone,
-        parse_size(size),
+        input_size,
         weights=weights,
         random_weights=random_weights,
-        blocks=parse_blocks(layers),
+        blocks=blocks,
     ).to(pick_device(device))
     settings = settings_for(encoder, dtype, flips)
     total = settings.bytes_per_image * len(data.images)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from detheads.cli.checks import require_existing, require_outputs
 from detheads.cli.output import JsonFlag, emit, remark, steps, table
 
 
@@ -22,6 +23,9 @@ def demo(
     as_json: JsonFlag = False,
 ) -> None:
     """Dataset to verified bundle in one command: cache, train, evaluate, export, prove, draw. Offline."""
+    require_existing(data)
+    require_outputs(folders=[output])
+
     from detheads.demo import run_demo
 
     remark(f"everything goes to {output}; run again to continue an interrupted demo")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from detheads.cli.checks import possible_threads
 from detheads.cli.output import JsonFlag, emit, remark, steps
 
 app = typer.Typer(help="Run bundles on pictures, without torch.", no_args_is_help=True)
@@ -28,7 +29,10 @@ def run(
     score: Annotated[float, typer.Option(min=0, max=1, help="Lowest score in detections.json.")] = 0.05,
     draw_score: Annotated[float, typer.Option(min=0, max=1, help="Lowest score drawn on a picture.")] = 0.3,
     batch: Annotated[int, typer.Option(min=1, max=1024, help="Pictures in one run of the graph.")] = 1,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; ONNX Runtime's own choice if unset.")] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, callback=possible_threads, help="CPU threads; ONNX Runtime's own choice if unset."),
+    ] = None,
     provider: Annotated[
         str, typer.Option(help="ONNX Runtime provider; never replaced.", show_default="the CPU's")
     ] = "CPUExecutionProvider",

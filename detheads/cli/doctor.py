@@ -7,12 +7,10 @@ from rich.console import Console
 
 from detheads import __version__
 from detheads.cli.output import JsonFlag, emit, table
-from detheads.deploy.runtime import advice as builds_advice
-from detheads.deploy.runtime import installed_builds, load_onnxruntime
+from detheads.foundation.cores import available_cores
 from detheads.foundation.errors import UserError
 
 PACKAGES = {
-    "onnxruntime": "run bundles",
     "torch": "train and export",
     "torchvision": "train and export",
     "timm": "backbones",
@@ -28,40 +26,47 @@ PACKAGES = {
 
 
 def doctor(as_json: JsonFlag = False) -> None:
-    """Versions of what detheads builds on, and which devices and providers there are."""
+    """Versions of what detheads builds on, which devices and providers there are, and what stands in the way."""
+    from detheads.deploy.runtime import advice, installed_builds, load_onnxruntime
+
     builds = installed_builds()
-    packages = {name: _version(name) for name in PACKAGES} | builds
+    packages = {"onnxruntime": None, **builds, **{name: _version(name) for name in PACKAGES}}
+    advices = [sentence for sentence in (advice(builds),) if sentence]
     providers: list[str] = []
-    advice = builds_advice(builds)
-    try:
+    try:  # the module itself, which several distributions bring: only importing it tells whether it starts
         onnxruntime = load_onnxruntime()
-        providers = onnxruntime.get_available_providers()
         packages["onnxruntime"] = onnxruntime.__version__
+        providers = onnxruntime.get_available_providers()
     except UserError as error:
-        advice = str(error)
+        advices = [str(error)]
     gpus: list[str] = []
     if packages["torch"]:
-        import torch
+        try:
+            import torch
 
-        gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+            gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        except (ImportError, OSError, RuntimeError) as error:
+            advices.append(f"torch does not start ({(str(error).splitlines() or [''])[0]}); install it anew.")
     answer = {
         "detheads": __version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
+        "cores": available_cores(),
         "packages": packages,
         "onnxruntime_providers": providers,
-        "advice": advice,
         "gpus": gpus,
+        "advice": advices,
     }
 
     def render(console: Console) -> None:
-        console.print(f"detheads {__version__}, Python {platform.python_version()}, {platform.machine()}")
+        machine = f"{platform.machine()}, {available_cores()} cores"
+        console.print(f"detheads {__version__}, Python {platform.python_version()}, {machine}")
         rows = [(name, found or "not installed", PACKAGES.get(name, "run bundles")) for name, found in packages.items()]
         console.print(table(("package", "version", "for"), rows))
         console.print(f"ONNX Runtime providers: {', '.join(providers) or 'none'}")
-        if advice:
-            console.print(advice)
         console.print(f"GPUs: {', '.join(gpus) or 'none; engines are built, not executed'}")
+        for sentence in advices:
+            console.print(sentence)
 
     emit(answer, as_json, render)
 

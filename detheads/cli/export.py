@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from detheads.cli.checks import possible_threads, require_existing
 from detheads.cli.options import HeadFiles, WeightsOption
 from detheads.cli.output import JsonFlag, emit, remark, steps
 from detheads.foundation.errors import UserError
@@ -25,7 +26,9 @@ MatchedOption = Annotated[
 ]
 BatchSizesOption = Annotated[str, typer.Option(help="Batch sizes to verify, such as 1,2,5; 1 is always among them.")]
 DeviceOption = Annotated[str, typer.Option(help="Torch device of the PyTorch side: cpu, cuda, ...")]
-ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads of ONNX Runtime.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, callback=possible_threads, help="CPU threads of ONNX Runtime.")
+]
 
 
 def export(
@@ -57,12 +60,15 @@ def export(
         raise UserError(
             "give --data DATASET to prove the bundle on, or --no-verify for a bundle without proof (not both)."
         )
+    require_existing(run, data, weights)
 
     from detheads.export.pipeline import export_run
     from detheads.export.proof import Proof, proof_dataset
     from detheads.export.tensorrt_engine import BatchProfile
+    from detheads.ops.devices import pick_device
 
     profile = BatchProfile.parse(batch)
+    pick_device(device)  # refused before the graph is made
     proof = None
     if data is not None:
         proof = Proof(
@@ -130,6 +136,8 @@ def verify(
 
     The report is written into the bundle (report.md, report.json, bundle.json), whatever it says.
     """
+    require_existing(bundle, run, data, weights)
+
     from detheads.export.pipeline import verify_bundle
     from detheads.export.proof import Proof, proof_dataset
 

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from detheads.backbones.spec import BackboneSpec, spec_of
+from detheads.cli.checks import require_heads
 from detheads.cli.options import BackboneOption, HeadFiles, SizeOption, parse_size
 from detheads.cli.output import JsonFlag, emit, remark, table
 from detheads.cli.train import HeadOptions, parse_options
@@ -72,6 +73,8 @@ def show(
     as_json: JsonFlag = False,
 ) -> None:
     """One head: its idea, its options, its parts with their parameters."""
+    require_heads([name], head_file)
+
     import sys
 
     from detheads.headkit import registry

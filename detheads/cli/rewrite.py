@@ -151,10 +151,11 @@ def augment(
     as_json: JsonFlag = False,
 ) -> None:
     """Write a training split and altered copies of it: colours, zoom out, crops, mirror images."""
-    from detheads.data.augment import augment_dataset
-
     require_output(output)
     original = read_split(dataset, split, skip_bad=skip_bad)
+
+    from detheads.data.augment import augment_dataset
+
     with steps() as on_progress:
         augmented = augment_dataset(original, output, copies, seed=seed, skip_bad=skip_bad, on_progress=on_progress)
     remark_skipped({name: why for name, why in augmented.skipped.items() if name not in original.skipped})

@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
+from detheads.cli.checks import require_existing, require_outputs
 from detheads.cli.output import JsonFlag, emit
+from detheads.foundation.errors import UserError
 
 app = typer.Typer(help="Text embeddings of class names.", no_args_is_help=True)
 
@@ -24,11 +26,13 @@ def embed(
     as_json: JsonFlag = False,
 ) -> None:
     """Average eight prompts a class with a CLIP text encoder; the file goes into 'detheads train --text'."""
-    from detheads.backbones.text import compute_class_embeddings, save_class_embeddings
-    from detheads.foundation.errors import UserError
-
     if output.suffix != ".npz":
         raise UserError(f"{output} must end in .npz.")
+    require_existing(weights)
+    require_outputs(files=[output])
+
+    from detheads.backbones.text import compute_class_embeddings, save_class_embeddings
+
     embeddings = compute_class_embeddings(classes, model, weights)
     save_class_embeddings(output, classes, embeddings)
     answer = {"output": str(output), "classes": len(classes), "dimension": embeddings.shape[1], "model": model}

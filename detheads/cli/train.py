@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
+from detheads.cli.checks import possible_threads, require_caches, require_existing, require_heads, require_outputs
 from detheads.cli.options import (
     BatchOption,
     DecayOption,
@@ -46,21 +47,23 @@ def train(
     eval_every: EveryOption = 1,
     precision: PrecisionOption = "auto",
     seed: SeedOption = 0,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, callback=possible_threads, help="CPU threads.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...; a GPU where there is one when empty.")] = "",
     as_json: JsonFlag = False,
 ) -> None:
     """Train a head on cached features. Run again to resume an interrupted run exactly."""
-    import torch
+    require_heads([head], head_file)
+    require_caches(cache, val)
+    require_existing(text)
+    require_outputs(folders=[output])
 
     from detheads.backbones.text import load_class_embeddings
     from detheads.cache.reader import FeatureCache
-    from detheads.ops.devices import pick_device
+    from detheads.ops.devices import pick_device, use_threads
     from detheads.training.config import TrainConfig
     from detheads.training.trainer import Status, Trainer
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     config = TrainConfig(
         epochs=epochs,
         batch=batch,
@@ -134,6 +137,10 @@ def evaluate(
     as_json: JsonFlag = False,
 ) -> None:
     """COCO statistics of a trained head on a cache; with -o also a report of its errors, worst classes and images."""
+    require_existing(run, data)
+    require_caches(cache)
+    require_outputs(files=[results], folders=[output])
+
     from detheads.cache.reader import FeatureCache
     from detheads.evaluation.coco import evaluate as coco_evaluate
     from detheads.evaluation.predict import predict_cache

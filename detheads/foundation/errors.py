@@ -22,5 +22,5 @@ def suggest(name: str, known: Iterable[str]) -> str:
     Case does not count, so ``Train.json`` finds ``train.json``.
     """
     by_folded = {candidate.casefold(): candidate for candidate in known}
-    nearest = difflib.get_close_matches(name.casefold(), by_folded, n=1)
+    nearest = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.7)
     return f" Did you mean {by_folded[nearest[0]]!r}?" if nearest else ""

@@ -1,25 +1,16 @@
-"""Heads by name. A head is one file whose class is decorated with ``@register``.
+"""Heads by name. A head is one file whose class is decorated with ``@register``; :mod:`.library` finds the files."""
 
-Where to look is said by entry points of the group ``detheads.heads`` (``pyproject.toml``): a module with a head, or a
-package of them. So the library is found by what stands below it without importing it, and another distribution can
-bring heads of its own.
-"""
-
-import difflib
 import importlib
-import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
-from importlib.metadata import entry_points
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from detheads.backbones.features import FeatureSpec
 from detheads.foundation.errors import UserError
 from detheads.headkit.contract import Head
+from detheads.headkit.library import head_modules, require_head
 from detheads.headkit.options import ALLOWED, allowed, convert, option_types, to_json, to_text, unsupported
-
-ENTRY_POINTS = "detheads.heads"
 
 HeadClass = TypeVar("HeadClass", bound=type[Head])
 
@@ -67,10 +58,8 @@ def entries() -> dict[str, Entry]:
 
 @cache
 def _import_libraries() -> None:
-    for entry_point in entry_points(group=ENTRY_POINTS):
-        library = importlib.import_module(entry_point.value)
-        for module in pkgutil.iter_modules(getattr(library, "__path__", ())):
-            importlib.import_module(f"{library.__name__}.{module.name}")
+    for module in head_modules().values():
+        importlib.import_module(module)
 
 
 def forget(name: str) -> None:
@@ -90,11 +79,7 @@ def entry(name: str) -> Entry:
         UserError: when there is none, with the closest names.
     """
     known = entries()
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or list(known)
-        raise UserError(
-            f"unknown head {name!r}; did you mean {', '.join(close)}? A head of your own needs its file: --head-file."
-        )
+    require_head(name, known)
     return known[name]
 
 

@@ -1,9 +1,8 @@
-"""Which torch device a command uses, and how many cores there are."""
-
-import os
+"""Which torch device a command uses, and how many threads torch does."""
 
 import torch
 
+from detheads.foundation.cores import check_threads
 from detheads.foundation.errors import UserError
 
 
@@ -11,18 +10,35 @@ def pick_device(name: str = "") -> torch.device:
     """The named device; when empty, the first GPU where there is one, else the CPU.
 
     Raises:
-        UserError: when the named device is unknown or absent. There is no silent fallback.
+        UserError: when the named device is unknown, absent or computes nothing. There is no silent fallback.
     """
     if not name:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"the device {name!r} cannot be used here ({str(error).splitlines()[0]}).") from None
+        computed = torch.ones(1, device=device) + 1
+        if device.type == "meta" or computed.item() != 2:
+            raise UserError(f"the device {name!r} computes nothing; give {_usable()}.")
+    except UserError:
+        raise
+    except Exception as error:  # what torch raises for a device that is not there shares no base class but Exception
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"the device {name!r} cannot be used here ({reason:.100}); give {_usable()}.") from None
     return device
 
 
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def use_threads(threads: int | None) -> None:
+    """Let torch compute with so many CPU threads; None leaves its own choice.
+
+    Raises:
+        UserError: when this machine cannot run as many.
+    """
+    if check_threads(threads) is not None:
+        torch.set_num_threads(threads)
+
+
+def _usable() -> str:
+    names = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        names.append("mps")
+    return " or ".join(names)

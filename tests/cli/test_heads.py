@@ -1,12 +1,14 @@
 """``detheads heads`` and ``detheads doctor``."""
 
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from detheads import __version__
+from detheads.deploy import runtime
 from detheads.headkit import registry
 
 HEADS = sorted(registry.entries())
@@ -105,3 +107,15 @@ def test_doctor_lists_versions_and_devices(detheads: Callable[..., Any]) -> None
     printed = detheads("doctor").out
     assert f"detheads {__version__}" in printed
     assert "onnxruntime" in printed
+
+
+def test_doctor_says_what_stands_in_the_way(detheads: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "installed_builds", lambda: {"onnxruntime": "1.20.0", "onnxruntime-gpu": "1.20.0"})
+    answer = json.loads(detheads("doctor", "--json").out)
+    assert answer["packages"]["onnxruntime-gpu"] == "1.20.0"
+    assert "keep one" in answer["advice"][0]
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    finished = detheads("doctor")
+    assert finished.code == 0
+    assert "ONNX Runtime does not start" in finished.out
+    assert "ONNX Runtime providers: none" in finished.out

@@ -208,10 +208,9 @@ def test_a_defect_of_the_program_is_not_hidden(failing: Callable[[BaseException]
 @pytest.mark.parametrize(
     ("module", "arguments", "extra"),
     [
-        ("torch", ("cache", "build", ".", "-o", "cache"), "train"),
-        ("timm", ("cache", "build", ".", "-o", "cache"), "train"),
         ("torch", ("heads", "list"), "train"),
-        ("torch", ("train", "fcos", "--cache", "a", "--val", "b", "-o", "c"), "train"),
+        ("timm", ("bench", "cache", ".", "--backbone", "effnet_lite0"), "train"),
+        ("torch", ("demo", "-o", "out"), "export"),
     ],
 )
 def test_a_missing_extra_names_itself(module: str, arguments: tuple[str, ...], extra: str, tmp_path: Path) -> None:

@@ -207,5 +207,5 @@ def test_threads_may_share_a_detector(detector: Detector, toy: Toy, expected: De
 
 @pytest.mark.parametrize("threads", [0, 5000])
 def test_threads_out_of_proportion_are_refused(bundle: Path, threads: int) -> None:
-    with pytest.raises(UserError, match=f"{threads} threads are not possible here; give 1 to "):
+    with pytest.raises(UserError, match=f"{threads} threads are not possible on this machine of "):
         Detector(bundle, threads=threads)
