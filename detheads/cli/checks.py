@@ -12,8 +12,11 @@ from detheads.foundation.cores import check_threads
 from detheads.foundation.errors import UserError, suggest
 
 
-def require_existing(*paths: Path | None) -> None:
+def require_existing(*paths: Path | None, cure: str = "") -> None:
     """Refuse a path that does not exist; a near name in the same folder is offered.
+
+    Args:
+        cure: what makes such a path, as the end of the sentence.
 
     Raises:
         UserError: for the first that does not.
@@ -25,7 +28,16 @@ def require_existing(*paths: Path | None) -> None:
             continue
         if path is not None and missing:
             siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-            raise UserError(f"{path} does not exist.{suggest(path.name, siblings)}")
+            raise UserError(f"{path} does not exist{cure and '; '}{cure}.{suggest(path.name, siblings)}")
+
+
+def require_run(run: Path) -> None:
+    """Refuse a training run that does not exist.
+
+    Raises:
+        UserError: when it does not.
+    """
+    require_existing(run, cure=f"train a head with 'detheads train ... -o {run}' first")
 
 
 def require_caches(*folders: Path | None) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from detheads.cli.checks import possible_threads, require_existing
+from detheads.cli.checks import possible_threads, require_existing, require_run
 from detheads.cli.options import HeadFiles, WeightsOption
 from detheads.cli.output import JsonFlag, emit, remark, steps
 from detheads.foundation.errors import UserError
@@ -60,7 +60,8 @@ def export(
         raise UserError(
             "give --data DATASET to prove the bundle on, or --no-verify for a bundle without proof (not both)."
         )
-    require_existing(run, data, weights)
+    require_run(run)
+    require_existing(data, weights)
 
     from detheads.export.pipeline import export_run
     from detheads.export.proof import Proof, proof_dataset
@@ -136,7 +137,8 @@ def verify(
 
     The report is written into the bundle (report.md, report.json, bundle.json), whatever it says.
     """
-    require_existing(bundle, run, data, weights)
+    require_run(run)
+    require_existing(bundle, data, weights)
 
     from detheads.export.pipeline import verify_bundle
     from detheads.export.proof import Proof, proof_dataset

@@ -7,7 +7,14 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from detheads.cli.checks import possible_threads, require_caches, require_existing, require_heads, require_outputs
+from detheads.cli.checks import (
+    possible_threads,
+    require_caches,
+    require_existing,
+    require_heads,
+    require_outputs,
+    require_run,
+)
 from detheads.cli.options import (
     BatchOption,
     DecayOption,
@@ -137,7 +144,8 @@ def evaluate(
     as_json: JsonFlag = False,
 ) -> None:
     """COCO statistics of a trained head on a cache; with -o also a report of its errors, worst classes and images."""
-    require_existing(run, data)
+    require_run(run)
+    require_existing(data)
     require_caches(cache)
     require_outputs(files=[results], folders=[output])
 

@@ -271,7 +271,7 @@ def test_a_full_disk_is_one_sentence_without_a_mount(
         (("--backbone", "eupe"), "unknown backbone 'eupe'; did you mean eupe_vit"),
         (("--device", "cuda:77"), "the device 'cuda:77' cannot be used here"),
         (("--device", "abacus"), "the device 'abacus' cannot be used here"),
-        (("--weights", "none.pth"), "there is no weight file none.pth"),
+        (("--weights", "none.pth"), "none.pth does not exist"),
     ],
 )
 def test_an_unusable_option_is_one_sentence(

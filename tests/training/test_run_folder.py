@@ -173,7 +173,7 @@ def test_a_run_without_checkpoints_says_how_to_get_one(
     world: World, tmp_path: Path, detheads: Callable[..., Any]
 ) -> None:
     finished = detheads("eval", tmp_path / "nowhere", "--cache", world.caches / "val")
-    _assert_one_sentence(finished, "best.safetensors does not exist; train a head")
+    _assert_one_sentence(finished, "nowhere does not exist; train a head")
 
 
 def test_the_last_weights_of_a_run_hold_the_optimiser_too(run: Path) -> None:
