@@ -63,7 +63,8 @@ def open_graph(graph: Path | bytes, *, provider: str = CPU, threads: int | None 
         raise UserError(f"ONNX Runtime has no {provider} here; it offers {', '.join(available)}.")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    if check_threads(threads) is not None:
+    check_threads(threads)
+    if threads is not None:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
     try:

@@ -85,4 +85,5 @@ def possible_threads(threads: int | None) -> int | None:
     Raises:
         UserError: when it cannot.
     """
-    return check_threads(threads)
+    check_threads(threads)
+    return threads

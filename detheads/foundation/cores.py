@@ -13,8 +13,8 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def check_threads(threads: int | None) -> int | None:
-    """``threads``, where this machine can run as many; None stands for the libraries' own choice.
+def check_threads(threads: int | None) -> None:
+    """Refuse more threads than make sense here; None stands for the libraries' own choice.
 
     Raises:
         UserError: when there are fewer than one or too many for the machine.
@@ -24,4 +24,3 @@ def check_threads(threads: int | None) -> int | None:
         raise UserError(
             f"{threads} threads are not possible on this machine of {cores} cores; give 1 to {THREADS_A_CORE * cores}."
         )
-    return threads

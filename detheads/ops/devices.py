@@ -33,7 +33,8 @@ def use_threads(threads: int | None) -> None:
     Raises:
         UserError: when this machine cannot run as many.
     """
-    if check_threads(threads) is not None:
+    check_threads(threads)
+    if threads is not None:
         torch.set_num_threads(threads)
 
 
