@@ -12,7 +12,7 @@ from typing import Protocol, cast
 from detheads.data import layouts
 from detheads.data.dataset import Dataset
 from detheads.data.parsed import Parsed
-from detheads.foundation.errors import UserError
+from detheads.foundation.errors import UserError, suggest
 
 _ALIASES = {"val": "valid", "valid": "val"}
 
@@ -29,7 +29,11 @@ class Split:
     images: Path
     read: Callable[[], Parsed]
     labels: Path | None = None
-    """The folder of label files in a layout with one text file an image."""
+    """A folder of label files in a layout with one text file an image."""
+    optional: bool = False
+    """Named by the dataset and not there, as test splits often are: an error only when it is asked for."""
+    certain: bool = True
+    """False for what only looks like an annotation file; it counts when nothing else is found."""
 
     def parse(self) -> Parsed:
         """Parse the split without dropping anything.
@@ -37,11 +41,6 @@ class Split:
         Raises:
             UserError: when a folder of it is missing or its annotation file is unreadable.
         """
-        if not self.images.is_dir():
-            raise UserError(f"{self.images} is missing: the images of split {self.name!r} belong there.")
-        # One label file may be absent; all of them at once is a folder in the wrong place.
-        if self.labels is not None and not self.labels.is_dir():
-            raise UserError(f"{self.labels} is missing: the label files of split {self.name!r} belong there.")
         return self.read()
 
 
@@ -67,7 +66,7 @@ class Layout(Protocol):
     NEEDS: str
 
     def find(self, folder: Path) -> list[Split]:
-        """The splits of a folder of this layout; empty when the folder has another one."""
+        """The splits of a folder of this layout, or of a file that describes one; empty when it is of another one."""
         ...
 
     def write(self, splits: Sequence[Dataset], folder: Path, conversion: Conversion) -> list[Path]:
@@ -83,18 +82,16 @@ def known_layouts() -> dict[str, Layout]:
 
 
 def find_splits(folder: Path) -> dict[str, Split]:
-    """The splits of a dataset folder by name; all have the same layout.
+    """The splits of a dataset by name; all have the same layout.
+
+    Args:
+        folder: the dataset's folder, or the file in it that describes the dataset (``data.yaml``, a COCO JSON file).
 
     Raises:
-        UserError: when the folder is missing or has none of the known layouts.
+        UserError: when the folder is missing, has none of the known layouts, or may be read in several ways.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; give the folder of a dataset.")
-    for layout in known_layouts().values():
-        if splits := layout.find(folder):
-            return {split.name: split for split in splits}
-    *most, last = [layout.NEEDS for layout in known_layouts().values()]
-    raise UserError(f"{folder} is not a dataset folder: it needs {', '.join(most)} or {last}.")
+    splits = {split.name: split for split in _recognised(folder)[1]}
+    return {name: split for name, split in splits.items() if not split.optional} or splits
 
 
 def find_layout(folder: Path) -> str:
@@ -103,8 +100,7 @@ def find_layout(folder: Path) -> str:
     Raises:
         UserError: as :func:`find_splits`.
     """
-    find_splits(folder)
-    return next(name for name, layout in known_layouts().items() if layout.find(folder))
+    return _recognised(folder)[0]
 
 
 def find_split(folder: Path, name: str | None = None) -> Split:
@@ -121,8 +117,28 @@ def find_split(folder: Path, name: str | None = None) -> Split:
         if len(training) == 1:
             return training[0]
         raise UserError(f"{folder} has the splits {', '.join(splits)}; choose one.")
-    if name in splits:
-        return splits[name]
-    if _ALIASES.get(name) in splits:
-        return splits[_ALIASES[name]]
-    raise UserError(f"{folder} has no split {name!r}; it has {', '.join(splits)}.")
+    for split in (*splits.values(), *_recognised(folder)[1]):
+        if split.name in (name, _ALIASES.get(name)):
+            return split
+    raise UserError(f"{folder} has no split {name!r}; it has {', '.join(splits)}.{suggest(name, splits)}")
+
+
+def _recognised(folder: Path) -> tuple[str, list[Split]]:
+    """The layout of a dataset and its splits.
+
+    Raises:
+        UserError: when there is none, or more than one.
+    """
+    if not folder.exists():
+        raise UserError(f"{folder} is not a folder; give the folder of a dataset.")
+    found = {name: splits for name, layout in known_layouts().items() if (splits := layout.find(folder))}
+    certain = {name: splits for name, splits in found.items() if any(split.certain for split in splits)}
+    chosen = certain or found
+    if not chosen:
+        *most, last = [layout.NEEDS for layout in known_layouts().values()]
+        what = "dataset folder" if folder.is_dir() else "dataset"
+        raise UserError(f"{folder} is not a {what}: it needs {', '.join(most)} or {last}.")
+    if len(chosen) > 1:
+        ways = ", or ".join(f"{name} by {splits[0].annotations}" for name, splits in chosen.items())
+        raise UserError(f"{folder} may be read as {ways}; give one of these files instead of the folder.")
+    return next(iter(chosen.items()))

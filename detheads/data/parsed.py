@@ -128,6 +128,8 @@ class Parsed:
     area: NDArray[np.float64]
     """Original pixels, ``[N]``; NaN where the source has none."""
     problems: Problems = field(default_factory=Problems)
+    unlisted: tuple[str, ...] = ()
+    """Image files in the folder of the images that the annotations do not list."""
 
     def box_verdicts(self) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
         """Boxes clipped to their images ``[N, 4]``; why each is dropped or clipped ``[N]``, empty where neither."""

@@ -17,11 +17,12 @@ from detheads.data.judgement import judge_splits
 from detheads.data.layout import Split, find_split, find_splits
 from detheads.data.misreadings import Convention, Stated
 from detheads.data.parsed import CLIPPED, Parsed, Problem, Problems
+from detheads.data.pictures import check_picture
 from detheads.data.repeats import Picture, Repeats, find_repeats, judge_repeats
 from detheads.foundation.ahead import map_ahead
 from detheads.foundation.atomic import sha256_of
 from detheads.foundation.errors import UserError
-from detheads.foundation.images import ImageHeader, list_images, load_image, read_header
+from detheads.foundation.images import ImageHeader, load_image, read_header
 from detheads.foundation.progress import Progress, silent
 
 TINY_SIDE = 16
@@ -109,6 +110,8 @@ class _Checked:
     header: ImageHeader | None
     print: Fingerprint | None
     error: str
+    remarks: tuple[str, ...] = ()
+    """Sentences about its pixels and frames."""
 
 
 def validate_dataset(
@@ -149,7 +152,7 @@ def validate_dataset(
             problems.add("error", part.source, "no images", "there are no images; a dataset needs at least one")
         _check_boxes(part, problems)
         _check_classes(part, problems)
-        _check_listing(place, part, problems)
+        _check_listing(part, problems)
         for checked in map_ahead(_decode, part.images, ahead=_AHEAD, threads=os.cpu_count() or 1):
             _check_image(checked, problems)
             if checked.print is not None:
@@ -209,31 +212,19 @@ def _check_classes(parsed: Parsed, problems: Problems) -> None:
         seen.add(category.name)
 
 
-def _check_listing(split: Split, parsed: Parsed, problems: Problems) -> None:
-    listed: set[Path] = set()
-    for image in parsed.images:
-        if image.path in listed:
-            sentence = f"{image.file_name} is listed under two image ids"
-            problems.add("warning", parsed.source, "image listed twice", sentence)
-        listed.add(image.path)
-    if split.labels is not None:
-        stems = {image.path.relative_to(split.images).with_suffix("") for image in parsed.images}
-        for path in sorted(split.labels.rglob("*.txt")):
-            if path.relative_to(split.labels).with_suffix("") not in stems:
-                problems.add("warning", path, "labels without an image", "there is no image for this label file")
-        return
-    unlisted = [name for name in list_images(split.images) if split.images / name not in listed]
-    if unlisted:
-        sentence = f"{unlisted[0]} lies in the image folder but is not listed"
-        problems.add("note", parsed.source, "unlisted image file", sentence, len(unlisted))
+def _check_listing(parsed: Parsed, problems: Problems) -> None:
+    if parsed.unlisted:
+        sentence = f"{parsed.unlisted[0]} lies in the image folder but is not listed"
+        problems.add("note", parsed.source, "unlisted image file", sentence, len(parsed.unlisted))
 
 
 def _decode(image: ImageRecord) -> _Checked:
     header = None
+    remarks: list[str] = []
     try:
         header = read_header(image.path)
-        picture = load_image(image.path)
-        return _Checked(image, header, fingerprint(picture, sha256_of(image.path)), "")
+        picture = load_image(image.path, remarks.append)
+        return _Checked(image, header, fingerprint(picture, sha256_of(image.path)), "", tuple(remarks))
     except (UserError, OSError) as error:
         sentence = str(error).removeprefix(str(image.path)).strip().rstrip(".")
         return _Checked(image, header, None, f"the file {sentence}")
@@ -245,19 +236,21 @@ def _check_image(checked: _Checked, problems: Problems) -> None:
         problems.add("error", image.path, "unusable image", checked.error)
     if header is None:
         return
-    if (header.width, header.height) != (image.width, image.height):
-        sentence = (
-            f"the file is {header.width}x{header.height} as displayed but its annotation says "
-            f"{image.width}x{image.height}"
-        )
-        problems.add("error", image.path, "size mismatch", sentence)
+    for remark in checked.remarks:
+        sentence = remark.removeprefix(str(image.path)).strip().rstrip(".")
+        problems.add("warning", image.path, "pixels or frames", f"the file {sentence}")
+    try:
+        check_picture(image, header)
+    except UserError as error:
+        sentence = str(error).removeprefix(str(image.path)).strip().rstrip(".")
+        problems.add("error", image.path, "size mismatch", f"the file {sentence}")
     if min(header.width, header.height) < TINY_SIDE:
         sentence = f"the image is only {header.width}x{header.height} pixels"
         problems.add("warning", image.path, "tiny image", sentence)
     if header.width * header.height > HUGE_PIXELS:
         sentence = f"the image is {header.width}x{header.height} pixels and slow to decode"
         problems.add("warning", image.path, "huge image", sentence)
-    if header.mode not in _PLAIN_MODES:
+    if header.mode not in _PLAIN_MODES and not checked.error:
         problems.add("note", image.path, "unusual mode", f"the mode {header.mode} is converted to RGB")
     if header.rotated:
         problems.add("note", image.path, "EXIF orientation", "the image is turned as its EXIF orientation says")

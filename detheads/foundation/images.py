@@ -118,7 +118,7 @@ class Listing:
     left_out: Counter[str]
     """Pictures whose ending is not read: ending -> count."""
     unreadable: tuple[str, ...]
-    """Sub-folders that may not be entered, and links to images that are not there."""
+    """Sub-folders that may not be entered, and image names that are no file: pipes, links to nothing."""
 
     def remarks(self) -> list[str]:
         """A sentence, without its full stop, for each kind of thing that was left out."""
@@ -145,29 +145,32 @@ def survey(folder: Path) -> Listing:
     names: list[str] = []
     left_out: Counter[str] = Counter()
     unreadable: list[str] = []
+    for name in walk(folder, lambda error: unreadable.append(os.path.relpath(error.filename, folder))):
+        stem, suffix = os.path.splitext(name)  # noqa: PTH122 - a Path for each of a million names is slow
+        suffix = suffix.lower()
+        if os.path.basename(stem).startswith(".") or suffix not in IMAGE_SUFFIXES | OTHER_SUFFIXES:  # noqa: PTH119
+            continue
+        if suffix in OTHER_SUFFIXES:
+            left_out[suffix] += 1
+        elif os.path.isfile(os.path.join(folder, name)):  # noqa: PTH113, PTH118
+            names.append(name)
+        else:
+            unreadable.append(name)
+    return Listing(tuple(sorted(names)), left_out, tuple(sorted(unreadable)))
+
+
+def walk(folder: Path, onerror: Callable[[OSError], None] | None = None) -> Iterator[str]:
+    """Every file at any depth below ``folder``, relative to it, with ``/``; linked folders too, each folder once."""
     entered: set[tuple[int, int]] = set()
-
-    def note(error: OSError) -> None:
-        unreadable.append(os.path.relpath(error.filename, folder))
-
-    for place, folders, files in os.walk(folder, onerror=note, followlinks=True):
+    for place, folders, files in os.walk(folder, onerror=onerror, followlinks=True):
         status = os.stat(place)  # noqa: PTH116
         if (status.st_dev, status.st_ino) in entered:
             folders.clear()
             continue
         entered.add((status.st_dev, status.st_ino))
+        below = Path(place).relative_to(folder).as_posix()
         for file in files:
-            suffix = os.path.splitext(file)[1].lower()  # noqa: PTH122 - a Path for each of a million names is slow
-            if file.startswith(".") or suffix not in IMAGE_SUFFIXES | OTHER_SUFFIXES:
-                continue
-            path = Path(place, file)
-            if suffix in OTHER_SUFFIXES:
-                left_out[suffix] += 1
-            elif path.is_file():
-                names.append(path.relative_to(folder).as_posix())
-            elif path.is_symlink():
-                unreadable.append(path.relative_to(folder).as_posix())
-    return Listing(tuple(sorted(names)), left_out, tuple(sorted(unreadable)))
+            yield file if below == "." else f"{below}/{file}"
 
 
 @contextmanager

@@ -132,19 +132,23 @@ def read_yaml(path: str | Path, limit: int = LARGEST_YAML) -> Any:
     Raises:
         UserError: as :func:`read_text`, and when it is not YAML, too deep, or grows too large by its aliases.
     """
+    return parse_yaml(read_bytes(path, limit), path)
+
+
+def parse_yaml(data: bytes, source: str | Path) -> Any:
+    """YAML bytes with the bounds of :func:`read_yaml`; ``source`` is their name in messages."""
     import yaml
 
-    data = read_bytes(path, limit)
-    text = _decoded(data, path)
+    text = _decoded(data, source)
     try:
         return yaml.load(text, Loader=_bounded_loader())
     except _UnboundedError as error:
-        raise UserError(f"{path} {error}.") from None
+        raise UserError(f"{source} {error}.") from None
     except (yaml.YAMLError, ValueError) as error:
         reason = likely(data) or f"is not readable YAML ({' '.join(str(error).split())})"
         tab = re.search(r"^ *\t", text, re.MULTILINE)
         line = text.count("\n", 0, tab.start()) + 1 if tab else 0
-        raise UserError(f"{path} {reason}; {f'indent line {line} without tabs' if tab else 'repair it'}.") from None
+        raise UserError(f"{source} {reason}; {f'indent line {line} without tabs' if tab else 'repair it'}.") from None
 
 
 class _UnboundedError(Exception):

@@ -134,7 +134,6 @@ def test_batches_hold_every_image_once_and_in_order(tmp_path: Path, count: int) 
 
 
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing": (Path.unlink, "does not exist"),
     "cut in half": (lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]), "cannot be decoded"),
     "empty": (lambda path: path.write_bytes(b""), "is not an image"),
     "text": (lambda path: path.write_text("<html>"), "is not an image"),

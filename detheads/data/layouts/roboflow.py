@@ -15,16 +15,25 @@ NEEDS = f"SPLIT/{ANNOTATIONS} (Roboflow)"
 
 
 def find(folder: Path) -> list[Split]:
-    """The splits of a Roboflow export."""
+    """The splits of a Roboflow export; one without splits has its images beside the file and is called ``all``."""
+    found = {path.parent.name: path for path in sorted(folder.glob(f"*/{ANNOTATIONS}"))}
+    alone = folder if folder.is_file() else folder / ANNOTATIONS
+    if not found and alone.name == ANNOTATIONS and alone.is_file():
+        found = {"all": alone}
     return [
         Split(
-            folder.resolve().name,
-            path.parent.name,
+            (folder.parent if folder.is_file() else folder).resolve().name,
+            name,
             path,
             path.parent,
-            partial(parse_coco_json, path, path.parent, roboflow=True),
+            partial(
+                parse_coco_json,
+                path,
+                [path.parent, path.parent / "images"],
+                siblings=[other for other in found.values() if other != path],
+            ),
         )
-        for path in sorted(folder.glob(f"*/{ANNOTATIONS}"))
+        for name, path in found.items()
     ]
 
 
