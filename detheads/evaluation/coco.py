@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from detheads.evaluation.inputs import Detections, GroundTruth, read_detections, read_ground_truth
 from detheads.foundation.errors import UserError
 
 Evaluator = Literal["pycocotools", "hotcoco"]
@@ -72,21 +73,21 @@ def statistic_text(value: float | None, pattern: str = ".4f") -> str:
 
 
 def evaluate(
-    ground_truth: Mapping[str, Any],
-    detections: Sequence[Mapping[str, Any]],
+    ground_truth: GroundTruth,
+    detections: Detections,
     evaluator: Evaluator = "pycocotools",
 ) -> Statistics:
     """COCO box statistics of detections. Neither argument is changed.
 
     Args:
-        ground_truth: COCO annotation object, xywh in original-image pixels. ``info``, ``iscrowd``, ``area`` (then the
-            area of the box) and annotation ids may be missing.
-        detections: COCO results, xywh in original-image pixels; may be empty.
+        ground_truth: COCO annotation object or the path of its file, xywh in original-image pixels. ``info``,
+            ``iscrowd``, ``area`` (then the area of the box) and annotation ids may be missing.
+        detections: COCO results or the path of their file, xywh in original-image pixels; may be empty.
         evaluator: which library computes.
 
     Raises:
-        UserError: when the evaluator is not installed, or a detection or annotation refers to an image or category
-            that the ground truth does not list.
+        UserError: when the evaluator is not installed, an argument is not what it should be, or a detection or
+            annotation refers to an image or category that the ground truth does not list.
     """
     truth, results = _prepare(ground_truth, detections)
     # Both libraries report on standard output, which is the command line's.
@@ -107,7 +108,7 @@ def evaluate(
     )
 
 
-def judge_at(ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], ious: Sequence[float]) -> Any:
+def judge_at(ground_truth: GroundTruth, detections: Detections, ious: Sequence[float]) -> Any:
     """pycocotools' ``COCOeval`` of boxes at some IoUs, evaluated and accumulated: its own verdict on every detection.
 
     Objects of all sizes count, and the best 100 detections of an image and class. Its detections and annotations have
@@ -130,10 +131,9 @@ def judge_at(ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, 
     return judge
 
 
-def _prepare(
-    ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def _prepare(given: GroundTruth, found: Detections) -> tuple[dict[str, Any], dict[str, Any]]:
     """Datasets of our own of the objects and of the detections, their references checked."""
+    ground_truth, detections = read_ground_truth(given), read_detections(found)
     for kind, entries in (("annotation", ground_truth["annotations"]), ("detection", detections)):
         _check_references(kind, entries, ground_truth)
     # Of a result only these count: pycocotools computes its area from the box and knows no crowd detection.
@@ -195,12 +195,25 @@ def _boxes_only(ground_truth: Mapping[str, Any], entries: Sequence[Mapping[str, 
 def _check_references(kind: str, entries: Sequence[Mapping[str, Any]], ground_truth: Mapping[str, Any]) -> None:
     for key, listed in (("image_id", "images"), ("category_id", "categories")):
         known = {item["id"] for item in ground_truth[listed]}
-        stray = next((entry[key] for entry in entries if entry[key] not in known), None)
-        if stray is not None:
+        stray = Counter(entry[key] for entry in entries if entry[key] not in known)
+        if stray:
+            used, ids = sorted({entry[key] for entry in entries}), sorted(known)
+            listing = f"ids {ids[0]} to {ids[-1]}" if ids else "no id"
             raise UserError(
-                f"the ground truth lists no {key} {stray} that a {kind} refers to; evaluate against the annotations "
-                "that the detections were made for."
+                f"the ground truth lists no {key} {next(iter(stray))} that a {kind} refers to ({sum(stray.values())} "
+                f"of {len(entries)} {kind}s name unknown ids; its {listed} have {listing}, the {kind}s {used[0]} to "
+                f"{used[-1]}); evaluate against the annotations that the detections were made for"
+                f"{_shifted(used, ids) if key == 'category_id' else ''}."
             )
+
+
+def _shifted(used: Sequence[int], known: Sequence[int]) -> str:
+    """The likely cause, where ids count from 0 on one side and from 1 on the other."""
+    if used[:1] == [0] and known[:1] == [1]:
+        return ", or add 1 to each category_id, which seem to count from 0"
+    if used[:1] == [1] and known[:1] == [0]:
+        return ", or subtract 1 from each category_id, which seem to count from 1"
+    return ""
 
 
 def class_names(categories: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -1,7 +1,8 @@
 """Detections in COCO's result format. Torch-free."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -47,29 +48,45 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     entries = read_json(path)
     if not isinstance(entries, list):
         raise UserError(f"{path} holds no list of detections; give a COCO result file, not an annotation file.")
-    for index, entry in enumerate(entries):
-        fault = _fault(entry)
-        if fault:
-            raise UserError(f"{path}: detection {index} {fault}; write the file again.")
+    require_results(entries, str(path))
     return entries
 
 
-def _fault(entry: Any) -> str | None:
-    """What is wrong with a result entry, or None."""
-    if not isinstance(entry, dict):
+def require_results(entries: Iterable[Any], source: str) -> None:
+    """Refuse entries that are no COCO results.
+
+    Args:
+        source: where they come from, for the message.
+
+    Raises:
+        UserError: naming the first such entry and what it lacks.
+    """
+    for index, entry in enumerate(entries):
+        fault = box_fault(entry) or _score_fault(entry)
+        if fault:
+            raise UserError(f"{source}: detection {index} {fault}; write COCO results again.")
+
+
+def box_fault(entry: Any) -> str | None:
+    """What is wrong with the image, class or box of a COCO result or annotation, or None."""
+    if not isinstance(entry, Mapping):
         return "is not an object"
     for key in ("image_id", "category_id"):
-        if not isinstance(entry.get(key), int) or isinstance(entry[key], bool):
+        if not isinstance(entry.get(key), Integral) or isinstance(entry[key], bool):
             return f"has no integer {key!r}"
-    if not _is_finite(entry.get("score")):
-        return "has no finite number as 'score'"
     bbox = entry.get("bbox")
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_finite, bbox)):
+    if not isinstance(bbox, Sequence | np.ndarray) or len(bbox) != 4 or not all(map(_is_finite, bbox)):
         return "has no 'bbox' of four finite numbers"
     if bbox[2] < 0 or bbox[3] < 0:
-        return "has a 'bbox' of negative width or height"
+        return "has a 'bbox' of negative width or height (it reads x, y, width, height)"
     return None
 
 
+def _score_fault(entry: Mapping[str, Any]) -> str | None:
+    if "score" not in entry:
+        return "has no 'score', so it is an annotation and not a result"
+    return None if _is_finite(entry["score"]) else "has no finite number as 'score'"
+
+
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
