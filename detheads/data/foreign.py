@@ -143,8 +143,11 @@ def _read(form: Format, file: Path, problems: Problems) -> list[Marked]:
     """The pictures of one file; an unreadable one is a problem of its own."""
     try:
         marked = list(form.read(file))
-    except (UserError, ValueError) as error:
-        sentence = str(error).removeprefix(str(file)).strip().rstrip(".")
+    except (UserError, ValueError, TypeError, AttributeError, LookupError) as error:
+        # JSON may hold any type at any place; what is expected of each is not asked one by one.
+        known = isinstance(error, UserError | ValueError)
+        what = str(error) if known else f"is built otherwise than {form.SAYS}"
+        sentence = what.removeprefix(str(file)).strip().rstrip(".")
         problems.add("error", file, "unreadable annotations", sentence, bad=str(file))
         return []
     for one in marked:
@@ -214,11 +217,13 @@ def _parsed(
     scale = np.array(
         [(image.width, image.height) if one.shares else (1, 1) for image, one in entries], dtype=np.float64
     ).reshape(-1, 2)
+    with np.errstate(over="ignore"):  # a number beyond floats is one that is not finite, and is dropped as such
+        boxes = boxes * np.tile(scale[index], 2)
     return Parsed(
         folder,
         categories,
         tuple(image for image, _ in entries),
-        boxes * np.tile(scale[index], 2),
+        boxes,
         index,
         np.array([label_of[mark.name] for _, mark in marks], dtype=np.int64),
         np.array([mark.crowd for _, mark in marks], dtype=np.bool_),

@@ -157,8 +157,8 @@ def _small(parts: Sequence[Stated], size: tuple[int, int]) -> list[Finding]:
         if normalised(part) is not None:
             continue
         boxes, kept = _kept(part)
-        scale = np.minimum(size[1] / part.sizes[:, 0], size[0] / part.sizes[:, 1])
-        sides = (np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)) * scale)[kept]
+        scale = np.minimum(size[1] / part.sizes[kept, 0], size[0] / part.sizes[kept, 1])
+        sides = np.sqrt(np.prod(boxes[kept, 2:] - boxes[kept, :2], axis=1)) * scale
         small = int((sides < SMALLEST_SIDE).sum())
         if small <= MANY_SMALL * len(sides):
             continue

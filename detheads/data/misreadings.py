@@ -48,15 +48,20 @@ class Stated:
         return sizes[self.parsed.image_index]
 
     @cached_property
+    def boxes(self) -> Numbers:
+        """xyxy in pixels ``[N, 4]``, bounded so that sums and products of absurd numbers stay numbers."""
+        return np.clip(self.parsed.boxes, -1e12, 1e12)
+
+    @cached_property
     def finite(self) -> NDArray[np.bool_]:
         return np.asarray(np.isfinite(self.parsed.boxes).all(axis=1), dtype=np.bool_)
 
     @cached_property
     def numbers(self) -> Numbers:
         """The four numbers in the layout's own order and unit, ``[N, 4]``."""
-        corner, far = self.parsed.boxes[:, :2], self.parsed.boxes[:, 2:]
+        corner, far = self.boxes[:, :2], self.boxes[:, 2:]
         if self.convention == "corners":
-            return self.parsed.boxes
+            return self.boxes
         if self.convention == "shares":
             return np.concatenate([(corner + far) / 2 / self.sizes, (far - corner) / self.sizes], axis=1)
         return np.concatenate([corner, far - corner], axis=1)
@@ -127,10 +132,10 @@ def judge_boxes(stated: Stated) -> list[Finding]:
 
 def normalised(stated: Stated) -> Finding | None:
     """Shares of the picture where pixels are expected."""
-    far = stated.parsed.boxes[stated.finite, 2:]
+    far = stated.boxes[stated.finite, 2:]
     sized = stated.sizes[stated.finite].min(axis=1) >= 16
     shares = (np.abs(stated.numbers[stated.finite]) <= 1.5).all(axis=1) & (far <= 1.5).all(axis=1) & sized
-    if stated.convention == "shares" or shares.mean() < CONVINCING:
+    if stated.convention == "shares" or shares.sum() < max(1, CONVINCING * len(shares)):
         return None
     sentence = "the boxes look normalised: all numbers lie between 0 and 1, and this layout states pixels"
     return Finding("warning", "normalised boxes", f"{stated.split}: {sentence}", int(shares.sum()))
@@ -139,7 +144,7 @@ def normalised(stated: Stated) -> Finding | None:
 def _conventions(stated: Stated) -> Finding | None:
     """Corners given as sizes and the like: many boxes leave their pictures, and all stay inside when read otherwise."""
     numbers, sizes = stated.numbers, stated.sizes
-    gross = stated.gross(stated.parsed.boxes) & stated.finite
+    gross = stated.gross(stated.boxes) & stated.finite
     if gross.sum() < 2 or gross.sum() / stated.finite.sum() < SUSPICIOUS:
         return None
     for called, reading in _READINGS[stated.convention].items():
@@ -160,7 +165,7 @@ def _places(stated: Stated) -> Finding | None:
     """All boxes in the upper left part: they were made for smaller pictures."""
     if stated.finite.sum() < MANY_BOXES:
         return None
-    reach = (stated.parsed.boxes[:, 2:] / stated.sizes)[stated.finite].max()
+    reach = (stated.boxes[:, 2:] / stated.sizes)[stated.finite].max()
     if reach > 0.6:
         return None
     sentence = (
@@ -171,7 +176,7 @@ def _places(stated: Stated) -> Finding | None:
 
 
 def _sub_pixel(stated: Stated) -> Finding | None:
-    sides = stated.parsed.boxes[:, 2:] - stated.parsed.boxes[:, :2]
+    sides = stated.boxes[:, 2:] - stated.boxes[:, :2]
     small = stated.finite & (sides > 0).all(axis=1) & (sides < 1).any(axis=1)
     if not small.any():
         return None
@@ -192,7 +197,7 @@ def _repeated(stated: Stated) -> Finding | None:
         [
             stated.parsed.image_index[rows],
             stated.parsed.labels[rows],
-            np.rint(np.clip(stated.parsed.boxes[rows], -1e9, 1e9) * 100),
+            np.rint(stated.boxes[rows] * 100),
         ]
     )
     _, first = np.unique(keys, axis=0, return_index=True)
@@ -218,10 +223,10 @@ def _whole_pictures(stated: Stated) -> Finding | None:
 
 
 def _one_size(stated: Stated) -> Finding | None:
-    boxes = stated.parsed.boxes[stated.finite]
+    boxes = stated.boxes[stated.finite]
     if len(boxes) < MANY_BOXES:
         return None
-    sides, counts = np.unique(np.rint(np.clip(boxes[:, 2:] - boxes[:, :2], -1e9, 1e9)), axis=0, return_counts=True)
+    sides, counts = np.unique(np.rint(boxes[:, 2:] - boxes[:, :2]), axis=0, return_counts=True)
     most = int(counts.argmax())
     if counts[most] < 0.95 * len(boxes) or sides[most].max() < 2:
         return None

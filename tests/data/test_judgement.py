@@ -1,6 +1,7 @@
 """What ``data validate`` thinks of the whole: mistakes that no single number shows, with their likely cause."""
 
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,15 @@ def test_a_misread_convention_is_named(numbers: tuple[Any, Any], convention: Con
     findings = judge_splits([_as_stated(np.concatenate(numbers, axis=1), convention)])
     assert [cause in finding.sentence for finding in findings if finding.kind != "no usable box"] == [True]
     assert all(finding.severity in {"warning", "error"} for finding in findings)
+
+
+@pytest.mark.parametrize("convention", ["sizes", "shares", "corners"])
+@pytest.mark.parametrize("absurd", [np.nan, np.inf, -np.inf, 1e308, -1e308, 0.0])
+def test_absurd_numbers_are_judged_without_a_warning_of_numpy(convention: Convention, absurd: float) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for boxes in (np.full((3, 4), absurd), np.tile([absurd, 1.0, 9.0, absurd], (30, 1)), np.zeros((0, 4))):
+            assert judge_splits([_stated(boxes, convention=convention)], (64, 64))
 
 
 @pytest.mark.parametrize("convention", ["sizes", "shares", "corners"])

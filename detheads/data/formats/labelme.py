@@ -34,7 +34,7 @@ def read(path: Path) -> Iterator[Marked]:
                 marked.marks.append(Mark(str(shape["label"]).strip(), _circle(shape["points"])))
             else:
                 marked.left_out[str(kind)[:30]] += 1
-        except (ParsingError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
+        except (ParsingError, AssertionError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
             marked.bad.append(f"shape {number} has no label or no usable points")
     yield marked
 
