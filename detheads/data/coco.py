@@ -320,6 +320,8 @@ class _Reader:
         names = f"{known[0]} to {known[-1]}" if len(known) > 3 else ", ".join(map(str, known))
         sentence = f"{title} has the category id {value!r}, which 'categories' does not list (it has {names})"
         self._error("unknown category", sentence, title)
+        if (number := whole(value)) is not None:
+            self.problems.unknown_classes.add(number)
 
     def _read_object(
         self, title: str, entry: dict[str, Any], objects: _Objects, image: int, label: int, image_key: Key

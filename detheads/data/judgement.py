@@ -30,7 +30,7 @@ def judge_splits(parts: Sequence[Stated], size: tuple[int, int] | None = None) -
         parts: the splits.
         size: height and width of the model's input in pixels; without it, small objects are not judged.
     """
-    findings = [finding for part in parts for finding in (*_usable(part), *judge_boxes(part))]
+    findings = [finding for part in parts for finding in (*_usable(part), *_shifted(part), *judge_boxes(part))]
     findings += _class_names(parts)
     findings += _classes_of_splits(parts)
     findings += _balance(parts)
@@ -58,6 +58,24 @@ def _usable(part: Stated) -> list[Finding]:
     if not _kept(part)[1].any():
         why = "every usable box is a crowd, which is neither trained on nor scored" if total else "there is no box"
         return [Finding("warning", "no usable box", f"{part.split}: {why}: nothing can be learned or scored here", 0)]
+    return []
+
+
+def _shifted(part: Stated) -> list[Finding]:
+    """Class numbers that are one too high or low: one beyond the known ones is used, and the first or last is not."""
+    numbers = [category.id for category in part.parsed.categories]
+    used = np.bincount(part.parsed.labels, minlength=len(numbers)) > 0
+    unknown = part.parsed.problems.unknown_classes
+    if not numbers or not used.any() or used.all():
+        return []
+    for beyond, unused, how in ((max(numbers) + 1, 0, "high"), (min(numbers) - 1, -1, "low")):
+        if unknown == {beyond} and not used[unused]:
+            name = part.parsed.categories[unused].name
+            sentence = (
+                f"{part.split}: the class numbers of the objects look one too {how}: {beyond} is used and is no class, "
+                f"and {numbers[unused]} ({name!r}) is a class and is not used"
+            )
+            return [Finding("warning", "shifted class numbers", sentence, len(part.parsed.labels))]
     return []
 
 

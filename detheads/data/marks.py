@@ -64,7 +64,7 @@ def whole_size(width: Any, height: Any) -> tuple[int, int] | None:
         size = int(width), int(height)
     except (TypeError, ValueError, OverflowError):
         return None
-    return size if min(size) >= 1 else None
+    return size if min(size) >= 1 and max(size) < 2**31 else None
 
 
 def parse_xml(path: Path) -> Any:

@@ -52,6 +52,8 @@ class Problems:
         self._count: Counter[tuple[Severity, Path, str]] = Counter()
         self._fatal: list[tuple[Severity, Path, str]] = []
         self._bad: dict[str, str] = {}
+        self.unknown_classes: set[int] = set()
+        """Numbers that objects have and no class."""
 
     def add(
         self, severity: Severity, file: Path, kind: str, sentence: str, count: int = 1, *, bad: str | None = None

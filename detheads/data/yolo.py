@@ -162,6 +162,7 @@ class _Rows:
             elif category != int(category) or int(category) not in self.label_of:
                 sentence = f"line {number} has the class {words[0][:20]}, which {self.file.name} does not name"
                 self.problems.add("error", file, "unknown category", sentence, bad=title)
+                self.problems.unknown_classes.add(int(category))
             elif why := self._wrong_count(len(values)):
                 sentence = f"line {number} is {line.strip()[:60]!r}; {why}"
                 self.problems.add("error", file, "bad label line", sentence, bad=title)

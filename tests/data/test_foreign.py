@@ -124,6 +124,7 @@ WRITTEN: list[tuple[str, str | None, Callable[[Path], object]]] = [
     ("labelformat voc", "voc", _by_labelformat("PascalVOC", ".", output_folder=".")),
     ("labelformat cvat", "cvat", _by_labelformat("CVAT", "images", output_folder=".")),
     ("labelformat kitti", "kitti", _by_labelformat("Kitti", "image_2", output_folder="label_2")),
+    ("labelformat yolo", None, _by_labelformat("YOLOv8", "images", output_file="data.yaml", output_split="train")),
     ("labelformat coco", None, _by_labelformat("COCO", "train", output_file="annotations/instances_train.json")),
 ]
 

@@ -178,6 +178,24 @@ def test_classes_are_compared_between_splits() -> None:
         assert words in sentences
 
 
+@pytest.mark.parametrize(("shift", "how"), [(1, "high"), (-1, "low"), (0, ""), (5, "")])
+def test_shifted_class_numbers_are_named(
+    coco_folder: Callable[..., Path], yolo_folder: Path, shift: int, how: str
+) -> None:
+    def change(content: Document) -> None:
+        content["categories"] = [{"id": 1, "name": "ant"}, {"id": 2, "name": "bee"}, {"id": 3, "name": "cow"}]
+        first = content["annotations"][0]
+        content["annotations"] = [first | {"id": i, "category_id": i + shift, "bbox": [i, 2, 9, 9]} for i in (1, 2, 3)]
+
+    (yolo_folder / "data.yaml").write_text("names: [ant, bee, cow]\n")
+    rows = "".join(f"{i + shift} 0.{3 + i} 0.5 0.2 0.2\n" for i in (0, 1, 2) if i + shift >= 0)
+    (yolo_folder / "labels" / "train" / "a.txt").write_text(rows)
+    for folder in (coco_folder(change), *([yolo_folder] if shift >= 0 else [])):
+        findings = validate_dataset(folder).findings
+        sentences = [finding.sentence for finding in findings if finding.kind == "shifted class numbers"]
+        assert [f"look one too {how}" in sentence for sentence in sentences] == ([True] if how else [])
+
+
 def test_tiny_objects_are_judged_for_the_input_they_will_have() -> None:
     small = np.concatenate([CORNER, CORNER + np.arange(10, 50)[:, None] / 2], axis=1)  # 5 to 25 pixels wide
     assert judge_splits([_stated(small)], (640, 640)) == []
