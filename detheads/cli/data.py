@@ -10,6 +10,7 @@ from detheads.cli import rewrite
 from detheads.cli.datasets import DatasetFolder, ForeignFormat, SplitName, read_split, remark_skipped, require_output
 from detheads.cli.options import SkipBad, parse_size
 from detheads.cli.output import JsonFlag, emit, steps, table
+from detheads.data.findings import counted
 
 app = typer.Typer(help="Look at, check, convert, split, augment, draw and generate datasets.", no_args_is_help=True)
 
@@ -38,9 +39,9 @@ def _print_info(console: Console, result: dict[str, Any]) -> None:
         ("most boxes in an image", result["most_boxes_in_an_image"]),
     ]
     for name in ("image_width", "image_height", "box_width", "box_height"):
-        if (span := result[name]) is not None:
-            text = f"{span['min']:.0f} .. {span['median']:.0f} .. {span['max']:.0f} px"
-            rows.append((f"{name.replace('_', ' ')} (min .. median .. max)", text))
+        span = result[name]
+        text = f"{span['min']:.0f} .. {span['median']:.0f} .. {span['max']:.0f} px" if span is not None else "undefined"
+        rows.append((f"{name.replace('_', ' ')} (min .. median .. max)", text))
     sizes = ", ".join(f"{count} {name}" for name, count in result["object_sizes"].items())
     rows.append(("objects by COCO's sizes (borders 32x32, 96x96 px)", sizes))
     rows += [(f"dropped: {reason}", count) for reason, count in result["dropped"].items()]
@@ -91,9 +92,10 @@ def _print_report(console: Console, result: dict[str, Any]) -> None:
     for finding in result["judgement"]:
         console.print(f"  {finding['severity']}: {finding['kind']}: {finding['sentence']}.")
     for part in result["splits"]:
-        console.print(f"{part['split']}: {part['images']} images, {part['boxes']} boxes.")
+        console.print(f"{part['split']}: {counted(part['images'], 'image')}, {counted(part['boxes'], 'box')}.")
     console.print(
-        f"{result['dataset']}: {result['errors']} errors, {result['warnings']} warnings, {result['notes']} notes.",
+        f"{result['dataset']}: {counted(result['errors'], 'error')}, {counted(result['warnings'], 'warning')}, "
+        f"{counted(result['notes'], 'note')}.",
     )
 
 
@@ -136,6 +138,9 @@ def draw(
                 drawn.save(partial, quality=92)
             pictures.append(str(path))
             on_progress("drawing", done, total)
+    if skipped and not pictures:
+        file, reason = next(iter(skipped.items()))
+        raise UserError(f"none of {len(skipped)} pictures can be drawn; the first: {file}: {reason}")
     remark_skipped(skipped)
     result = {
         "output": str(output),

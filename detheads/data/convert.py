@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from detheads.data.classes import with_same_classes
 from detheads.data.dataset import Dataset, ImageRecord
 from detheads.data.layout import Conversion, known_layouts
 from detheads.data.pictures import check_picture
@@ -30,7 +31,7 @@ def convert_dataset(
     and crowd boxes are left out, because YOLO would train on them.
 
     Args:
-        splits: the splits, each with its own name; all with the same categories.
+        splits: the splits, each with its own name; all get the classes of :func:`with_same_classes`.
         target: the folder to write; it must not exist, or be empty.
         layout: the name of a known layout.
         link: hard-link images instead of copying them, where the file system can.
@@ -39,8 +40,10 @@ def convert_dataset(
     Raises:
         UserError: when the target is not empty, an image is bad, or names collide.
     """
+    if not splits:
+        raise UserError("there is no split to convert.")
     with new_folder(Path(target)) as partial:
-        good = [_usable(dataset, skip_bad, on_progress) for dataset in splits]
+        good = [_usable(dataset, skip_bad, on_progress) for dataset in with_same_classes(splits)]
         conversion = write_splits(good, partial, layout, link=link, on_progress=on_progress)
         for before, after in zip(splits, good, strict=True):
             conversion.skipped |= {name: why for name, why in after.skipped.items() if name not in before.skipped}
@@ -55,12 +58,11 @@ def write_splits(
     link: bool = False,
     on_progress: Progress = silent,
 ) -> Conversion:
-    """Write checked splits into an empty ``folder``; see :func:`convert_dataset`."""
-    if not splits:
-        raise UserError("there is no split to convert.")
+    """Write checked splits of the same classes into an empty ``folder``; see :func:`convert_dataset`."""
     if len({dataset.split for dataset in splits}) != len(splits):
         raise UserError("two splits have the same name; each needs its own.")
-    require_same_classes(splits)
+    if any(dataset.categories != splits[0].categories for dataset in splits):
+        raise ValueError("the splits have different classes")
     if not link:
         try_output(folder, folder=True, needs=sum(_bytes(image) for dataset in splits for image in dataset.images))
     conversion = Conversion()
@@ -72,22 +74,6 @@ def write_splits(
             conversion.images += 1
             on_progress("copying images", conversion.images, total)
     return conversion
-
-
-def require_same_classes(splits: Sequence[Dataset]) -> None:
-    """Refuse splits that cannot become one dataset.
-
-    Raises:
-        UserError: when their categories differ; the sentence names one that does.
-    """
-    first = splits[0].categories
-    for other in splits[1:]:
-        if other.categories != first:
-            odd = min(set(first) ^ set(other.categories), key=lambda category: (category.id, category.name))
-            raise UserError(
-                f"the splits {splits[0].split}, {other.split} have different classes: only one of them has "
-                f"{odd.name!r} with the number {odd.id}; give both the same classes, or choose one with --split."
-            )
 
 
 def _usable(dataset: Dataset, skip_bad: bool, on_progress: Progress) -> Dataset:

@@ -25,5 +25,5 @@ def some(names: Iterable[str], most: int = 4) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """ "1 picture", "2 pictures"."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    """ "1 picture", "2 pictures", "2 boxes"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' if noun.endswith('x') else 's'}"

@@ -126,7 +126,7 @@ def judge_boxes(stated: Stated) -> list[Finding]:
     for rule in (normalised, _conventions):
         if (finding := rule(stated)) is not None:
             return [finding]
-    rules = (_places, _sub_pixel, _cut, _repeated, _whole_pictures, _one_size)
+    rules = (_places, _sub_pixel, _cut, _repeated, _two_classes, _whole_pictures, _one_size, _one_place, _areas)
     return [finding for rule in rules if (finding := rule(stated)) is not None]
 
 
@@ -191,23 +191,65 @@ def _cut(stated: Stated) -> Finding | None:
 
 
 def _repeated(stated: Stated) -> Finding | None:
-    """The same box of the same class twice in one picture, to a hundredth of a pixel."""
-    rows = np.flatnonzero(stated.finite)
-    keys = np.column_stack(
-        [
-            stated.parsed.image_index[rows],
-            stated.parsed.labels[rows],
-            np.rint(stated.boxes[rows] * 100),
-        ]
-    )
-    _, first = np.unique(keys, axis=0, return_index=True)
-    again = np.ones(len(stated.finite), dtype=np.bool_)
-    again[rows[first]] = False
-    again &= stated.finite
+    again = _again(stated, same_class=True)
     if not again.any():
         return None
-    name = stated.parsed.images[stated.parsed.image_index[np.flatnonzero(again)[0]]].file_name
-    return _shared(stated, again, "repeated boxes", f"repeat another of the same class exactly, one in {name}")
+    return _shared(stated, again, "repeated boxes", f"repeat another of their class, one in {_place(stated, again)}")
+
+
+def _two_classes(stated: Stated) -> Finding | None:
+    again = _again(stated, same_class=False) & ~_again(stated, same_class=True)
+    if not again.any():
+        return None
+    return _shared(
+        stated, again, "boxes of two classes", f"repeat one of another class, one in {_place(stated, again)}"
+    )
+
+
+def _again(stated: Stated, *, same_class: bool) -> NDArray[np.bool_]:
+    """Boxes that an earlier one of their picture equals, to a hundredth of a pixel, ``[N]``."""
+    rows = np.flatnonzero(stated.finite)
+    label = stated.parsed.labels[rows] * same_class
+    keys = np.column_stack([stated.parsed.image_index[rows], label, np.rint(stated.boxes[rows] * 100)])
+    _, first = np.unique(keys, axis=0, return_index=True)
+    again = stated.finite.copy()
+    again[rows[first]] = False
+    return again
+
+
+def _place(stated: Stated, rows: NDArray[np.bool_]) -> str:
+    """The picture of the first of some boxes."""
+    return stated.parsed.images[stated.parsed.image_index[int(rows.argmax())]].file_name
+
+
+def _one_place(stated: Stated) -> Finding | None:
+    """The same box in picture after picture: a template that nobody adjusted."""
+    boxes, counts = np.unique(np.rint(stated.boxes[stated.finite]), axis=0, return_counts=True)
+    most = int(counts.argmax())
+    pictures = len(stated.parsed.images)
+    if counts[most] < max(5, 0.5 * stated.finite.sum()) or pictures < 5 or len(boxes) == 0:
+        return None
+    covered = np.prod(boxes[most, 2:] - boxes[most, :2]) / np.prod(stated.sizes[0])
+    if covered >= 0.95:  # told as boxes of whole pictures
+        return None
+    x1, y1, x2, y2 = boxes[most]
+    sentence = f"{counts[most]} boxes of {pictures} pictures are the same, ({x1:.0f}, {y1:.0f}) to ({x2:.0f}, {y2:.0f})"
+    return Finding("warning", "boxes of one place", f"{stated.split}: {sentence}", int(counts[most]))
+
+
+def _areas(stated: Stated) -> Finding | None:
+    """Stated areas that no object in such a box can have; they decide which objects count as small."""
+    boxes = np.prod(stated.boxes[:, 2:] - stated.boxes[:, :2], axis=1)
+    known = stated.finite & np.isfinite(stated.parsed.area) & (boxes > 0)
+    ratio = stated.parsed.area[known] / boxes[known]
+    odd = (ratio > 1.1) | (ratio < 0.01)
+    if odd.sum() < 3 or odd.sum() < SUSPICIOUS * known.sum():
+        return None
+    sentence = (
+        f"{odd.sum()} of {known.sum()} areas do not fit their boxes (in the median they are {np.median(ratio):.3g} of "
+        "the box's); they decide which objects count as small, medium and large"
+    )
+    return Finding("warning", "areas that do not fit", f"{stated.split}: {sentence}", int(odd.sum()))
 
 
 def _whole_pictures(stated: Stated) -> Finding | None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from detheads.data.convert import require_same_classes, write_splits
+from detheads.data.classes import with_same_classes
+from detheads.data.convert import write_splits
 from detheads.data.dataset import Dataset, ImageRecord
 from detheads.data.duplicates import Fingerprint, duplicate_groups, fingerprint, near_duplicates
 from detheads.data.partition import partition
@@ -60,7 +61,7 @@ def split_dataset(
     :mod:`detheads.data.duplicates`) stay in one split. The same pictures, shares and seed give the same splits.
 
     Args:
-        parts: the splits whose pictures are pooled; all with the same categories.
+        parts: the splits whose pictures are pooled.
         target: the folder to write; it must not exist, or be empty.
         layout: the name of a known layout.
         val, test: shares of the pictures; a share of 0 makes no such split.
@@ -76,7 +77,7 @@ def split_dataset(
     shares = {name: share for name, share in (("train", 1 - val - test), ("val", val), ("test", test)) if share > 0}
     if seed < 0:
         raise UserError(f"a seed is a whole number from 0, not {seed}.")
-    require_same_classes(parts)
+    parts = with_same_classes(parts)
     with new_folder(Path(target)) as folder:
         pool = _pool(parts)
         prints, bad = _fingerprints(pool, skip_bad, on_progress)

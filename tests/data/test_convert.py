@@ -122,6 +122,22 @@ def test_two_images_that_would_share_a_label_file_are_refused(coco_folder: Calla
         convert_dataset([read_dataset(folder)], tmp_path / "out", "yolo")
 
 
+def test_splits_whose_classes_have_other_numbers_or_are_fewer_are_united(
+    coco_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    def fewer(content: Document) -> None:
+        content["categories"] = [{"id": 1, "name": "zebra"}]
+        content["annotations"] = [content["annotations"][0] | {"category_id": 1}]
+
+    coco_folder(fewer, split="val")
+    folder = coco_folder()
+    parts = [read_dataset(folder, name) for name in ("val", "train")]
+    convert_dataset(parts, tmp_path / "out", "coco")
+    val, train = (read_dataset(tmp_path / "out", name) for name in ("val", "train"))
+    assert val.categories == train.categories == parts[1].categories
+    assert [_by_name(val), _by_name(train)] == [_by_name(parts[0]), _by_name(parts[1])]
+
+
 def test_splits_of_different_classes_are_refused(coco_folder: Callable[..., Path], tmp_path: Path) -> None:
     def rename(content: Document) -> None:
         content["categories"][0]["name"] = "horse"

@@ -42,6 +42,7 @@ def _stated(
     labels: Sequence[int] | None = None,
     crowd: bool = False,
     per_picture: int = 4,
+    area: np.ndarray[Any, np.dtype[np.float64]] | None = None,
 ) -> Stated:
     """A split of as many pictures as it takes; ``labels`` are 0 without a choice."""
     pictures = max(1, -(-len(boxes) // per_picture))
@@ -54,7 +55,7 @@ def _stated(
         np.arange(len(boxes)) // per_picture,
         np.zeros(len(boxes), np.int64) if labels is None else np.array(labels),
         np.full(len(boxes), crowd),
-        np.full(len(boxes), np.nan),
+        np.full(len(boxes), np.nan) if area is None else area,
     )
     return Stated(split, parsed, convention)
 
@@ -136,6 +137,13 @@ def test_boxes_that_are_odd_together_are_reported_by_kind() -> None:
     assert kinds(np.tile([1.0, 1.0, WIDTH - 1.0, HEIGHT - 1.0], (4, 1)), per_picture=1) == {
         "boxes of whole pictures": "warning"
     }
+    assert kinds(np.repeat(CORNERS, 2, axis=0), names=["ant", "bee"], labels=[0, 1] * 40) == {
+        "boxes of two classes": "warning"
+    }
+    assert kinds(np.tile(CORNERS[:1], (8, 1)), per_picture=1) == {"boxes of one place": "warning"}
+    assert kinds(CORNERS, area=np.prod(SIZE, axis=1) / 5000) == {"areas that do not fit": "warning"}
+    assert kinds(CORNERS, area=np.prod(SIZE, axis=1) * 4) == {"areas that do not fit": "warning"}
+    assert kinds(CORNERS, area=np.prod(SIZE, axis=1) * 0.6) == {}
     points = np.concatenate([CORNER, CORNER + 20], axis=1)
     assert kinds(points) == {"boxes of one size": "warning"}
     assert kinds(_boxes(130), per_picture=101) == {"crowded pictures": "warning"}
