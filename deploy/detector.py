@@ -19,6 +19,9 @@ from detheads.foundation.geometry import Letterbox, has_area, letterbox_image
 BATCH = 8
 """Pictures in one run of the graph, where the caller does not say; memory grows with it, speed on a CPU hardly."""
 
+DRAW_SCORE = 0.3
+"""Lowest score that is shown, of classes whose best score was never measured."""
+
 Prepared = tuple[NDArray[np.uint8], Letterbox]
 """A picture as the graph takes it, uint8 ``[height, width, 3]``, and the way back into its own pixels."""
 
@@ -89,6 +92,15 @@ class Detector:
     def __repr__(self) -> str:
         size = f"{self.manifest.input.width}x{self.manifest.input.height}"
         return f"<Detector {self.manifest.name}: {len(self.class_names)} classes, {size} px, {self.session.runtime}>"
+
+    @property
+    def draw_scores(self) -> NDArray[np.float64]:
+        """The score from which on each class is shown, ``[K]``: its best one in the bundle, else :data:`DRAW_SCORE`.
+
+        ``found.above(detector.draw_scores)`` is what drawing shows.
+        """
+        best = self.manifest.best_scores or {}
+        return np.array([best.get(name, DRAW_SCORE) for name in self.class_names])
 
     @property
     def manifest(self) -> BundleManifest:

@@ -8,8 +8,8 @@ from rich.console import Console
 
 from detheads.cli import rewrite
 from detheads.cli.datasets import DatasetFolder, ForeignFormat, SplitName, read_split, remark_skipped, require_output
-from detheads.cli.options import SkipBad, parse_size
-from detheads.cli.output import JsonFlag, emit, steps, table
+from detheads.cli.options import FontOption, SkipBad, parse_size
+from detheads.cli.output import JsonFlag, emit, remark, steps, table
 from detheads.data.findings import counted
 
 app = typer.Typer(help="Look at, check, convert, split, augment, draw and generate datasets.", no_args_is_help=True)
@@ -105,6 +105,7 @@ def draw(
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write pictures to.")],
     split: SplitName = None,
     count: Annotated[int, typer.Option("--count", min=1, help="How many pictures, spread over the split.")] = 16,
+    font: FontOption = None,
     skip_bad: SkipBad = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -113,11 +114,15 @@ def draw(
     from detheads.foundation.atomic import replacing, try_output
     from detheads.foundation.drawing import draw_boxes
     from detheads.foundation.errors import UserError
+    from detheads.foundation.lettering import Lettering
     from detheads.foundation.text import file_name
 
     try_output(output, folder=True)
 
     data = read_split(dataset, split, skip_bad=skip_bad)
+    lettering = Lettering(font)
+    if sentence := lettering.missing(data.class_names):
+        remark(sentence)
     total = min(count, len(data.images))
     chosen = [index * len(data.images) // total for index in range(total)]
     pictures: list[str] = []
@@ -127,7 +132,7 @@ def draw(
             image, objects = data.images[index], data.objects[index]
             names = [data.class_names[label] for label in objects.labels]
             try:
-                drawn = draw_boxes(load_picture(image), objects.boxes, names, objects.labels)
+                drawn = draw_boxes(load_picture(image), objects.boxes, names, objects.labels, lettering=lettering)
             except UserError as error:
                 if not skip_bad:
                     raise

@@ -1,33 +1,48 @@
 """``detheads deploy``: run bundles, without torch."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from detheads.cli.checks import possible_threads
-from detheads.cli.output import JsonFlag, emit, remark, steps
+from detheads.cli.options import FontOption
+from detheads.cli.output import JsonFlag, emit, remark, steps, table
+
+if TYPE_CHECKING:
+    from detheads.deploy.run import RunResult
+    from detheads.foundation.bundle import BundleManifest
 
 app = typer.Typer(help="Run bundles on pictures, without torch.", no_args_is_help=True)
 
+SHOWN = 20
+"""Pictures that are listed when they were left out; images.json has all of them."""
 
-@app.callback()
-def _group() -> None:
-    """Keeps ``run`` a subcommand while it is the only one."""
+Bundle = Annotated[Path, typer.Argument(help="Folder NAME.detheads.")]
 
 
 @app.command()
 def run(
-    bundle: Annotated[Path, typer.Argument(help="Folder NAME.detheads.")],
-    images: Annotated[list[Path], typer.Argument(help="Pictures, folders of pictures, or a dataset with --split.")],
+    bundle: Bundle,
+    images: Annotated[
+        list[str], typer.Argument(help="Pictures, patterns, folders of pictures, or a dataset with --split.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="New folder for the results.")],
     split: Annotated[str | None, typer.Option(help="Run this split of a dataset, under its own image ids.")] = None,
     images_json: Annotated[
         Path | None, typer.Option(help="COCO file with the image ids to use; without it they count from 1.")
     ] = None,
-    score: Annotated[float, typer.Option(min=0, max=1, help="Lowest score in detections.json.")] = 0.05,
-    draw_score: Annotated[float, typer.Option(min=0, max=1, help="Lowest score drawn on a picture.")] = 0.3,
+    score: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Lowest score in detections.json.", show_default="the graph's own floor"),
+    ] = None,
+    draw_score: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Lowest score drawn on a picture.", show_default="each class's best score, or 0.3"
+        ),
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, max=1024, help="Pictures in one run of the graph.")] = 1,
     threads: Annotated[
         int | None,
@@ -37,6 +52,7 @@ def run(
         str, typer.Option(help="ONNX Runtime provider; never replaced.", show_default="the CPU's")
     ] = "CPUExecutionProvider",
     pictures: Annotated[bool, typer.Option(help="Write annotated pictures too.")] = True,
+    font: FontOption = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read, list them, and exit 0.")
     ] = False,
@@ -50,24 +66,39 @@ def run(
     from detheads.deploy.inputs import collect_images
     from detheads.deploy.run import run_images
 
-    inputs = collect_images(images, split=split, images_json=images_json)
+    inputs = collect_images(images, split=split, images_json=images_json, skip_bad=skip_bad, on_remark=remark)
     detector = Detector(bundle, provider=provider, threads=threads)
     if detector.manifest.state != "verified":
         remark(f"{bundle} is {detector.manifest.state}: nothing proves that it equals the trained model")
+    floor = detector.manifest.thresholds.score
+    if score is not None and score < floor:
+        remark(
+            f"--score {score:g} is below the graph's own floor: nothing below {floor:g} leaves it; export with --score"
+        )
     with steps() as on_progress:
         result = run_images(
             detector,
             inputs,
             output,
-            score=score,
+            score=score or 0.0,
             draw_score=draw_score,
             batch=batch,
             pictures=pictures,
             skip_bad=skip_bad,
+            font=font,
             on_progress=on_progress,
+            on_remark=remark,
         )
-    for sentence in result.skipped:
+    if result.skipped:
+        remark(f"left out {len(result.skipped)} pictures that cannot be read:")
+    for sentence in result.skipped[:SHOWN]:
         remark(f"skipped: {sentence}")
+    rows = detector.manifest.thresholds.max_detections
+    if result.full:
+        remark(
+            f"{result.full} of {result.image_count} pictures filled all {rows} rows of the graph, so that there may be "
+            "more objects in them; export with a higher --score or --max-detections"
+        )
     answer = {
         "folder": str(result.folder),
         "results": str(result.results),
@@ -75,14 +106,68 @@ def run(
         "pictures": [str(path) for path in result.pictures],
         "images": result.image_count,
         "detections": result.detections,
+        "full_tables": result.full,
         "skipped": list(result.skipped),
         "bundle_state": detector.manifest.state,
         "runtime": detector.session.runtime,
+        "timing": _timing(result),
+    }
+    emit(answer, as_json, lambda console: _print_run(console, result))
+
+
+def _timing(result: "RunResult") -> dict[str, float]:
+    """Pictures a second of the whole run, and milliseconds a picture by what took them."""
+    timing, each = result.timing, 1000 / result.image_count
+    return {
+        "seconds": round(timing.total, 4),
+        "images_per_second": round(result.image_count / timing.total, 3),
+        "decode_ms": round(each * timing.decode, 3),
+        "inference_ms": round(each * timing.inference, 3),
+        "draw_ms": round(each * timing.draw, 3),
     }
 
-    def render(console: Console) -> None:
-        console.print(f"{result.results}: {result.detections} detections on {result.image_count} images")
-        if result.pictures:
-            console.print(f"annotated pictures: {result.pictures[0].parent}")
 
-    emit(answer, as_json, render)
+def _print_run(console: Console, result: "RunResult") -> None:
+    console.print(f"{result.results}: {result.detections} detections on {result.image_count} images")
+    if result.pictures:
+        console.print(f"annotated pictures: {result.folder / 'pictures'}")
+    speed = _timing(result)
+    console.print(
+        f"{speed['images_per_second']:.1f} images/s; milliseconds an image: decoding {speed['decode_ms']:.1f}, "
+        f"inference {speed['inference_ms']:.1f}, drawing {speed['draw_ms']:.1f}"
+    )
+
+
+@app.command()
+def info(bundle: Bundle, as_json: JsonFlag = False) -> None:
+    """What a bundle is: its classes, its graph, and what was proven of it."""
+    from detheads.foundation.bundle import onnx_file, read_manifest
+
+    manifest = read_manifest(bundle)
+    onnx_file(bundle, manifest)
+    answer = manifest.model_dump(mode="json") | {"state": manifest.state}
+    emit(answer, as_json, lambda console: _print_info(console, manifest))
+
+
+def _print_info(console: Console, manifest: "BundleManifest") -> None:
+    from detheads.foundation.summary import machines, proof_line
+
+    limits = manifest.thresholds
+    found = f"score over {limits.score:g}, IoU up to {limits.nms_iou:g}, {limits.max_detections} an image at most"
+    lines = [
+        ("bundle", f"{manifest.name}, {manifest.state}"),
+        ("proof", proof_line(manifest)),
+        *(("not proven", reason) for reason in (manifest.verification.reasons if manifest.verification else ())),
+        ("head", f"{manifest.head.name}, {manifest.head.parameters:,} parameters"),
+        ("backbone", f"{manifest.backbone.name}, licence {manifest.backbone.licence}"),
+        ("input", f"{manifest.input.width}x{manifest.input.height} pixels, RGB, letterboxed"),
+        ("detections", found),
+        *machines(manifest),
+        ("made with", ", ".join(f"{name} {version}" for name, version in manifest.tools.items())),
+    ]
+    console.print(*(f"{title}: {text}" for title, text in lines), sep="\n")
+    best = {name: f"{score:.2f}" for name, score in (manifest.best_scores or {}).items()}
+    classes = [(entry.id, entry.name, best.get(entry.name, "not measured")) for entry in manifest.classes]
+    console.print(table(("id", "class", "best score"), classes))
+    if manifest.best_scores_rule:
+        console.print(f"best score: {manifest.best_scores_rule}")

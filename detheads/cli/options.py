@@ -40,6 +40,10 @@ HeadFiles = Annotated[
     ),
 ]
 
+FontOption = Annotated[
+    Path | None, typer.Option("--font", help="Font file for names on pictures, before the package's own.")
+]
+
 EpochsOption = Annotated[int, typer.Option(help="Passes over the cache.")]
 BatchOption = Annotated[int, typer.Option(help="Images a step.")]
 RateOption = Annotated[float, typer.Option(help="Peak learning rate.")]

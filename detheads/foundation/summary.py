@@ -10,8 +10,8 @@ UNDEFINED: Final = "undefined"
 BATCH: Final = (1, 4, 8)
 """Batch sizes of an engine that is still to be built."""
 HOSTS: Final = (
-    "wherever ONNX Runtime does (pip install detheads): Linux, macOS and Windows on x86-64, and 64-bit ARM such as "
-    "Raspberry Pi 4 and 5, NVIDIA Jetson and Apple's"
+    "wherever ONNX Runtime does (pip install 'detheads[cpu]'): Linux, macOS and Windows on x86-64, and 64-bit ARM such "
+    "as Raspberry Pi 4 and 5, NVIDIA Jetson and Apple's"
 )
 
 

@@ -128,8 +128,11 @@ def test_ids_count_from_one_or_come_from_a_file(toy: Toy, tmp_path: Path) -> Non
         collect_images([stranger], images_json=toy.annotations)
     with pytest.raises(UserError, match="does not exist"):
         collect_images([tmp_path / "nothing"])
+    another = tmp_path / "another" / "bild 3.png"
+    another.parent.mkdir()
+    shutil.copy(toy.images / "bild 3.png", another)
     with pytest.raises(UserError, match="same image id"):
-        collect_images([toy.images, toy.images / "bild 3.png"], images_json=toy.annotations)
+        collect_images([toy.images, another], images_json=toy.annotations)
 
 
 def test_bad_picture_stops_before_anything_is_written(bundle: Path, pictures: Path, tmp_path: Path, detheads) -> None:
