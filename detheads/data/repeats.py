@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from detheads.data.duplicates import Fingerprint, duplicate_groups, near_duplicates
+from detheads.data.duplicates import Fingerprint, duplicate_groups
 from detheads.data.findings import Finding, counted
 from detheads.data.parsed import Severity
 
@@ -32,7 +32,7 @@ def find_repeats(prints: Mapping[Picture, Fingerprint]) -> Repeats:
     by_content: dict[str, list[Picture]] = defaultdict(list)
     for picture, one in prints.items():
         by_content[one.sha256].append(picture)
-    near = duplicate_groups(known, list(near_duplicates(known)))
+    near = duplicate_groups(known)
     return Repeats(
         [group for group in by_content.values() if len(group) > 1],
         [[pictures[i] for i in group] for group in near if len({known[i].sha256 for i in group}) > 1],

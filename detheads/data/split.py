@@ -10,7 +10,7 @@ import numpy as np
 from detheads.data.classes import with_same_classes
 from detheads.data.convert import write_splits
 from detheads.data.dataset import Dataset, ImageRecord
-from detheads.data.duplicates import Fingerprint, duplicate_groups, fingerprint, near_duplicates
+from detheads.data.duplicates import Fingerprint, duplicate_groups, fingerprint
 from detheads.data.partition import partition
 from detheads.data.pictures import load_picture
 from detheads.foundation.ahead import map_ahead
@@ -82,7 +82,7 @@ def split_dataset(
         pool = _pool(parts)
         prints, bad = _fingerprints(pool, skip_bad, on_progress)
         pool = pool.without(bad)
-        groups = duplicate_groups(prints, list(near_duplicates(prints)))
+        groups = duplicate_groups(prints)
         present = np.zeros((len(pool.images), len(pool.categories)), dtype=np.bool_)
         for row, objects in enumerate(pool.objects):
             present[row, objects.labels[~objects.crowd]] = True

@@ -14,7 +14,7 @@ from detheads.data import read_dataset
 from detheads.data.augment import augment_dataset
 from detheads.data.convert import convert_dataset
 from detheads.data.dataset import Category, Dataset, ImageRecord, Objects
-from detheads.data.duplicates import duplicate_groups, fingerprint, near_duplicates
+from detheads.data.duplicates import Fingerprint, duplicate_groups, fingerprint
 from detheads.data.findings import Finding
 from detheads.data.judgement import judge_splits
 from detheads.data.misreadings import Convention, Stated
@@ -238,14 +238,34 @@ def test_altered_copies_are_found_and_other_pictures_are_not(how: str, tmp_path:
     prints = [
         fingerprint(picture, str(i)) for i, picture in enumerate([*pictures, _altered(pictures[3], how, tmp_path)])
     ]
-    pairs = list(near_duplicates(prints))
-    assert pairs == [(3, 30)]
-    assert [group for group in duplicate_groups(prints, pairs) if len(group) > 1] == [[3, 30]]
+    assert [group for group in duplicate_groups(prints) if len(group) > 1] == [[3, 30]]
 
 
 def test_plain_pictures_are_not_taken_for_each_other() -> None:
     plain = [Image.new("RGB", (64, 48), (100 + i, 100, 100)) for i in range(5)]
-    assert list(near_duplicates([fingerprint(picture, str(i)) for i, picture in enumerate(plain)])) == []
+    groups = duplicate_groups([fingerprint(picture, str(i)) for i, picture in enumerate(plain)])
+    assert [len(group) for group in groups] == [1] * 5
+
+
+def test_groups_are_those_of_comparing_every_pair() -> None:
+    prints = []
+    for number in range(40):  # eight pictures with ever more noise, so that some stay alike and some do not
+        rng, picture = np.random.default_rng(number), np.array(_photograph(number % 8)).astype(float)
+        noise = rng.normal(0, 12 * (number // 8), (15, 20, 1)).repeat(8, 0).repeat(8, 1)
+        noisy = Image.fromarray(np.clip(picture + noise, 0, 255).astype(np.uint8))
+        prints.append(fingerprint(noisy, str(number)))
+    prints += prints[:2]
+
+    def alike(one: Fingerprint, other: Fingerprint) -> bool:
+        a, b = ((known.blocks - known.blocks.mean()) / known.blocks.std() for known in (one, other))
+        return one.sha256 == other.sha256 or bool((one.bits != other.bits).sum() <= 10 and np.abs(a - b).mean() <= 0.25)
+
+    near = np.array([[alike(one, other) for other in prints] for one in prints])
+    for _ in range(6):
+        near = near @ near  # reachable in ever more steps
+    expected = {tuple(np.flatnonzero(row).tolist()) for row in near}
+    assert 8 < len(expected) < 40
+    assert {tuple(group) for group in duplicate_groups(prints)} == expected
 
 
 def test_copies_within_and_across_splits_are_reported(
