@@ -89,7 +89,7 @@ def _near_groups(prints: Sequence[Fingerprint]) -> NDArray[np.int64]:
 
 
 def _difference(one: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Mean absolute difference of block averages ``[288]`` and ``[M, 288]``, both with mean 0 and deviation 1: ``[M]``."""
+    """Mean absolute difference of block averages ``[288]`` and ``[M, 288]``, each brought to mean 0 and deviation 1."""
     return np.abs(_normal(others) - _normal(one)).mean(axis=-1)
 
 
