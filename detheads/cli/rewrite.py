@@ -40,7 +40,7 @@ OwnLayoutName = Annotated[
         "--to",
         metavar="|".join(known_layouts()),
         callback=_known_layout,
-        help="The layout to write; the dataset's own without it.",
+        help="The layout to write; the dataset's own without it, or coco.",
     ),
 ]
 OneSplit = Annotated[str | None, typer.Option("--split", help="The split; all splits without it.")]
@@ -99,6 +99,7 @@ def split(
     test: Annotated[float, typer.Option("--test", help="Share of the pictures for a last test.")] = 0.0,
     seed: Annotated[int, typer.Option("--seed", help="Another seed gives other splits.")] = 0,
     to: OwnLayoutName = None,
+    source: ForeignFormat = None,
     part: OneSplit = None,
     link: Link = False,
     skip_bad: SkipBad = False,
@@ -109,8 +110,8 @@ def split(
     from detheads.data.split import split_dataset
     from detheads.data.summary import count_classes
 
-    parts = _read_splits(dataset, part, output, skip_bad)
-    layout = to or find_layout(dataset)
+    parts = _read_splits(dataset, part, output, skip_bad, source)
+    layout = to or (find_layout(dataset) if source is None else "coco")
     with steps() as on_progress:
         division = split_dataset(
             parts, output, layout, val=val, test=test, seed=seed, link=link, skip_bad=skip_bad, on_progress=on_progress

@@ -164,7 +164,7 @@ def _records(
     for one in marked:
         bad = f"{one.source}: {one.picture}"
         try:
-            name = pictures.find(one.picture, one.source.relative_to(folder).as_posix())
+            name = pictures.find(one.picture, one.source.relative_to(folder).as_posix(), one.alias)
             if name in sources:
                 raise ValueError(f"annotates {name}, which {sources[name]} annotates too")
             header = read_header(folder / name)

@@ -19,8 +19,11 @@ class PictureNames:
             self._by_base[PurePosixPath(name).name].append(name)
             self._by_stem[PurePosixPath(name).stem].append(name)
 
-    def find(self, stated: str, source: str) -> str:
+    def find(self, stated: str, source: str, alias: str = "") -> str:
         """The file that an annotation file (both relative to the folder) means.
+
+        The ``alias`` is looked for where the stated name is not there: pictures are renamed more often than the names
+        in their annotations.
 
         Of several of one name, the one with most folders in common with what is stated, then with the annotation file.
 
@@ -29,6 +32,8 @@ class PictureNames:
         """
         wanted = PurePosixPath(stated.replace("\\", "/"))
         candidates = self._by_base.get(wanted.name) or self._by_stem.get(wanted.name) or self._by_stem.get(wanted.stem)
+        if not candidates and alias:
+            return self.find(alias, source)
         if not candidates:
             near = suggest(wanted.name, self._by_base)
             raise ValueError(f"names the picture {stated!r}, which is not in the folder.{near}")

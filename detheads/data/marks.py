@@ -26,6 +26,7 @@ class Marked:
     Attributes:
         source: the annotation file.
         picture: its name as the file gives it: a path, a base name, or one without its ending.
+        alias: another name to look for when there is no such picture; empty for none.
         size: width and height as the file states them; None where it does not.
         marks: the objects; boxes in pixels, or in shares of the picture with ``shares``.
         split: the split that the file names; None where folders tell.
@@ -41,6 +42,7 @@ class Marked:
     shares: bool = False
     left_out: Counter[str] = field(default_factory=Counter)
     bad: list[str] = field(default_factory=list)
+    alias: str = ""
 
 
 def bounding(points: Iterable[tuple[float, float]]) -> Box:

@@ -69,7 +69,7 @@ class Sprite:
 
 
 def generate(
-    folder: Path,
+    folder: str | Path,
     train: int,
     val: int,
     size: int = 320,
@@ -94,7 +94,7 @@ def generate(
         raise UserError(f"scenes can be 64 to 4096 pixels long, not {size}.")
     if seed < 0:
         raise UserError(f"a seed is a whole number from 0, not {seed}.")
-    with new_folder(folder) as partial:
+    with new_folder(Path(folder)) as partial:
         for stream, (split, count) in enumerate((("train", train), ("val", val))):
             (partial / split).mkdir()
             scenes = []

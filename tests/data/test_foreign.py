@@ -161,6 +161,23 @@ def _voc_object(box: str = "1 2 11 12", name: str = "dog", more: str = "") -> st
     return f"<object><name>{name}</name>{more}<bndbox>{''.join(f'<{k}>{v}</{k}>' for k, v in sides)}</bndbox></object>"
 
 
+def test_a_renamed_picture_is_found_by_the_name_of_its_annotations(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        _picture(tmp_path / f"{name}.png")
+        _write(tmp_path, f"{name}.xml", _voc(_voc_object(), "IMG_0001.JPG"))
+    (part,) = read_foreign(tmp_path, "voc")
+    assert [image.file_name for image in part.images] == ["a.png", "b.png"]
+
+
+def test_another_tools_dataset_is_divided(detheads: Callable[..., Any], tmp_path: Path) -> None:
+    for name in "abcde":
+        _picture(tmp_path / "source" / f"{name}.png")
+        _write(tmp_path / "source", f"{name}.xml", _voc(_voc_object(), f"{name}.png"))
+        Image.effect_noise((40, 30), ord(name)).save(tmp_path / "source" / f"{name}.png")
+    assert detheads("data", "split", tmp_path / "source", "--from", "voc", "-o", tmp_path / "out").code == 0
+    assert [len(read_dataset(tmp_path / "out", name).images) for name in ("train", "val")] == [4, 1]
+
+
 def test_voc_lists_of_splits_difficult_objects_and_pictures_without_a_file(tmp_path: Path) -> None:
     _pictures(tmp_path / "JPEGImages")
     _write(tmp_path, "Annotations/a.xml", _voc(_voc_object() + _voc_object("5 5 9 9", more="<difficult>1</difficult>")))
@@ -235,7 +252,7 @@ def test_via_classes_by_any_attribute(tmp_path: Path) -> None:
 
 
 def test_label_studio_tasks(tmp_path: Path) -> None:
-    for name in ("my pic.png", "b.png", "c.png"):
+    for name in ("my pic.png", "b.png", "c.png", "89abcdef-d.png"):
         _picture(tmp_path / "media" / name)
 
     def region(kind: str, **value: Any) -> dict[str, Any]:
@@ -253,13 +270,19 @@ def test_label_studio_tasks(tmp_path: Path) -> None:
             "data": {"image": "/data/upload/1/0123abcd-b.png"},
             "annotations": [{"was_cancelled": True, "result": [box]}, {"result": [ring]}, {"result": [box]}],
         },
+        {"data": {"image": "/data/upload/1/89abcdef-d.png"}, "annotations": []},  # as Label Studio itself keeps it
         {"image": "s3://bucket/media/c.png", "label": [box["value"] | {"original_width": 40, "original_height": 30}]},
     ]
     _write(tmp_path, "tasks.json", json.dumps(tasks))
     (part,) = read_foreign(tmp_path, "label_studio")
     first, fox = ("dog", 4, 3, 30, 18), ("fox", 4, 3, 8, 15)
     # A quarter turn about the upper left corner (20, 3) lays 8x3 pixels to its left.
-    assert _objects(part) == {"my pic.png": [first, ("dog", 17, 3, 20, 11), fox], "b.png": [fox], "c.png": [first]}
+    assert _objects(part) == {
+        "my pic.png": [first, ("dog", 17, 3, 20, 11), fox],
+        "b.png": [fox],
+        "c.png": [first],
+        "89abcdef-d.png": [],
+    }
 
 
 def test_kitti_lines(tmp_path: Path) -> None:
@@ -313,8 +336,8 @@ READS = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/hostname">]>' + _voc(_voc_o
         ("voc", "a.xml", "<a>" * 200_000, "not readable XML"),
         ("voc", "a.xml", _voc(_voc_object("1 2 3")), "object 1 has no name or no whole 'bndbox'"),
         ("voc", "a.xml", _voc(_voc_object("1 2 3 many")), "object 1 has no name or no whole 'bndbox'"),
-        ("voc", "a.xml", _voc(_voc_object(), "../../etc/no.png"), "names the picture '../../etc/no.png'"),
-        ("voc", "a.xml", _voc(_voc_object(), "aa.png"), "Did you mean 'a.png'?"),
+        ("via", "v.json", '{"a": {"filename": "../../etc/no.png", "regions": []}}', "the picture '../../etc/no.png'"),
+        ("via", "v.json", '{"a": {"filename": "aa.png", "regions": []}}', "Did you mean 'a.png'?"),
         ("voc", "a.xml", _voc(_voc_object(), size="<width>30</width><height>40</height>"), "its annotation says 30x40"),
         ("labelme", "a.json", "[" * 100_000, "deep"),
         ("labelme", "a.json", '{"shapes": [1], "imagePath": "a.png"}', "shape 1 has no label"),

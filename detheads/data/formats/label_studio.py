@@ -32,7 +32,8 @@ def read(path: Path) -> Iterator[Marked]:
         picture = next((data[key] for key in ("image", "img", "picture") if isinstance(data.get(key), str)), None)
         if picture is None:
             return
-        marked = Marked(path, _file(picture))
+        name = _file(picture)
+        marked = Marked(path, name, alias=_UPLOAD.sub("", name.rpartition("/")[2]))
         for number, result in enumerate(_results(task), start=1):
             try:
                 _add(marked, result)
@@ -45,9 +46,7 @@ def _file(picture: str) -> str:
     """The file that an address means: ``/data/local-files/?d=a/b.jpg``, ``/data/upload/1/0123abcd-b.jpg``, a URL."""
     parts = urlsplit(picture)
     local = re.search(r"(?:^|&)d=([^&]*)", parts.query)
-    name = unquote(local[1] if local else parts.path)
-    folder, slash, base = name.rpartition("/")
-    return f"{folder}{slash}{_UPLOAD.sub('', base)}" if "/upload/" in name else name
+    return unquote(local[1] if local else parts.path)
 
 
 def _results(task: dict[str, Any]) -> list[dict[str, Any]]:

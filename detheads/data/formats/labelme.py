@@ -23,7 +23,7 @@ def read(path: Path) -> Iterator[Marked]:
     if not isinstance(document, dict) or not isinstance(document.get("shapes"), list) or "imagePath" not in document:
         return
     size = whole_size(document.get("imageWidth"), document.get("imageHeight"))
-    marked = Marked(path, str(document["imagePath"]), size)
+    marked = Marked(path, str(document["imagePath"]), size, alias=path.stem)
     for number, shape in enumerate(document["shapes"], start=1):
         try:
             kind = shape.get("shape_type") or "polygon"  # as LabelMe itself takes it

@@ -27,6 +27,7 @@ def read(path: Path) -> Iterator[Marked]:
         return
     name = (root.findtext("filename") or "").strip() or path.stem
     marked = Marked(path, name, whole_size(root.findtext("size/width"), root.findtext("size/height")))
+    marked.alias = path.stem
     for number, node in enumerate(root.findall("object"), start=1):
         crowd = (node.findtext("difficult") or "").strip() == "1"
         try:
