@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-slow rooms mutants lint docs clean
+.PHONY: setup demo test test-slow rooms mutants fuzz lint docs clean
 
 setup: $(VENV)/.installed
 
@@ -41,6 +41,10 @@ docs: setup
 # Plants small faults one by one in a copy of the tree. MODULE=ops/losses: one module only. SAMPLE=0: every fault.
 mutants: setup
 	$(BIN)/python tests/mutation $(if $(MODULE),--module $(MODULE)) $(if $(SAMPLE),--sample $(SAMPLE))
+
+# Altered inputs and wild command lines, other ones each time; every fault is shown with a case. SEED=1 repeats a run.
+fuzz: setup
+	DETHEADS_FUZZ_CASES=$(or $(CASES),20000) $(BIN)/python -m pytest tests/fuzz $(if $(SEED),--hypothesis-seed=$(SEED))
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

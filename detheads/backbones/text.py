@@ -1,6 +1,5 @@
 """Text embeddings of class names: read from a file, or computed with open_clip."""
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detheads.foundation import atomic
+from detheads.foundation.arrays import read_arrays
 from detheads.foundation.errors import UserError
 
 TEMPLATES = (
@@ -120,18 +120,13 @@ def save_class_embeddings(path: Path, class_names: Sequence[str], embeddings: Te
 
 
 def _read(path: Path) -> tuple[list[str] | None, NDArray[np.floating]]:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            names, values = None, loaded
-        else:
-            names, values = [str(name) for name in loaded["names"]], loaded["embeddings"]
-    except FileNotFoundError:
-        raise UserError(f"the embedding file {path} does not exist.") from None
-    except (ValueError, TypeError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path} is not an embedding file ({error}); give .npy, or .npz with names and embeddings."
-        ) from None
+    loaded = read_arrays(path)
+    if isinstance(loaded, np.ndarray):
+        names, values = None, loaded
+    elif {"names", "embeddings"} <= loaded.keys():
+        names, values = [str(name) for name in loaded["names"].reshape(-1)], loaded["embeddings"]
+    else:
+        raise UserError(f"{path} is not an embedding file; give .npy, or .npz with names and embeddings.")
     if values.ndim != 2 or values.dtype.kind != "f" or (names is not None and len(names) != len(values)):
         raise UserError(f"{path} must hold a table of embeddings, one row a class; its shape is {values.shape}.")
     return names, values

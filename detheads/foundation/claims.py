@@ -7,6 +7,7 @@ kept apart, and a killed one's half files stay.
 
 import json
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -158,7 +159,7 @@ def staged(target: Path, require: Callable[[Path], None]) -> Iterator[Stage]:
     """Yield a hidden folder that takes the place of ``target`` when the block publishes it, and is gone otherwise.
 
     A process killed in between leaves ``target`` as it was and a hidden folder ``.NAME.partial`` beside it, which never
-    hinders a later run and which the next run for the same target removes.
+    hinders a later run and which the next run that writes into the same folder removes.
 
     Example::
 
@@ -183,6 +184,7 @@ def staged(target: Path, require: Callable[[Path], None]) -> Iterator[Stage]:
                 _put_back(workshop, target)
                 for leftover in workshop.iterdir():
                     locks.remove(leftover)
+                _sweep(workshop)
             require(target)
             folder.mkdir()
             yield Stage(folder, target, require)
@@ -198,6 +200,23 @@ def _workshop(target: Path) -> Path:
     folders = (target.with_name(name) for name in names)
     # One left behind by another user, who alone may clear it, is passed over.
     return next(folder for folder in folders if not folder.exists() or os.access(folder, os.R_OK | os.W_OK | os.X_OK))
+
+
+def _sweep(workshop: Path) -> None:
+    """Remove what killed processes left beside ``workshop`` for other targets; what is not known to be ours stays."""
+    for other in workshop.parent.glob(".*.partial"):
+        with suppress(OSError):
+            if other == workshop or other.is_symlink() or not other.is_dir():
+                continue
+            names = [item.name for item in other.iterdir()]
+            if not names or not all(re.fullmatch("[0-9a-f]{8}", name) for name in names):
+                continue
+            descriptor = locks.open_folder(other)
+            try:
+                if locks.try_lock(descriptor, other) is locks.Lock.OURS:
+                    locks.remove(other)
+            finally:
+                os.close(descriptor)
 
 
 def _put_back(workshop: Path, target: Path) -> None:

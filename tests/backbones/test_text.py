@@ -218,6 +218,6 @@ def test_files_that_are_not_there_and_wrong_endings_are_one_sentence(
 ) -> None:
     weights = tmp_path / "none.pt"
     absent = detheads("text", "embed", "cat", "--weights", weights, "--model", ARCHITECTURE, "-o", tmp_path / "a.npz")
-    assert (absent.code, absent.err) == (1, f"error: the CLIP weight file {weights} does not exist.\n")
+    assert (absent.code, absent.err) == (1, f"error: {weights} does not exist.\n")
     ending = detheads("text", "embed", "cat", "--weights", weights, "-o", tmp_path / "a.csv")
     assert (ending.code, ending.err) == (1, f"error: {tmp_path / 'a.csv'} must end in .npz.\n")

@@ -238,6 +238,19 @@ with claims.staged(Path(sys.argv[1]), lambda target: None) as stage:
     assert _names(tmp_path) == ["set", "set/old" if moment == "set aside" else "set/new"]
 
 
+def test_what_was_killed_is_removed_by_a_run_for_another_target(
+    tmp_path: Path, hold: Callable[..., "subprocess.Popen[str]"]
+) -> None:
+    _kill(hold("staged", tmp_path / "dead"))
+    hold("staged", tmp_path / "living")
+    for foreign in (".download.partial/0a1b2c3d.part", ".empty.partial"):
+        (tmp_path / foreign).mkdir(parents=True)
+    with new_folder(tmp_path / "set"):
+        pass
+    left = {name.split("/")[0] for name in _names(tmp_path)}
+    assert left == {".download.partial", ".empty.partial", ".living.partial", "set"}
+
+
 def test_what_only_another_user_may_remove_does_not_block() -> None:
     if os.geteuid() != 0:
         pytest.skip("needs two users")

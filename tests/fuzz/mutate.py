@@ -142,7 +142,7 @@ def _changed(document: Any, steps: list[tuple[int, int, int]]) -> Any:
             other_holder, other_key = places[value % len(places)]
             holder[key] = copy.deepcopy(other_holder[other_key])
         elif kind == 4:
-            for _ in range((3, 70, 500)[value % 3]):
+            for _ in range((3, 70, 200)[value % 3]):
                 holder[key] = [holder[key]]
         else:
             holder[key] = copy.deepcopy(VALUES[value % len(VALUES)])

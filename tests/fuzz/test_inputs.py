@@ -109,7 +109,7 @@ def test_pictures(seeds: Seeds, data: st.DataObject) -> None:
 @cases(0.1, by_default=20)
 @given(st.data())
 def test_caches(seeds: Seeds, data: st.DataObject) -> None:
-    path = data.draw(st.sampled_from(sorted(seeds.cache.iterdir())))
+    path = data.draw(st.sampled_from(sorted(seeds.cache.glob("*.json"))))
     content = path.read_bytes()
     changed = data.draw(json_bytes(json.loads(content)) if path.suffix == ".json" else _safetensors(content))
     digests = _digests_follow(seeds.cache, content, path) if data.draw(st.booleans()) else nullcontext()
