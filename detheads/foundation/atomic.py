@@ -4,6 +4,7 @@ Torch-free: the deployment runtime uses it too.
 """
 
 import ctypes
+import errno
 import glob
 import hashlib
 import os
@@ -38,9 +39,18 @@ def replacing(path: Path) -> Iterator[Path]:
         with partial.open("r+b") as written:
             os.fsync(written.fileno())
         partial.replace(path)
+    except OSError as error:
+        raise of_file(error, path) from None
     finally:
         partial.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def of_file(error: OSError, path: Path) -> OSError:
+    """The error with the name of what was being written: a full disk is told without one, or with a copy's source."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        error.filename, error.filename2 = str(path), None
+    return error
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -188,6 +188,8 @@ def staged(target: Path, require: Callable[[Path], None]) -> Iterator[Stage]:
             require(target)
             folder.mkdir()
             yield Stage(folder, target, require)
+        except OSError as error:
+            raise atomic.of_file(error, target) from None
         finally:
             locks.remove(folder)
             with suppress(OSError):

@@ -1,5 +1,6 @@
 """Files that are whole or absent."""
 
+import errno
 import hashlib
 import os
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from detheads.foundation import atomic
 from detheads.foundation.atomic import exchange, inside, replacing, sha256_of, try_output, write_json, write_text
+from detheads.foundation.claims import new_folder
 from detheads.foundation.errors import UserError
 from detheads.foundation.reading import read_json
 
@@ -135,3 +137,22 @@ def test_two_folders_change_places(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "one").iterdir()] == ["from other"]
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["from one"]
     assert not exchange(tmp_path / "one", tmp_path / "nothing")
+
+
+def test_a_full_disk_names_what_was_being_written(tmp_path: Path) -> None:
+    """The system names the source of a copy, or nothing."""
+    for full in (
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.ENOSPC, "No space", "a.jpg", None, "b"),
+    ):
+        for writing in (replacing(tmp_path / "model.bin"), new_folder(tmp_path / "set")):
+            with pytest.raises(OSError, match="No space") as caught, writing:
+                raise full
+            assert caught.value.filename in {str(tmp_path / "model.bin"), str(tmp_path / "set")}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_errors_keep_the_file_that_they_name(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError) as caught, replacing(tmp_path / "model.bin"):
+        raise PermissionError(errno.EACCES, "Permission denied", "secret.txt")
+    assert caught.value.filename == "secret.txt"
