@@ -122,12 +122,12 @@ class _Reader:
         """Images below ``folder``; with ``files`` they are looked up there, without they are taken as named."""
         self._read_categories()
         images = self._read_images(folder, files)
-        labels = {category: label for label, category in enumerate(self._ordered())}
-        objects = self._read_annotations(images, labels)
+        categories = self._ordered()
+        objects = self._read_annotations({key: categories.index(self.categories[key]) for key in self.categories})
         listed = {image.file_name for image in images} | {_file_name(entry) for entry in self.document["images"]}
         return Parsed(
             self.path,
-            tuple(labels),
+            tuple(categories),
             tuple(images),
             np.array(objects.boxes, dtype=np.float64).reshape(-1, 4),
             np.array(objects.images, dtype=np.int64),
@@ -249,8 +249,9 @@ class _Reader:
         for key, name in names.items():
             title = f"image {key!r}"
             try:
+                if files is None:
+                    inside(folder, name, links=True)
                 file = name if files is None else files.find(name, exact)
-                inside(folder, file, links=True)
                 if file != name and (file in exact or named.setdefault(file, name) != name):
                     other = file if file in exact else named[file]
                     raise UserError(f"{name!r} does not exist in {folder}, and {file!r} is the image {other!r}.")
@@ -290,7 +291,7 @@ class _Reader:
             records.append(ImageRecord(number, file, folder / file, width, height))
         return records
 
-    def _read_annotations(self, images: Sequence[ImageRecord], labels: dict[Category, int]) -> _Objects:
+    def _read_annotations(self, labels: dict[Key, int]) -> _Objects:
         if self.document.get("annotations") is None:
             sentence = "there is no list 'annotations'; all images are read as images without objects"
             self.problems.add("warning", self.path, "no annotations", sentence)
@@ -305,14 +306,14 @@ class _Reader:
                 self._note("duplicate annotation id", f"{title} is the id of two annotations; both are read")
             if image_key in self.unusable_images:
                 continue  # the image was reported where it stands
-            if category_key not in self.categories:
+            if category_key is None or category_key not in labels:
                 self._unknown_category(title, entry["category_id"])
-            elif image_key not in self.image_index:
+            elif image_key is None or image_key not in self.image_index:
                 sentence = f"{title} has the image id {entry['image_id']!r}, which 'images' does not list"
                 self._error("unknown image", sentence, title)
             else:
-                label = labels[self.categories[category_key]]
-                self._read_object(title, entry, objects, self.image_index[image_key], label, image_key)
+                image, label = self.image_index[image_key], labels[category_key]
+                self._read_object(title, entry, objects, image, label, image_key)
         return objects
 
     def _unknown_category(self, title: str, value: Any) -> None:
@@ -344,7 +345,7 @@ class _Reader:
         elif image in self.merged and self.merged[image].setdefault((label, *box), image_key) != image_key:
             pass  # the same object under another id of its image
         else:
-            if isinstance(bbox, list) and any(isinstance(number, str) for number in bbox):
+            if isinstance(bbox, list) and str in map(type, bbox):
                 self._note("bbox as text", f"{title} has a bbox of texts; they are read as numbers")
             if ignore:
                 self._note("ignored object", f"{title} has the flag 'ignore'; it counts as a crowd")

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 
 _YES = frozenset({"1", "true", "yes"})
+_NUMBERS = frozenset({int, float})
 _NO = frozenset({"", "0", "false", "no"})
 
 
 def whole(value: Any) -> int | None:
     """A whole number of 64 bits, also where it is text (``"7"``); None for anything else."""
+    if type(value) is int and -(2**63) <= value < 2**63:  # as nearly always; files have millions of them
+        return value
     number = real(value)
     if number is None or not -(2.0**63) <= number < 2.0**63 or number != int(number):
         return None
@@ -33,6 +36,8 @@ def real(value: Any) -> float | int | None:
 
 def flag(value: Any) -> bool | None:
     """A flag as number, truth value or word; absent is False; None for anything else."""
+    if type(value) is int:
+        return value != 0
     if isinstance(value, str):
         word = value.strip().lower()
         return True if word in _YES else False if word in _NO else None
@@ -49,10 +54,13 @@ def corners(bbox: Any) -> list[float] | None:
     """
     if not isinstance(bbox, list) or len(bbox) != 4:
         return None
-    numbers = [math.nan if value is None else real(value) for value in bbox]
-    if any(number is None for number in numbers):
-        return None
-    x, y, width, height = (float(number) for number in numbers if number is not None)
+    numbers: list[float] = []
+    for value in bbox:
+        number = value if type(value) in _NUMBERS else math.nan if value is None else real(value)
+        if number is None:
+            return None
+        numbers.append(number)
+    x, y, width, height = numbers
     return [x, y, x + width, y + height]
 
 

@@ -110,7 +110,7 @@ def _check_labels(labels: dict[Path, Path], split: str, problems: Problems) -> N
 
 def _unmatched(folder: Path, pictures: set[Path]) -> Iterator[tuple[Path, str]]:
     """Label files in a folder of labels that belong to none of the pictures in some folders, and why."""
-    entries = [entry for place in pictures for entry in place.iterdir()]
+    entries = [entry for place in pictures if place.is_dir() for entry in place.iterdir()]
     read = {entry.stem for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES}
     not_read = {entry.stem: entry.name for entry in entries if entry.suffix.lower() in OTHER_SUFFIXES}
     for path in sorted(folder.glob("*.txt")):

@@ -130,6 +130,10 @@ def _resolved(config: YoloConfig, place: str) -> tuple[Path | None, str]:
     place = place.strip().replace("\\", "/")
     root = here / config.root.strip().replace("\\", "/") if config.root else here
     literal, beside = root / place, here / place
+    if exists(literal) and literal.resolve() in here.resolve().parents:
+        raise UserError(
+            f"{config.file} names {place!r}, which is {literal.resolve()}, a folder above its own; correct it."
+        )
     inner = here / re.sub(r"^(\.\./)+", "", place)  # Roboflow writes '../train/images' for what lies beside the file
     if exists(literal):
         # A copied folder whose file still names the original, or an export beside an older one.

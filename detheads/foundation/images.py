@@ -160,10 +160,19 @@ def survey(folder: Path) -> Listing:
 
 
 def walk(folder: Path, onerror: Callable[[OSError], None] | None = None) -> Iterator[str]:
-    """Every file at any depth below ``folder``, relative to it, with ``/``; linked folders too, each folder once."""
-    entered: set[tuple[int, int]] = set()
+    """Every file at any depth below ``folder``, relative to it, with ``/``.
+
+    Linked folders are entered, too: each folder once, and none that the given one lies in.
+    """
+    entered = {(status.st_dev, status.st_ino) for status in map(os.stat, folder.resolve().parents)}
     for place, folders, files in os.walk(folder, onerror=onerror, followlinks=True):
-        status = os.stat(place)  # noqa: PTH116
+        try:
+            status = os.stat(place)  # noqa: PTH116
+        except OSError as error:  # removed meanwhile
+            if onerror is not None:
+                onerror(error)
+            folders.clear()
+            continue
         if (status.st_dev, status.st_ino) in entered:
             folders.clear()
             continue

@@ -200,6 +200,13 @@ def test_linked_folders_are_entered(tmp_path: Path) -> None:
     assert survey(tmp_path / "pictures").names == ("more/a.png",)
 
 
+def test_a_link_to_a_folder_above_is_not_entered(tmp_path: Path) -> None:
+    (tmp_path / "above.png").touch()
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "up").symlink_to(tmp_path)
+    assert survey(tmp_path / "pictures").names == ()
+
+
 def test_reading_images_leaves_the_warnings_of_others_alone() -> None:
     with pytest.warns(UserWarning, match="mine"):
         warnings.warn("mine", stacklevel=1)
