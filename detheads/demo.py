@@ -13,8 +13,6 @@ from detheads.cache.reader import FeatureCache
 from detheads.data import Dataset, list_splits, read_dataset
 from detheads.data.scenes import generate
 from detheads.deploy.detector import Detector
-from detheads.evaluation.coco import evaluate
-from detheads.evaluation.predict import predict_cache
 from detheads.export.pipeline import export_run
 from detheads.export.proof import Proof
 from detheads.foundation import atomic
@@ -22,10 +20,9 @@ from detheads.foundation.drawing import draw_boxes
 from detheads.foundation.errors import UserError
 from detheads.foundation.images import load_image
 from detheads.foundation.progress import Progress, silent, under
-from detheads.headkit.cost import parameters_of
 from detheads.ops.devices import pick_device
+from detheads.report.evaluated import evaluate_run
 from detheads.report.run import write_report
-from detheads.training.checkpoint import build_head, load_checkpoint
 from detheads.training.config import TrainConfig
 from detheads.training.trainer import Trainer
 
@@ -165,11 +162,7 @@ def _splits(data: Path) -> tuple[Dataset, Dataset]:
 
 def _report(run: Path, cache: FeatureCache, folder: Path, data: Path, on_progress: Progress) -> Path:
     """The page of the trained head's scores and errors."""
-    checkpoint = load_checkpoint(run)
-    head = build_head(checkpoint).to(pick_device())
-    detections = predict_cache(head, cache, on_progress=under("report", on_progress))
-    statistics = evaluate(cache.dataset.coco_json(), detections)
-    return write_report(run, checkpoint, parameters_of(head), cache, detections, statistics, folder, data=data).page
+    return write_report(evaluate_run(run, cache, device=pick_device(), on_progress=on_progress), folder, data=data).page
 
 
 def _draw(bundle: Path, dataset: Dataset, picture: Path) -> None:

@@ -12,6 +12,7 @@ from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
 from detheads.report.figures import png
 from detheads.report.files import PICTURES_NAME, write_strips
+from detheads.report.markdown import strip_names
 from detheads.report.pictures import Example
 
 
@@ -70,7 +71,7 @@ def write_report(arena: Path, *, data: Path | None = None, pictures: int = 4, he
     pareto, curves = png(pareto_figure(entries)), png(curves_figure(arena, entries))
     atomic.write_bytes(files.pareto, pareto)
     atomic.write_bytes(files.curves, curves)
-    write_strips(arena, examples)
+    write_strips(arena, dict(zip(strip_names(examples), examples, strict=True)))
     plots = {"AP against parameters": pareto, "Training": curves}
     atomic.write_text(files.page, render_page(setting, rows, entries, plots, examples, no_examples))
     return files

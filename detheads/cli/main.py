@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from detheads import __version__
 from detheads.cli import analytical, arena, bench, cache, data, demo, deploy, doctor, export, heads, text, train
+from detheads.cli import eval as evaluation
 from detheads.cli.extras import missing_extra
 from detheads.cli.output import only_json, print_json
 from detheads.foundation.errors import UserError
@@ -53,7 +54,7 @@ app.add_typer(cache.app, name="cache")
 app.add_typer(heads.app, name="heads")
 app.add_typer(text.app, name="text")
 app.command()(train.train)
-app.command("eval")(train.evaluate)
+app.command("eval")(evaluation.evaluate)
 app.add_typer(arena.app, name="arena")
 app.add_typer(analytical.app, name="analytical")
 app.command("export")(export.export)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -13,7 +13,6 @@ from detheads.cli.checks import (
     require_existing,
     require_heads,
     require_outputs,
-    require_run,
 )
 from detheads.cli.options import (
     BatchOption,
@@ -25,7 +24,7 @@ from detheads.cli.options import (
     RateOption,
     SeedOption,
 )
-from detheads.cli.output import JsonFlag, emit, progress, remark, steps, table
+from detheads.cli.output import JsonFlag, emit, progress, remark
 from detheads.evaluation.coco import NAMES, statistic_text
 from detheads.foundation.errors import UserError
 
@@ -123,80 +122,6 @@ def train(
         console.print(f"{output}: {reached} at epoch {result.best_epoch}, {result.seconds / 60:.1f} minutes")
 
     emit(answer, as_json, render)
-
-
-def evaluate(
-    run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
-    cache: Annotated[Path, typer.Option(help="Feature cache to evaluate on.")],
-    which: Annotated[Literal["best", "last"], typer.Option(help="Which weights of the run.")] = "best",
-    head_file: HeadFiles = None,
-    soft_nms: Annotated[bool, typer.Option("--soft-nms", help="Soft NMS with linear decay.")] = False,
-    evaluator: Annotated[
-        Literal["pycocotools", "hotcoco"], typer.Option(help="hotcoco is faster and gives the same values.")
-    ] = "pycocotools",
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder for a report: a page, Markdown, JSON, plots.")
-    ] = None,
-    data: DataOption = None,
-    pictures: PicturesOption = 8,
-    results: Annotated[Path | None, typer.Option(help="Also write the detections as COCO results.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...; a GPU where there is one when empty.")] = "",
-    as_json: JsonFlag = False,
-) -> None:
-    """COCO statistics of a trained head on a cache; with -o also a report of its errors, worst classes and images."""
-    require_run(run)
-    require_existing(data)
-    require_caches(cache)
-    require_outputs(files=[results], folders=[output])
-
-    from detheads.cache.reader import FeatureCache
-    from detheads.evaluation.coco import evaluate as coco_evaluate
-    from detheads.evaluation.predict import predict_cache
-    from detheads.foundation import atomic
-    from detheads.foundation.progress import under
-    from detheads.headkit.cost import parameters_of
-    from detheads.ops.devices import pick_device
-    from detheads.report.files import require_folder
-    from detheads.report.run import write_report
-    from detheads.training.checkpoint import build_head, load_checkpoint, matching_cache
-
-    if output is not None:
-        require_folder(output)
-    elif data is not None:
-        raise UserError("--data is for the pictures of a report; give the report's folder with -o.")
-    checkpoint = load_checkpoint(run, which)
-    features = matching_cache(checkpoint, FeatureCache(cache))
-    features.require_objects("evaluate on")
-    head = build_head(checkpoint).to(pick_device(device))
-    with steps() as on_progress:
-        detections = predict_cache(head, features, use_soft_nms=soft_nms, on_progress=under("detecting", on_progress))
-    if results is not None:
-        atomic.write_json(results, detections, indent=None)
-    statistics = coco_evaluate(features.dataset.coco_json(), detections, evaluator)
-    answer = statistics.to_dict()
-    if output is not None:
-        files = write_report(
-            run,
-            checkpoint,
-            parameters_of(head),
-            features,
-            detections,
-            statistics,
-            output,
-            data=data,
-            pictures=pictures,
-            soft_nms=soft_nms,
-        )
-        answer["report"] = str(files.page)
-    emit(answer, as_json, lambda console: _render(console, answer))
-
-
-def _render(console: Console, answer: dict[str, Any]) -> None:
-    console.print(table(("statistic", "value"), [(name, statistic_text(answer[name])) for name in NAMES]))
-    rows = [(name, *map(statistic_text, value.values())) for name, value in answer["per_class"].items()]
-    console.print(table(("class", "AP", "AP50"), rows))
-    if "report" in answer:
-        console.print(f"report {answer['report']}")
 
 
 def parse_options(pairs: Sequence[str]) -> dict[str, str]:

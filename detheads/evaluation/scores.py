@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detheads.evaluation.coco import class_names, judge_at
+from detheads.evaluation.inputs import Detections, GroundTruth
 
 IOU = 0.5
 TABLE_SCORES = tuple(tenth / 10 for tenth in range(1, 10))
@@ -138,7 +139,7 @@ class ScoreCurves:
         }
 
 
-def score_curves(ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]) -> ScoreCurves:
+def score_curves(ground_truth: GroundTruth, detections: Detections) -> ScoreCurves:
     """Precision, recall and F1 over scores.
 
     Args:
@@ -150,7 +151,7 @@ def score_curves(ground_truth: Mapping[str, Any], detections: Sequence[Mapping[s
     return curves_of(judge_at(ground_truth, detections, [IOU]))
 
 
-def best_scores(ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def best_scores(ground_truth: GroundTruth, detections: Detections) -> dict[str, float]:
     """From which score on the detections of each class have the best F1 at IoU 0.5, by class name (see ``RULE``).
 
     A class without objects, or of which no object is found, is left out.

@@ -15,7 +15,7 @@ from detheads.report.sections import Document
 
 PAGE_NAME, MARKDOWN_NAME, JSON_NAME = "index.html", "report.md", "report.json"
 PICTURES_NAME = "pictures"
-STRIP = re.compile(r"strip-\d{2,}-\d+\.jpg")
+STRIP = re.compile(r"(strip|false|missed)-\d{2,}-\d+\.jpg")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,14 @@ def write_document(document: Document, folder: Path, plots_left: Sequence[str] =
     require_folder(folder)
     for plot in (plot for section in document.sections for plot in section.plots):
         atomic.write_bytes(folder / plot.name, plot.png)
-    write_strips(folder, [example for section in document.sections for example in section.examples])
+    write_strips(
+        folder,
+        {
+            name: example
+            for section in document.sections
+            for name, example in zip(strip_names(section.examples, section.strips), section.examples, strict=True)
+        },
+    )
     files = ReportFiles(folder / PAGE_NAME, folder / MARKDOWN_NAME, folder / JSON_NAME)
     write_texts(folder, document.answer, render_markdown(document))
     atomic.write_text(files.page, render_page(document))
@@ -66,10 +73,10 @@ def write_texts(folder: Path, answer: Mapping[str, Any], markdown: str) -> Path:
     return folder / MARKDOWN_NAME
 
 
-def write_strips(folder: Path, examples: Sequence[Example]) -> None:
-    """Write a strip of each example into ``folder/pictures`` and remove those of an earlier report."""
-    written = [folder / name for name in strip_names(examples)]
-    for example, path in zip(examples, written, strict=True):
+def write_strips(folder: Path, examples: Mapping[str, Example]) -> None:
+    """Write a strip of each example, by its name below ``folder``, and remove those of an earlier report."""
+    written = [folder / name for name in examples]
+    for example, path in zip(examples.values(), written, strict=True):
         with atomic.replacing(path) as partial:
             example.strip().save(partial, quality=90)
     pictures = folder / PICTURES_NAME

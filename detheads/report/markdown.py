@@ -38,9 +38,9 @@ def render_markdown(document: Document) -> str:
     return "\n".join(lines) + "\n"
 
 
-def strip_names(examples: Sequence[Example]) -> list[str]:
+def strip_names(examples: Sequence[Example], beginning: str = "strip") -> list[str]:
     """The file of each example, below the report's folder."""
-    return [f"pictures/strip-{place:02d}-{each.image_id}.jpg" for place, each in enumerate(examples, start=1)]
+    return [f"pictures/{beginning}-{place:02d}-{each.image_id}.jpg" for place, each in enumerate(examples, start=1)]
 
 
 def _section(section: Section) -> list[str]:
@@ -48,7 +48,7 @@ def _section(section: Section) -> list[str]:
     parts += [[f"![{plain(plot.title)}]({plot.name})"] for plot in section.plots]
     parts += [[plain(sentence)] for sentence in section.sentences]
     parts += [[f"- {plain(remark)}" for remark in section.remarks]] if section.remarks else []
-    for example, name in zip(section.examples, strip_names(section.examples), strict=True):
+    for example, name in zip(section.examples, strip_names(section.examples, section.strips), strict=True):
         parts.append([f"![{plain(example.file_name)}]({name})"])
     return list(_separated(parts))
 

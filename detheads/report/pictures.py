@@ -88,7 +88,7 @@ def draw_examples(scenes: Sequence[Scene]) -> list[Example]:
     """
     examples: list[Example] = []
     for size in PANEL_SIZES:
-        examples = [_draw(scene, size) for scene in scenes]
+        examples = [draw_scene(scene, size) for scene in scenes]
         if sum(len(panel.jpeg) for example in examples for panel in example.panels) <= BUDGET:
             break
     return examples
@@ -123,7 +123,12 @@ def boxes_text(count: int) -> str:
     return f"{count} {'box' if count == 1 else 'boxes'}"
 
 
-def _draw(scene: Scene, size: int) -> Example:
+def draw_scene(scene: Scene, size: int) -> Example:
+    """One scene drawn, the long side of its panels ``size`` pixels.
+
+    Raises:
+        UserError: as :func:`draw_examples`.
+    """
     image, record = load_image(scene.path), scene.image
     if image.size != (record.width, record.height):
         raise UserError(

@@ -1,17 +1,15 @@
-"""The report of a trained run."""
+"""The report of one evaluation."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from detheads import __version__
 from detheads.cache.reader import FeatureCache
-from detheads.evaluation.coco import Statistics
+from detheads.report.evaluated import Evaluated
+from detheads.report.failures import failures_section
 from detheads.report.files import ReportFiles, write_document
 from detheads.report.findings import draw_worst, findings, scores_section, verdict
 from detheads.report.measured import Measured, measure
 from detheads.report.sections import Document
-from detheads.training.checkpoint import Checkpoint
 
 PICTURES_HINT = (
     "A cache keeps no image files; for pictures of the worst images name the dataset folder: "
@@ -20,74 +18,57 @@ PICTURES_HINT = (
 
 
 def write_report(
-    run: Path,
-    checkpoint: Checkpoint,
-    parameters: int,
-    cache: FeatureCache,
-    detections: Sequence[Mapping[str, Any]],
-    statistics: Statistics,
-    folder: Path,
-    *,
-    data: Path | None = None,
-    pictures: int = 8,
-    soft_nms: bool = False,
+    evaluated: Evaluated, folder: Path, *, data: Path | None = None, pictures: int = 8, measured: Measured | None = None
 ) -> ReportFiles:
-    """Write what a run's detections on a cache say of it.
+    """Write what detections say of what made them.
 
     Args:
-        parameters: learnable ones of the head.
-        detections: COCO results for the cache's images.
-        statistics: of the same detections.
         folder: where the report goes; other files there stay.
-        data: dataset folder with the cache's image files, for pictures of the worst images.
-        pictures: number of pictures at most.
-        soft_nms: how the detections were suppressed.
+        data: dataset folder with the image files, for pictures.
+        pictures: number of pictures in a section at most.
+        measured: of the same detections, where that is known already.
 
     Raises:
         UserError: when ``folder`` is a file, or the pictures cannot be drawn.
     """
-    measured = measure(cache.dataset, detections, statistics)
+    dataset = evaluated.dataset
+    measured = measured or measure(dataset, evaluated.detections, evaluated.statistics)
     examples = draw_worst(measured, data, pictures)
-    facts = {
-        "Head": f"{checkpoint.head_name}, {parameters:,} parameters",
-        "Options": ", ".join(f"{name} {value}" for name, value in checkpoint.head_config.items()) or "none",
-        "Run": f"{run}, weights {checkpoint.checkpoint_sha256[:12]}",
-        **data_facts(measured, cache),
-        "Suppression": "soft NMS" if soft_nms else "as in the deployed graph",
-        "Version": f"detheads {__version__}",
-    }
+    subject = evaluated.head[0] if evaluated.head else Path(evaluated.name).name
     document = Document(
-        title=f"{checkpoint.head_name} on {cache.dataset.name} {cache.dataset.split}",
-        verdict=verdict(measured),
-        facts=facts,
+        title=f"{subject} on {dataset.name} {dataset.split}",
+        verdict=" ".join([verdict(measured), *(f"Note: {remark}." for remark in evaluated.remarks)]),
+        facts={**evaluated.facts, "Data": data_fact(measured), "Version": f"detheads {__version__}"},
         sections=[
-            scores_section({"value": statistics}),
+            scores_section({"value": evaluated.statistics}),
             *findings(measured, examples, PICTURES_HINT if pictures and data is None else ""),
+            *failures_section(measured, data, pictures),
         ],
         answer={
             "schema_version": 1,
             "detheads_version": __version__,
-            "model": str(run),
-            "head": checkpoint.head_name,
-            "options": checkpoint.head_config,
-            "checkpoint_sha256": checkpoint.checkpoint_sha256,
-            "parameters": parameters,
-            "dataset": {"name": cache.dataset.name, "split": cache.dataset.split, "images": len(cache)},
-            "soft_nms": soft_nms,
+            **evaluated.answer,
+            "dataset": {"name": dataset.name, "split": dataset.split, "images": len(dataset.images)},
+            "remarks": list(evaluated.remarks),
             **measured.to_dict(),
         },
     )
     return write_document(document, folder)
 
 
+def data_fact(measured: Measured) -> str:
+    """The images and objects that were evaluated, in a phrase."""
+    dataset, names = measured.dataset, measured.dataset.class_names
+    return (
+        f"{dataset.name} {dataset.split}: {len(dataset.images):,} images with {len(measured.errors.found_by):,} "
+        f"objects of {len(names)} {'class' if len(names) == 1 else 'classes'}"
+    )
+
+
 def data_facts(measured: Measured, cache: FeatureCache) -> dict[str, str]:
-    """What a report was made on, by title."""
-    dataset, settings = cache.dataset, cache.manifest.settings
-    names = dataset.class_names
+    """What a report on a cache was made on, by title."""
+    settings = cache.manifest.settings
     return {
-        "Data": (
-            f"{dataset.name} {dataset.split}: {len(cache):,} images with {len(measured.errors.found_by):,} objects of "
-            f"{len(names)} {'class' if len(names) == 1 else 'classes'}"
-        ),
+        "Data": data_fact(measured),
         "Features": f"{settings.backbone}, input {settings.width} x {settings.height} pixels",
     }

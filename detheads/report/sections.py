@@ -81,6 +81,8 @@ class Section:
     sentences: Sequence[str] = ()
     remarks: Sequence[str] = ()
     examples: Sequence[Example] = ()
+    strips: str = "strip"
+    """Beginning of the names of the examples' files, which no other section with examples has."""
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,9 @@ def test_eval_prints_the_twelve_statistics_and_those_of_each_class(
     run: Path, world: World, detheads: Callable[..., Any]
 ) -> None:
     answer = _eval(detheads, run, world.caches / "val")
-    assert list(answer) == [*NAMES, "per_class"]
+    assert list(answer) == [*NAMES, "per_class", "scores", "remarks"]
+    assert [each["score"] for each in answer["scores"]["table"]] == [tenth / 10 for tenth in range(1, 10)]
+    assert ["the head was trained on" in remark for remark in answer["remarks"]] == [True]
     assert list(answer["per_class"]) == [category["name"] for category in world.annotations("val")["categories"]]
     assert 0.05 < answer["AP"] < 1
     assert all(answer[name] is None or 0 <= answer[name] <= 1 for name in NAMES)
@@ -153,7 +155,8 @@ def test_hotcoco_gives_the_same_statistics(run: Path, world: World, detheads: Ca
         _eval(detheads, run, world.caches / "val", "--evaluator", name) for name in ("pycocotools", "hotcoco")
     )
     assert fast.pop("per_class") == {name: pytest.approx(values) for name, values in judge.pop("per_class").items()}
-    assert fast == pytest.approx(judge, abs=1e-9)
+    assert {name: fast[name] for name in NAMES} == pytest.approx({name: judge[name] for name in NAMES}, abs=1e-9)
+    assert fast["scores"] == judge["scores"]
 
 
 def test_the_results_file_holds_the_detections_of_the_chosen_suppression(
@@ -162,9 +165,13 @@ def test_the_results_file_holds_the_detections_of_the_chosen_suppression(
     head = build_head(load_checkpoint(run))
     hard, soft = (predict_cache(head, world.cache("val"), use_soft_nms=kind) for kind in (False, True))
     assert hard != soft
-    for options, wanted in (((), hard), (("--soft-nms",), soft)):
+    for options, wanted in (((), hard), (("--soft-nms", "--force"), soft)):
         _eval(detheads, run, world.caches / "val", *options, "--results", tmp_path / "a.json")
         assert json.loads((tmp_path / "a.json").read_text("utf-8")) == wanted
+    (tmp_path / "a.json").write_text("mine")
+    refused = detheads("eval", run, "--cache", world.caches / "val", "--results", tmp_path / "a.json")
+    assert refused.code == 1 and "a.json exists; choose another file for --results, or replace it" in refused.err
+    assert (tmp_path / "a.json").read_text() == "mine"
 
 
 def test_best_and_last_weights_can_be_asked_for(run: Path, world: World, detheads: Callable[..., Any]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,9 +66,10 @@ def test_eval_writes_a_report_whose_figures_are_those_of_its_detections(
     assert answer["errors"]["found"]["all"] + answer["errors"]["missed"]["all"] <= objects
     assert sum(each["objects"] for each in answer["classes"]) == objects
     assert (answer["head"], answer["dataset"]["images"]) == ("fcos", 5)
-    assert len(list((target / "pictures").iterdir())) == 2
+    strips = Counter(path.name.partition("-")[0] for path in (target / "pictures").iterdir())
+    assert strips == {"strip": 2, "false": 2, "missed": 2}
     elements = Elements(target / "index.html")
-    assert len(elements.all("img")) == 3 + 2 * 2  # three plots, two images of two panels
+    assert len(elements.all("img")) == 3 + 6 * 2  # three plots, six strips of two panels
     for name in NAMES:
         assert name in elements.text
     assert {path.name for path in target.iterdir()} == {
@@ -100,13 +102,20 @@ def test_mistakes_are_one_sentence_and_leave_no_report(
     for changed in sorted((other / "val").iterdir()):
         Image.new("RGB", (64, 64)).save(changed)
     cases = [
-        ((run, "--cache", world.caches / "val", "-o", tmp_path / "file"), "file is a file"),
-        ((run, "--cache", world.caches / "val", "-o", tmp_path / "file" / "below"), "file is a file"),
-        ((run, "--cache", world.caches / "val", "--data", world.data), "give the report's folder with -o"),
+        ((run, "--cache", world.caches / "val", "-o", tmp_path / "file"), "file is not a folder"),
+        ((run, "--cache", world.caches / "val", "-o", tmp_path / "file" / "below"), "file is not a folder"),
+        ((run, "--cache", world.caches / "val", "--data", world.data), "give a folder for them with -o or --failures"),
         ((tmp_path, "--cache", world.caches / "val", "-o", tmp_path / "r"), "best.safetensors does not exist"),
         ((run, "--cache", world.caches / "fewer", "-o", tmp_path / "r"), "differs in its number of classes"),
         ((run, "--cache", world.caches / "val", "-o", tmp_path / "r", "--data", tmp_path), "is not a dataset folder"),
         ((run, "--cache", world.caches / "val", "-o", tmp_path / "r", "--data", other), "has 64x64 pixels, but"),
+        ((run, "--cache", world.caches / "val", "--failures", tmp_path / "f"), "name their dataset with --data"),
+        ((), "nothing to evaluate: give a training run and --cache CACHE, or --detections"),
+        ((run,), "give the feature cache to evaluate on with --cache"),
+        ((run, run, "--cache", world.caches / "val", "-o", tmp_path / "r"), "are for one run"),
+        ((run, "--detections", tmp_path / "file", "--data", world.data), "leave the runs and --cache out"),
+        (("--detections", tmp_path / "file"), "need the dataset that they are of"),
+        (("--detections", tmp_path / "file", "--data", world.data, "--split", "val"), "is not readable JSON"),
     ]
     for arguments, sentence in cases:
         finished = detheads("eval", *arguments)

@@ -1,0 +1,67 @@
+"""Several runs on the same images: what each reaches, and how far it is from the first."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from detheads.evaluation.compare import Resampled, bootstrap_difference
+from detheads.evaluation.scores import score_curves
+from detheads.foundation.errors import UserError
+from detheads.foundation.progress import Progress, silent, under
+from detheads.report.evaluated import Evaluated
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """One run beside the first.
+
+    Attributes:
+        difference: of its AP to the first one's; None for the first.
+        interval: in which 95 % of the differences lie when the images are drawn anew.
+    """
+
+    run: str
+    head: str
+    parameters: int
+    AP: float | None
+    AP50: float | None
+    best_f1: float | None
+    difference: float | None = None
+    interval: tuple[float, float] | None = None
+
+
+def compare_runs(found: Sequence[Evaluated], on_progress: Progress = silent) -> list[ComparedRun]:
+    """The runs in the order given, each against the first.
+
+    Raises:
+        UserError: when they were evaluated on other images or classes.
+    """
+    first = found[0]
+    for other in found[1:]:
+        if other.dataset.class_names != first.dataset.class_names:
+            here, there = set(first.dataset.class_names), set(other.dataset.class_names)
+            only = [
+                f"only {each.name} finds {', '.join(sorted(names)[:3])}"
+                for each, names in ((first, here - there), (other, there - here))
+                if names
+            ]
+            raise UserError(
+                f"{first.name} and {other.name} find different classes ({'; '.join(only) or 'in another order'}), so "
+                "their figures cannot be compared; evaluate each by itself."
+            )
+        if [image.id for image in other.dataset.images] != [image.id for image in first.dataset.images]:
+            raise UserError(f"{first.name} and {other.name} were evaluated on other images; use one cache for both.")
+    truth, base = first.dataset.coco_json(), first.statistics.require_ap()
+    baseline = Resampled(truth, first.detections)
+    rows = []
+    for each in found:
+        best, (head, parameters) = score_curves(truth, each.detections).together.best, each.head or ("", 0)
+        row = ComparedRun(
+            each.name, head, parameters, each.statistics.AP, each.statistics.AP50, None if best is None else best.f1
+        )
+        if each is not first:
+            interval = bootstrap_difference(
+                baseline, Resampled(truth, each.detections), on_progress=under(f"comparing {each.name}", on_progress)
+            )
+            row = replace(row, difference=each.statistics.require_ap() - base, interval=interval)
+        rows.append(row)
+    return rows
