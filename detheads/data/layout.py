@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Literal, Protocol, cast
 
 from detheads.data import layouts
 from detheads.data.dataset import Dataset
@@ -15,6 +15,10 @@ from detheads.data.parsed import Parsed
 from detheads.foundation.errors import UserError, suggest
 
 _ALIASES = {"val": "valid", "valid": "val"}
+
+
+Convention = Literal["sizes", "shares", "corners"]
+"""Corner and size in pixels (COCO), centre and size as shares of the picture (YOLO), corners in pixels (Pascal VOC)."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,11 @@ class Split:
     """Named by the dataset and not there, as test splits often are: an error only when it is asked for."""
     certain: bool = True
     """False for what only looks like an annotation file; it counts when nothing else is found."""
+
+    @property
+    def convention(self) -> Convention:
+        """How its files state boxes."""
+        return "sizes" if self.labels is None else "shares"
 
     def parse(self) -> Parsed:
         """Parse the split without dropping anything.

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detheads.data.findings import Finding
+from detheads.data.layout import Convention
 from detheads.data.parsed import CLIPPED, Parsed
 
 GROSS = 0.05
@@ -23,8 +23,6 @@ MANY_BOXES = 20
 """Rules about sizes and places need this many boxes to say anything."""
 
 Numbers = NDArray[np.float64]
-Convention = Literal["sizes", "shares", "corners"]
-"""Corner and size in pixels (COCO), centre and size as shares of the picture (YOLO), corners in pixels (Pascal VOC)."""
 
 
 @dataclass(frozen=True)
@@ -123,11 +121,17 @@ def judge_boxes(stated: Stated) -> list[Finding]:
     """
     if not stated.finite.any():
         return []
-    for rule in (normalised, _conventions):
-        if (finding := rule(stated)) is not None:
-            return [finding]
+    if (finding := misread(stated)) is not None:
+        return [finding]
     rules = (_places, _sub_pixel, _cut, _repeated, _two_classes, _whole_pictures, _one_size, _one_place, _areas)
     return [finding for rule in rules if (finding := rule(stated)) is not None]
+
+
+def misread(stated: Stated) -> Finding | None:
+    """How the numbers of all boxes are likely to be misread; None where nothing speaks for it."""
+    if not stated.finite.any():
+        return None
+    return normalised(stated) or _conventions(stated)
 
 
 def normalised(stated: Stated) -> Finding | None:

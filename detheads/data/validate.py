@@ -14,8 +14,8 @@ from detheads.data.duplicates import Fingerprint, fingerprint
 from detheads.data.findings import Finding
 from detheads.data.foreign import find_foreign
 from detheads.data.judgement import judge_splits
-from detheads.data.layout import Split, find_split, find_splits
-from detheads.data.misreadings import Convention, Stated
+from detheads.data.layout import Convention, Split, find_split, find_splits
+from detheads.data.misreadings import Stated
 from detheads.data.parsed import CLIPPED, Parsed, Problem, Problems
 from detheads.data.pictures import check_picture
 from detheads.data.repeats import Picture, Repeats, find_repeats, judge_repeats
@@ -171,7 +171,7 @@ def _find(path: Path, split: str | None, format_name: str | None) -> tuple[list[
     """The splits to check, and how their files state boxes."""
     if format_name is None:
         found = [find_split(path, split)] if split is not None else list(find_splits(path).values())
-        return found, lambda place: "sizes" if place.labels is None else "shares"
+        return found, lambda place: place.convention
     found = find_foreign(path, format_name)
     chosen = [place for place in found if split is None or place.name == split]
     if not chosen:

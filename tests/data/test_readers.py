@@ -90,6 +90,16 @@ def test_rounding_at_the_border_is_clipped_without_a_count(coco_folder: Callable
     assert not dataset.dropped
 
 
+def test_boxes_that_are_all_misread_are_remarked_on_by_every_reader(coco_folder: Callable[..., Path]) -> None:
+    def normalise(content: Document) -> None:
+        for annotation in content["annotations"]:
+            annotation["bbox"] = [0.25, 0.25, 0.5, 0.5]
+
+    assert not read_dataset(coco_folder()).remarks
+    (remark,) = read_dataset(coco_folder(normalise)).remarks
+    assert "the boxes look normalised" in remark
+
+
 def test_crowds_are_marked_and_a_missing_area_becomes_the_box_area(coco_folder: Callable[..., Path]) -> None:
     def change(content: Document) -> None:
         content["annotations"][0]["iscrowd"] = 1
