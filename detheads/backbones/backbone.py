@@ -29,6 +29,7 @@ class Backbone(nn.Module):
 
     mean: Tensor
     std: Tensor
+    file_sha256: str | None = None
 
     def __init__(
         self, spec: BackboneSpec, model: nn.Module, indices: dict[str, int], features: FeatureSpec, sha256: str | None

@@ -1,48 +1,59 @@
-"""Build a feature cache: resumable, checksummed, one shard at a time.
+"""Build a feature cache, and build it again: only pictures whose features are not there yet are extracted.
 
-Safe against a kill at any moment: a shard is written beside its final name and renamed, then its digest is
-recorded in a sidecar; only shards with a matching digest count as done, so the next run continues behind them.
+Safe against a kill at any moment: a shard is written beside its final name and renamed, then its digest is recorded
+beside it; what a finished manifest names is left as it is until the next manifest stands.
 """
 
 import errno
-from collections.abc import Callable
+import hashlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import torch
-from pydantic import ValidationError
-from safetensors.torch import save as serialise
-from torch import Tensor
 
 from detheads import __version__
 from detheads.backbones.backbone import Backbone
-from detheads.cache.images import batches
+from detheads.cache.extract import extract
+from detheads.cache.images import OnBad
 from detheads.cache.manifest import (
-    ANNOTATIONS_NAME,
     MANIFEST_NAME,
+    PIXEL_RULE,
     CacheManifest,
     LayerEntry,
     Settings,
-    ShardEntry,
     StorageType,
     image_entry,
+    read_manifest,
 )
-from detheads.cache.plan import planned, require_space
-from detheads.cache.storage import FLIPPED_SUFFIX, encode
+from detheads.cache.pictures import compare, picture_digests
+from detheads.cache.plan import claimed, images_per_shard, require_digests, require_equal_settings, require_space
+from detheads.cache.stock import Stock
 from detheads.data.dataset import Dataset, ImageRecord
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
 from detheads.foundation.geometry import Letterbox
 from detheads.foundation.progress import Progress, silent
-from detheads.foundation.reading import read_json
 
 
 @dataclass(frozen=True)
 class BuildResult:
+    """What a build did.
+
+    Attributes:
+        images: in the finished cache.
+        extracted: images that went through the backbone, now.
+        resumed: images whose features were there.
+        replaced: file names of pictures whose content is another than when the cache was built before.
+        skipped: pictures left out because they could not be decoded: path -> why.
+        bytes: size of all shards.
+    """
+
     images: int
+    extracted: int
     resumed: int
-    """Images that an earlier run had finished."""
+    replaced: tuple[str, ...]
+    skipped: dict[str, str]
     bytes: int
 
 
@@ -51,11 +62,13 @@ def settings_for(backbone: Backbone, dtype: StorageType = "fp16", flips: bool = 
     spec, features = backbone.spec, backbone.feature_spec
     return Settings(
         backbone=spec.name,
+        backbone_file_sha256=backbone.file_sha256,
         timm_name=spec.timm_name,
         licence=spec.licence,
         weights_sha256=backbone.weights_sha256,
         mean=spec.mean,
         std=spec.std,
+        pixel_rule=PIXEL_RULE,
         height=features.height,
         width=features.width,
         layers=tuple(LayerEntry(name=e.name, channels=e.channels, stride=e.stride) for e in features.layers),
@@ -68,27 +81,218 @@ def settings_for(backbone: Backbone, dtype: StorageType = "fp16", flips: bool = 
 def build_cache(
     dataset: Dataset,
     backbone: Backbone,
-    folder: Path,
+    folder: str | Path,
     *,
     dtype: StorageType = "fp16",
     flips: bool = False,
     batch_size: int = 8,
+    reuse: Sequence[str | Path] = (),
+    skip_bad: bool = False,
     on_progress: Progress = silent,
 ) -> BuildResult:
-    """Extract the features of every image of ``dataset`` into ``folder``, or finish what an earlier run began.
+    """Put the features of every image of ``dataset`` into ``folder``.
 
-    Run again on a finished cache it makes only missing or damaged shards anew.
+    A folder that holds a cache of the same settings, finished or begun, goes on from there: only pictures that are new
+    or were replaced are extracted, damaged shards are made anew, and boxes and classes become those of ``dataset``.
+
+    Args:
+        reuse: folders of finished caches of the same settings, whose features are taken where the pictures are the same.
+        skip_bad: leave out pictures that cannot be decoded instead of stopping at the first.
 
     Raises:
-        UserError: when the folder holds a cache of other settings or images, the disk is too small, or an image
-            cannot be read (finished shards stay).
+        UserError: when the folder holds a cache of other settings or of pictures that the dataset lacks, the disk is too
+            small, or an image cannot be read (finished shards stay).
     """
     if not dataset.images:
         raise UserError(f"{dataset.name} {dataset.split} has no images to cache.")
-    settings = settings_for(backbone, dtype, flips)
+    folder, settings = Path(folder), settings_for(backbone, dtype, flips)
+    bad: dict[ImageRecord, str] = {}
+
+    def on_bad(record: ImageRecord, error: UserError) -> None:
+        if not skip_bad:
+            raise error
+        bad[record] = str(error)
+
+    with _full_disk_is_told(folder), claimed(folder, settings) as known:
+        stock = Stock(folder, known)
+        others = {Path(other): _stock_of(Path(other), settings) for other in reuse}
+        key_of: dict[ImageRecord, str] = {}
+        if stock.shards or others:  # else digests are taken when the pictures are decoded
+            key_of = picture_digests(dataset.images, on_bad, on_progress)
+            _require_same_pictures(folder, known, stock, dataset, key_of)
+        for other, shelf in others.items():
+            stock.take(other, shelf.used(set(key_of.values()) - stock.pictures))
+        there = stock.pictures
+        missing = [
+            record for record in dataset.images if key_of.get(record, "") not in there and record not in bad
+        ]
+        require_space(folder, len(missing) * settings.bytes_per_image)
+        resumed = len(dataset.images) - len(missing) - len(bad)
+        key_of |= _extract_all(missing, backbone, settings, batch_size, stock, on_bad, on_progress, resumed)
+        kept = _without(dataset, bad)
+        skipped = {record.file_name: why for record, why in bad.items()}
+        manifest = _publish(folder, kept, settings, key_of, stock, known, skipped)
+        return BuildResult(
+            images=len(manifest.images),
+            extracted=len(manifest.images) - resumed,
+            resumed=resumed,
+            replaced=_replaced(known, manifest),
+            skipped={str(record.path): why for record, why in bad.items()},
+            bytes=sum((folder / shard.file).stat().st_size for shard in manifest.shards),
+        )
+
+
+def annotate_cache(folder: str | Path, dataset: Dataset, on_progress: Progress = silent) -> CacheManifest:
+    """Give a finished cache the boxes, classes and image ids of ``dataset``, whose pictures are those it was built of.
+
+    Pictures that the cache left out when it was built stay left out.
+
+    Raises:
+        UserError: when a picture was replaced, is missing, or is not in the cache; nothing is changed then.
+    """
+    folder = Path(folder)
+    known = read_manifest(folder)
+    require_digests(folder, known)
+    dataset = _without(dataset, [image for image in dataset.images if image.file_name in known.skipped])
+    with _full_disk_is_told(folder), claimed(folder, known.settings) as known:
+        assert known is not None  # it has just been read
+        key_of = picture_digests(dataset.images, _stop, on_progress)
+        difference = compare(known, key_of)
+        if difference:
+            raise UserError(
+                f"{folder} was not built of the pictures of {dataset.name}/{dataset.split} ({difference.sentence}); "
+                "'detheads cache build' brings it up to date."
+            )
+        stock = Stock(folder, known, check=False)
+        return _publish(folder, dataset, known.settings, key_of, stock, known, known.skipped)
+
+
+def _extract_all(
+    missing: Sequence[ImageRecord],
+    backbone: Backbone,
+    settings: Settings,
+    batch_size: int,
+    stock: Stock,
+    on_bad: OnBad,
+    on_progress: Progress,
+    resumed: int,
+) -> dict[ImageRecord, str]:
+    """Write shards of the features of ``missing``; the digest of each picture that could be used."""
+    key_of: dict[ImageRecord, str] = {}
+    done, total = resumed, resumed + len(missing)
+
+    def advance(images: int) -> None:
+        nonlocal done
+        done += images
+        on_progress("caching", done, total)
+
+    advance(0)
+    per_shard = images_per_shard(settings)
+    pending: Future[None] | None = None
+    with ThreadPoolExecutor(1) as writer:  # hashes and writes one shard while the next one is computed
+        for start in range(0, len(missing), per_shard):
+            records = missing[start : start + per_shard]
+            keys, tensors = extract(records, backbone, settings, batch_size, on_bad, advance)
+            if pending is not None:
+                pending.result()
+            pending = None
+            if keys:
+                key_of |= keys
+                pending = writer.submit(stock.add, tensors, keys.values())
+        if pending is not None:
+            pending.result()
+    return key_of
+
+
+def _publish(
+    folder: Path,
+    dataset: Dataset,
+    settings: Settings,
+    key_of: Mapping[ImageRecord, str],
+    stock: Stock,
+    known: CacheManifest | None,
+    skipped: Mapping[str, str],
+) -> CacheManifest:
+    """Write annotations and manifest, which is the moment at which they become the cache's."""
+    annotations = atomic.json_bytes(dataset.coco_json())
+    digest = hashlib.sha256(annotations).hexdigest()
+    manifest = CacheManifest(
+        settings=settings,
+        dataset=dataset.name,
+        split=dataset.split,
+        annotations=f"annotations-{digest[:16]}.json",  # the old ones stay beside them until the manifest is written
+        annotations_sha256=digest,
+        dropped=dict(dataset.dropped),
+        skipped=dict(skipped),
+        images=tuple(
+            image_entry(
+                image.id,
+                image.file_name,
+                key_of[image],
+                Letterbox.fit(image.width, image.height, settings.width, settings.height),
+            )
+            for image in dataset.images
+        ),
+        shards=stock.used({key_of[image] for image in dataset.images}),
+        detheads_version=__version__,
+    )
+    if known is None or manifest != known.model_copy(update={"detheads_version": __version__}):
+        atomic.write_bytes(folder / manifest.annotations, annotations)
+        atomic.write_json(folder / MANIFEST_NAME, manifest.model_dump(mode="json"), indent=None)
+    stock.clear(manifest)
+    return manifest
+
+
+def _stock_of(folder: Path, settings: Settings) -> Stock:
+    manifest = read_manifest(folder)
+    require_digests(folder, manifest)
+    require_equal_settings(folder, manifest.settings, settings)
+    return Stock(folder, manifest)
+
+
+def _require_same_pictures(
+    folder: Path, known: CacheManifest | None, stock: Stock, dataset: Dataset, key_of: Mapping[ImageRecord, str]
+) -> None:
+    """A cache grows and follows its pictures; features that took long are not thrown away for another dataset's."""
+    if known is not None:
+        gone = compare(known, key_of).gone
+        reason = f"{len(gone)} pictures that it does not have (first {gone[0]})" if gone else ""
+    else:
+        strange = bool(stock.shards) and not stock.pictures & set(key_of.values())
+        reason = "other pictures" if strange else ""
+    if reason:
+        raise UserError(
+            f"{folder} was built of another dataset than {dataset.name}/{dataset.split}: it holds features of {reason}; "
+            f"choose another folder with -o, and --from {folder} re-uses what both have."
+        )
+
+
+def _replaced(known: CacheManifest | None, manifest: CacheManifest) -> tuple[str, ...]:
+    before = {image.file_name: image.sha256 for image in known.images} if known else {}
+    return tuple(
+        image.file_name for image in manifest.images if before.get(image.file_name, image.sha256) != image.sha256
+    )
+
+
+def _without(dataset: Dataset, left_out: Collection[ImageRecord]) -> Dataset:
+    kept = [index for index, image in enumerate(dataset.images) if image not in left_out]
+    if not kept:
+        raise UserError(f"no picture of {dataset.name}/{dataset.split} can be used.")
+    return replace(
+        dataset,
+        images=tuple(dataset.images[index] for index in kept),
+        objects=tuple(dataset.objects[index] for index in kept),
+    )
+
+
+def _stop(record: ImageRecord, error: UserError) -> None:
+    raise error
+
+
+@contextmanager
+def _full_disk_is_told(folder: Path) -> Iterator[None]:
     try:
-        with planned(folder, dataset, settings) as per_shard:
-            return _build(dataset, backbone, folder, settings, per_shard, batch_size, on_progress)
+        yield
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             raise
@@ -96,119 +300,3 @@ def build_cache(
             f"the disk of {folder} is full; free some space and run the same command again, "
             "which goes on behind the finished shards."
         ) from None
-
-
-def _build(
-    dataset: Dataset,
-    backbone: Backbone,
-    folder: Path,
-    settings: Settings,
-    per_shard: int,
-    batch_size: int,
-    on_progress: Progress,
-) -> BuildResult:
-    total = len(dataset.images)
-    starts = range(0, total, per_shard)
-    shards: dict[int, ShardEntry] = {}
-    for start in starts:
-        entry = _finished_shard(folder, start // per_shard, min(per_shard, total - start))
-        if entry is not None:
-            shards[start] = entry
-    done = resumed = sum(entry.count for entry in shards.values())
-    require_space(folder, (total - resumed) * settings.bytes_per_image)
-    on_progress("caching", done, total)
-    pending: tuple[int, Future[ShardEntry]] | None = None
-    with ThreadPoolExecutor(1) as writer:  # hashes and writes one shard while the next one is computed
-        for start in starts:
-            if start in shards:
-                continue
-            records = list(dataset.images[start : start + per_shard])
-
-            def advance(images: int) -> None:
-                nonlocal done
-                done += images
-                on_progress("caching", done, total)
-
-            tensors = _extract(records, backbone, settings, batch_size, advance)
-            if pending is not None:
-                shards[pending[0]] = pending[1].result()
-            pending = start, writer.submit(_write_shard, folder, start // per_shard, tensors, len(records))
-        if pending is not None:
-            shards[pending[0]] = pending[1].result()
-    return _finish(folder, dataset, settings, [shards[start] for start in starts], resumed)
-
-
-@torch.inference_mode()
-def _extract(
-    records: list[ImageRecord],
-    backbone: Backbone,
-    settings: Settings,
-    batch_size: int,
-    advance: Callable[[int], None],
-) -> dict[str, Tensor]:
-    """All stored tensors of one shard, ``[len(records), ...]`` each, filled batch by batch."""
-    shard: dict[str, Tensor] = {}
-    # Convolutions run about twice as fast on a CPU with channels last; transformers gain nothing from it.
-    memory_format = torch.channels_last if len(settings.main) > 1 else torch.contiguous_format
-    backbone.to(memory_format=memory_format)
-    device = next(backbone.parameters()).device
-    filled = 0
-    for images in batches(records, settings.height, settings.width, batch_size):
-        inputs = backbone.normalise(images.to(device)).contiguous(memory_format=memory_format)
-        views = [("", inputs)]
-        if settings.flips:
-            views.append((FLIPPED_SUFFIX, inputs.flip(3)))
-        for suffix, view in views:
-            maps: dict[str, Tensor] = backbone(view)
-            for name, features in maps.items():
-                for key, values in encode(name + suffix, features.float().cpu(), settings.dtype).items():
-                    if key not in shard:
-                        shard[key] = torch.empty(len(records), *values.shape[1:], dtype=values.dtype)
-                    shard[key][filled : filled + len(images)] = values
-        filled += len(images)
-        advance(len(images))
-    return shard
-
-
-def _write_shard(folder: Path, number: int, tensors: dict[str, Tensor], count: int) -> ShardEntry:
-    path = folder / f"shard-{number:05d}.safetensors"
-    atomic.write_bytes(path, serialise(tensors))
-    entry = ShardEntry(file=path.name, sha256=atomic.sha256_of(path), count=count)
-    atomic.write_json(path.with_suffix(".json"), entry.model_dump())
-    return entry
-
-
-def _finished_shard(folder: Path, number: int, count: int) -> ShardEntry | None:
-    """The record of a shard that is whole; None when it has to be made."""
-    path = folder / f"shard-{number:05d}.safetensors"
-    sidecar = path.with_suffix(".json")
-    if not path.is_file() or not sidecar.is_file():
-        return None
-    try:
-        entry = ShardEntry.model_validate(read_json(sidecar))
-    except (UserError, ValidationError):
-        return None
-    whole = (entry.file, entry.count, entry.sha256) == (path.name, count, atomic.sha256_of(path))
-    return entry if whole else None
-
-
-def _finish(folder: Path, dataset: Dataset, settings: Settings, shards: list[ShardEntry], resumed: int) -> BuildResult:
-    manifest = CacheManifest(
-        settings=settings,
-        dataset=dataset.name,
-        split=dataset.split,
-        annotations_sha256=atomic.sha256_of(folder / ANNOTATIONS_NAME),
-        images=tuple(
-            image_entry(
-                image.id,
-                image.file_name,
-                Letterbox.fit(image.width, image.height, settings.width, settings.height),
-            )
-            for image in dataset.images
-        ),
-        shards=tuple(shards),
-        detheads_version=__version__,
-    )
-    atomic.write_json(folder / MANIFEST_NAME, manifest.model_dump(mode="json"), indent=None)
-    size = sum((folder / shard.file).stat().st_size for shard in manifest.shards)
-    return BuildResult(len(manifest.images), resumed, size)

@@ -1,6 +1,7 @@
-"""Images of a dataset as letterboxed batches, decoded ahead of the backbone by a few threads."""
+"""Pictures of a dataset as letterboxed batches with their digests, decoded ahead of the backbone by a few threads."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -10,8 +11,22 @@ from torch import Tensor
 
 from detheads.data.dataset import ImageRecord
 from detheads.data.pictures import load_picture
+from detheads.foundation import atomic
 from detheads.foundation.ahead import map_ahead
+from detheads.foundation.errors import UserError
 from detheads.foundation.geometry import letterbox_image
+
+OnBad = Callable[[ImageRecord, UserError], None]
+"""Called with a picture that cannot be used, which is then left out; it may raise instead."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some pictures: records, digests of their files, and uint8 pixels ``[B, 3, height, width]``."""
+
+    records: tuple[ImageRecord, ...]
+    digests: tuple[str, ...]
+    pixels: Tensor
 
 
 def load_input(record: ImageRecord, height: int, width: int) -> NDArray[np.uint8]:
@@ -23,14 +38,73 @@ def load_input(record: ImageRecord, height: int, width: int) -> NDArray[np.uint8
     return letterbox_image(load_picture(record), width, height)[0]
 
 
+def digest_of(record: ImageRecord) -> str:
+    """SHA-256 of a picture's file.
+
+    Raises:
+        UserError: when the file cannot be read.
+    """
+    try:
+        return atomic.sha256_of(record.path)
+    except FileNotFoundError:
+        raise UserError(f"{record.path} does not exist.") from None
+    except OSError as error:
+        raise UserError(f"{record.path} cannot be read ({error.strerror}).") from None
+
+
+def _state(record: ImageRecord) -> tuple[int, int, int] | None:
+    """What changes when a file is written or replaced; None when it is gone."""
+    try:
+        state = record.path.stat()
+    except OSError:
+        return None
+    return state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def digests(records: Sequence[ImageRecord], on_bad: OnBad, threads: int = 2) -> Iterator[str | None]:
+    """SHA-256 of each picture's file, in the order of ``records``; None where it cannot be read."""
+
+    def digest(record: ImageRecord) -> str | UserError:
+        try:
+            return digest_of(record)
+        except UserError as error:
+            return error
+
+    for record, found in zip(records, map_ahead(digest, records, ahead=2 * threads, threads=threads), strict=True):
+        if isinstance(found, UserError):
+            on_bad(record, found)
+            yield None
+        else:
+            yield found
+
+
 def batches(
-    records: Sequence[ImageRecord], height: int, width: int, batch_size: int, threads: int = 2
-) -> Iterator[Tensor]:
-    """uint8 batches ``[B, 3, height, width]`` in the order of ``records``; two batches are decoded ahead."""
+    records: Sequence[ImageRecord], height: int, width: int, batch_size: int, on_bad: OnBad, threads: int = 2
+) -> Iterator[Batch]:
+    """Batches in the order of ``records``; two of them are decoded ahead.
 
-    def load(record: ImageRecord) -> NDArray[np.uint8]:
-        return load_input(record, height, width)
+    Raises:
+        UserError: when a picture changes while it is read.
+    """
 
-    images = map_ahead(load, records, ahead=3 * batch_size - 1, threads=threads)
-    while batch := list(islice(images, batch_size)):
-        yield torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2)  # [B, 3, H, W]
+    def load(record: ImageRecord) -> tuple[ImageRecord, str, NDArray[np.uint8]] | tuple[ImageRecord, UserError]:
+        try:
+            before = _state(record)
+            digest, pixels = digest_of(record), load_input(record, height, width)
+        except UserError as error:
+            return record, error
+        if _state(record) != before:
+            raise UserError(f"{record.path} was changed while it was read; run the same command again.")
+        return record, digest, pixels
+
+    def usable() -> Iterator[tuple[ImageRecord, str, NDArray[np.uint8]]]:
+        for loaded in map_ahead(load, records, ahead=3 * batch_size - 1, threads=threads):
+            if len(loaded) == 2:
+                on_bad(*loaded)
+            else:
+                yield loaded
+
+    pictures = usable()
+    while batch := list(islice(pictures, batch_size)):
+        names, keys, pixels = zip(*batch, strict=True)
+        yield Batch(names, keys, torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2))

@@ -1,9 +1,11 @@
 """What a feature cache says of itself."""
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from detheads.foundation.errors import UserError
 from detheads.foundation.geometry import PAD_VALUE, Letterbox
@@ -11,6 +13,10 @@ from detheads.foundation.reading import read_json
 
 MANIFEST_NAME = "manifest.json"
 ANNOTATIONS_NAME = "annotations.json"
+"""Name of the annotations of caches of schema 1; later ones carry a part of their digest in their name."""
+SCHEMA = 2
+PIXEL_RULE = 2
+"""Raised whenever a picture file becomes other input pixels than before (pixel types, letterbox)."""
 
 StorageType = Literal["fp16", "bf16", "int8"]
 """How features are stored; ``int8`` comes with one float32 scale an image and channel."""
@@ -24,29 +30,45 @@ class LayerEntry(_Strict):
     """One stored map: ``[channels, height / stride, width / stride]``."""
 
     name: str
-    channels: int = Field(ge=1)
-    stride: int = Field(ge=1)
+    channels: int = Field(ge=1, le=2**20)
+    stride: int = Field(ge=1, le=2**16)
 
 
 class Settings(_Strict):
-    """Everything that decides what the stored numbers are. Two caches with equal settings are interchangeable."""
+    """Everything but the pictures that decides what the stored numbers are.
 
-    schema_version: Literal[1] = 1
+    Features of one picture under equal settings are interchangeable, whichever cache they are in.
+    """
+
+    schema_version: Literal[1, 2] = SCHEMA
+    """Schema 1 kept no digests of pictures: it is read, but neither grown nor given new annotations."""
     backbone: str
+    backbone_file_sha256: str | None = None
+    """Digest of the ``--backbone-file`` that defines the backbone; None for one that this package knows."""
     timm_name: str
     licence: str
     weights_sha256: str | None
     """None for seeded random weights (tests only)."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    height: int = Field(ge=1)
-    width: int = Field(ge=1)
+    height: int = Field(ge=1, le=2**16)
+    width: int = Field(ge=1, le=2**16)
     pad_value: int = PAD_VALUE
+    pixel_rule: int = 1
     layers: tuple[LayerEntry, ...] = Field(min_length=1)
     main: tuple[str, ...] = Field(min_length=1)
     dtype: StorageType
     flips: bool
     """Whether features of each mirrored image are stored too."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "Settings":
+        names = [layer.name for layer in self.layers]
+        if len(set(names)) < len(names) or not set(self.main) <= set(names):
+            raise ValueError("layers have one name twice, or the main ones are not among them")
+        if any(self.height % layer.stride or self.width % layer.stride for layer in self.layers):
+            raise ValueError("the input sides are no multiples of a layer's stride")
+        return self
 
     @property
     def values_per_image(self) -> int:
@@ -70,6 +92,8 @@ class ImageEntry(_Strict):
 
     id: int
     file_name: str
+    sha256: str = ""
+    """Digest of the picture file; empty in caches of schema 1."""
     width: int = Field(ge=1)
     height: int = Field(ge=1)
     scale: tuple[float, float]
@@ -78,28 +102,70 @@ class ImageEntry(_Strict):
 
 
 class ShardEntry(_Strict):
-    """One shard file holding ``count`` consecutive images."""
+    """One shard file with the features of ``count`` pictures, a row each."""
 
     file: str
     sha256: str
-    count: int = Field(ge=1)
+    count: int = Field(ge=1, le=2**16)
+    pictures: tuple[str, ...] = ()
+    """Digest of the picture of each row; empty in caches of schema 1, whose rows follow the order of the images."""
 
 
 class CacheManifest(_Strict):
     settings: Settings
     dataset: str
     split: str
+    annotations: str = ANNOTATIONS_NAME
+    """File name of the boxes and classes, a COCO object."""
     annotations_sha256: str
+    """Digest of that file: what may change without another extraction (see :attr:`features_sha256`)."""
+    dropped: dict[str, int] = {}
+    """Boxes that the dataset's reader left out or clipped: reason -> count."""
+    skipped: dict[str, str] = {}
+    """What was left out with ``--skip-bad``: file or annotation -> why."""
     images: tuple[ImageEntry, ...] = Field(min_length=1)
     shards: tuple[ShardEntry, ...] = Field(min_length=1)
     detheads_version: str
 
+    @property
+    def features_sha256(self) -> str:
+        """Digest of what the features are: settings, pictures in their order, and shards; boxes are no part of it."""
+        images = [(image.sha256, image.width, image.height) for image in self.images]
+        shards = [(shard.pictures, shard.sha256) for shard in self.shards]
+        content = json.dumps([self.settings.model_dump(mode="json"), images, shards], allow_nan=False)
+        return hashlib.sha256(content.encode()).hexdigest()
 
-def image_entry(image_id: int, file_name: str, letterbox: Letterbox) -> ImageEntry:
+    @model_validator(mode="after")
+    def _has_features_of_every_image(self) -> "CacheManifest":
+        rows = sum(shard.count for shard in self.shards)
+        if self.settings.schema_version == 1:
+            if rows != len(self.images):
+                raise ValueError(f"it counts {len(self.images)} images, its shards {rows}")
+            return self
+        if any(len(shard.pictures) != shard.count for shard in self.shards):
+            raise ValueError("a shard does not name the picture of each row")
+        stored = {picture for shard in self.shards for picture in shard.pictures}
+        lost = next((image.file_name for image in self.images if image.sha256 not in stored), None)
+        if lost is not None:
+            raise ValueError(f"no shard has the features of {lost}")
+        return self
+
+    def places(self) -> list[tuple[int, int]]:
+        """``(shard, row)`` of each image."""
+        rows = [(number, row) for number, shard in enumerate(self.shards) for row in range(shard.count)]
+        if self.settings.schema_version == 1:
+            return rows
+        pictures = [picture for shard in self.shards for picture in shard.pictures]
+        place_of = dict(zip(pictures, rows, strict=True))
+        return [place_of[image.sha256] for image in self.images]
+
+
+def image_entry(image_id: int, file_name: str, sha256: str, letterbox: Letterbox) -> ImageEntry:
     """The manifest's record of one letterboxed image."""
     return ImageEntry(
         id=image_id,
         file_name=file_name,
+        sha256=sha256,
         width=letterbox.image_width,
         height=letterbox.image_height,
         scale=letterbox.scale,
@@ -128,11 +194,6 @@ def read_manifest(cache: Path) -> CacheManifest:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise UserError(
-            f"{path} is not a valid cache manifest ({where}: {first['msg']}); build the cache again."
-        ) from None
-    if sum(shard.count for shard in manifest.shards) != len(manifest.images):
-        raise UserError(
-            f"{path} counts {len(manifest.images)} images, its shards another number; build the cache again."
-        )
+        why = f"{where}: {first['msg']}" if "ctx" not in first else str(first["ctx"].get("error", first["msg"]))
+        raise UserError(f"{path} is not a valid cache manifest ({why}); build the cache again.") from None
     return manifest

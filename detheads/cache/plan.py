@@ -1,15 +1,13 @@
-"""How a cache build begins: one builder at a time, and a recorded plan that a later run goes on with."""
+"""How a cache build begins: one builder at a time, in a folder that holds features of the same settings."""
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from detheads.cache.manifest import ANNOTATIONS_NAME, Settings
-from detheads.data.dataset import Dataset
-from detheads.foundation import atomic, claims
+from detheads.cache.manifest import SCHEMA, CacheManifest, Settings, read_manifest
+from detheads.foundation import claims
 from detheads.foundation.errors import UserError
-from detheads.foundation.reading import read_json
 
 CACHE = claims.Kind("build.json", "a feature cache", "building the cache")
 SHARD_BYTES = 64 * 2**20
@@ -17,38 +15,75 @@ SHARD_BYTES = 64 * 2**20
 
 
 @contextmanager
-def planned(folder: Path, dataset: Dataset, settings: Settings) -> Iterator[int]:
-    """Build the cache ``folder`` alone, a new one or one that was begun with the same settings, images and boxes.
+def claimed(folder: Path, settings: Settings) -> Iterator[CacheManifest | None]:
+    """Work on the cache ``folder`` alone, a new one or one of the same settings.
 
     Yields:
-        Images in a shard, as begun, even if this version would choose another number.
+        The manifest, where the cache was finished before.
 
     Raises:
-        UserError: when the folder holds something else, another process builds it, or the disk is too small.
+        UserError: when the folder holds something else, or another process builds it.
     """
-    per_shard = max(1, min(256, SHARD_BYTES // settings.bytes_per_image))
-    described = {"settings": settings.model_dump(mode="json")}
-    with claims.claimed(folder, CACHE, described, {"images_per_shard": per_shard}) as recorded:
-        annotations, coco = folder / ANNOTATIONS_NAME, dataset.coco_json()
-        if annotations.exists() or any(folder.glob("shard-*")):
-            if not annotations.is_file() or read_json(annotations) != coco:
-                raise UserError(f"{folder} was begun with other images or boxes; choose another folder with -o.")
-        else:
-            require_space(folder, len(dataset.images) * settings.bytes_per_image)
-            atomic.write_json(annotations, coco, indent=None)
-        match recorded.get("images_per_shard"):
-            case int(count) if count > 0:
-                yield count
-            case _:
-                raise UserError(
-                    f"{folder / CACHE.record} does not say how many images a shard has; choose another folder with -o."
-                )
+    known = None
+    with suppress(UserError):  # a damaged manifest is one that is missing: shards have records of their own
+        known = read_manifest(folder)
+    if known is not None:
+        require_digests(folder, known)
+    with claims.claimed(folder, CACHE, {"settings": settings.model_dump(mode="json")}):
+        yield known
+
+
+def require_digests(folder: Path, manifest: CacheManifest) -> None:
+    """Refuse a cache of which nobody knows what pictures it was made of.
+
+    Raises:
+        UserError: when it is one of schema 1.
+    """
+    if manifest.settings.schema_version != SCHEMA:
+        raise UserError(
+            f"{folder} was built by detheads {manifest.detheads_version}, which kept no digests of the pictures: it can "
+            "be read, but neither be finished nor compared with pictures nor be given new annotations; "
+            "build another one with -o."
+        )
+
+
+def require_equal_settings(folder: Path, found: Settings, wanted: Settings) -> None:
+    """Refuse to take features out of a cache that was made in another way.
+
+    Raises:
+        UserError: naming the first setting that differs.
+    """
+    for name, value in wanted:
+        if getattr(found, name) != value:
+            raise UserError(
+                f"{folder} has other features: its {name} is {getattr(found, name)}, not {value}; "
+                "features are re-used under equal settings only."
+            )
+
+
+def images_per_shard(settings: Settings) -> int:
+    """How many pictures a new shard takes."""
+    return max(1, min(256, SHARD_BYTES // settings.bytes_per_image))
 
 
 def require_space(folder: Path, needed: int) -> None:
+    """Compare what is to be written, in bytes, with the space of the folder's disk.
+
+    Raises:
+        UserError: when the disk is too small.
+    """
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
-            f"the cache needs {needed / 1e9:.1f} GB, {folder} has {free / 1e9:.1f} GB free; "
+            f"the cache needs {readable(needed)} more, {folder} has {readable(free)} free; "
             "use --dtype int8, a smaller --size or another disk."
         )
+
+
+def readable(count: int) -> str:
+    """Bytes in the unit that leaves a number with three figures, such as "8.25 MB"."""
+    value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 999.5 and len(units) > 1:
+        value /= 1000
+        units.pop(0)
+    return f"{value:.{0 if units[0] == 'B' else max(0, 3 - len(str(int(value))))}f} {units[0]}"

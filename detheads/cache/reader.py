@@ -1,10 +1,9 @@
 """Read a finished cache: features by image index, and the boxes that go with them."""
 
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import zip_longest
 from pathlib import Path
 from typing import overload
 
@@ -12,9 +11,9 @@ import torch
 from torch import Tensor
 
 from detheads.backbones.features import FeatureLayer, FeatureSpec
-from detheads.cache.manifest import ANNOTATIONS_NAME, MANIFEST_NAME, image_entry, read_manifest
+from detheads.cache.manifest import MANIFEST_NAME, image_entry, read_manifest
 from detheads.cache.shard import ShardReader
-from detheads.cache.storage import FLIPPED_SUFFIX, SCALE_SUFFIX, decode
+from detheads.cache.storage import FLIPPED_SUFFIX, SCALE_SUFFIX, decode, first_not_finite
 from detheads.data.coco import read_coco_json
 from detheads.data.dataset import Category, Dataset, ImageRecord
 from detheads.foundation import atomic
@@ -71,7 +70,7 @@ class FeatureCache(Sequence[Sample]):
         )
         self.dataset = self._read_dataset()
         self._shards: dict[int, ShardReader] = {}
-        self._ends = list(accumulate(shard.count for shard in self.manifest.shards))
+        self._places = self.manifest.places()
 
     def __len__(self) -> int:
         return len(self.manifest.images)
@@ -133,8 +132,18 @@ class FeatureCache(Sequence[Sample]):
 
     @property
     def sha256(self) -> str:
-        """Digest of the manifest, which holds the digests of everything else."""
+        """Digest of the manifest, which holds the digests of everything else; new annotations change it."""
         return atomic.sha256_of(self.folder / MANIFEST_NAME)
+
+    @property
+    def features_sha256(self) -> str:
+        """Digest of settings, pictures and shards: what stays when the cache is given new annotations."""
+        return self.manifest.features_sha256
+
+    @property
+    def annotations_sha256(self) -> str:
+        """Digest of boxes, classes and the list of images."""
+        return self.manifest.annotations_sha256
 
     def restricted(self, categories: Sequence[Category]) -> "FeatureCache":
         """The same features with the objects of some of the dataset's categories only."""
@@ -167,7 +176,11 @@ class FeatureCache(Sequence[Sample]):
                 rows.append(shard.row(key, row))
                 if key + SCALE_SUFFIX in shard:
                     scales.append(shard.row(key + SCALE_SUFFIX, row))
-            result[name] = decode(torch.stack(rows), torch.stack(scales) if scales else None)
+            result[name] = values = decode(torch.stack(rows), torch.stack(scales) if scales else None)
+            bad = first_not_finite(values)
+            if bad is not None:
+                name = self.manifest.images[indices[bad]].file_name
+                raise UserError(f"{self.folder} holds features of {name} that are not finite; build the cache again.")
         return result
 
     def targets(self, index: int, flipped: bool = False) -> Targets:
@@ -186,7 +199,7 @@ class FeatureCache(Sequence[Sample]):
         """
         image, spec = self.manifest.images[index], self.feature_spec
         letterbox = Letterbox.fit(image.width, image.height, spec.width, spec.height)
-        if image_entry(image.id, image.file_name, letterbox) != image:
+        if image_entry(image.id, image.file_name, image.sha256, letterbox) != image:
             raise UserError(
                 f"{self.folder} holds {image.file_name} letterboxed in another way than this version does; "
                 "build the cache again in another folder."
@@ -196,18 +209,24 @@ class FeatureCache(Sequence[Sample]):
     def _locate(self, index: int) -> tuple[ShardReader, int]:
         if not 0 <= index < len(self):
             raise IndexError(f"image {index} of a cache of {len(self)}")
-        number = bisect_right(self._ends, index)
+        number, row = self._places[index]
         if number not in self._shards:
-            self._shards[number] = ShardReader(self.folder, self.manifest.shards[number])
-        return self._shards[number], index - (self._ends[number] - self.manifest.shards[number].count)
+            self._shards[number] = ShardReader(self.folder, self.manifest.shards[number], self.manifest.settings)
+        return self._shards[number], row
 
     def _read_dataset(self) -> Dataset:
-        path = self.folder / ANNOTATIONS_NAME
+        path = atomic.inside(self.folder, self.manifest.annotations)
         if not path.is_file() or atomic.sha256_of(path) != self.manifest.annotations_sha256:
             raise UserError(f"{path} is missing or was changed after the cache was built; build the cache again.")
         dataset = read_coco_json(path, self.folder, name=self.manifest.dataset, split=self.manifest.split)
-        if [image.id for image in dataset.images] != [image.id for image in self.manifest.images]:
-            raise UserError(f"{path} lists other images than the manifest; build the cache again.")
+        for image, entry in zip_longest(dataset.images, self.manifest.images):
+            if image is None or entry is None or (image.id, image.file_name) != (entry.id, entry.file_name):
+                raise UserError(f"{path} lists other images than the manifest; build the cache again.")
+            if (image.width, image.height) != (entry.width, entry.height):
+                raise UserError(
+                    f"{path} says that {image.file_name} has {image.width}x{image.height} pixels, the manifest "
+                    f"{entry.width}x{entry.height}; build the cache again."
+                )
         return dataset
 
 

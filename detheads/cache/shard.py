@@ -5,17 +5,21 @@ grow with the dataset, and one read an image is as fast (``detheads bench train`
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from detheads.cache.manifest import ShardEntry
+from detheads.cache.manifest import Settings, ShardEntry
+from detheads.cache.storage import stored_tensors
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
 
 _TYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "I8": torch.int8}
+_LONGEST_HEADER = 2**20
+"""Bytes; a header takes about 100 a tensor, and there are at most four tensors a layer."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,24 @@ class ShardReader:
     The file is open only while a row is read: a large cache has more shards than a process may hold open.
     """
 
-    def __init__(self, folder: Path, entry: ShardEntry) -> None:
+    def __init__(self, folder: Path, entry: ShardEntry, settings: Settings) -> None:
+        """Check a shard and read where its tensors lie.
+
+        Raises:
+            UserError: when the file is not the recorded one, or does not hold what the manifest says.
+        """
         self.path = atomic.inside(folder, entry.file)
         check_shard(folder, entry)
         self._slots = _read_header(self.path)
-        if any(slot.shape[0] != entry.count for slot in self._slots.values()):
-            raise UserError(f"{self.path} does not hold the manifest's {entry.count} images; build the cache again.")
+        found = {name: (slot.dtype, slot.shape) for name, slot in self._slots.items()}
+        expected = {
+            name: (dtype, (entry.count, *shape)) for name, (dtype, shape) in stored_tensors(settings).items()
+        }
+        if found != expected:
+            raise UserError(
+                f"{self.path} does not hold what the manifest says ({entry.count} images of "
+                f"{', '.join(expected)}); build the cache again."
+            )
 
     def row(self, name: str, index: int) -> Tensor:
         """Row ``index`` of tensor ``name``, in its stored type, without the leading axis."""
@@ -73,15 +89,27 @@ def check_shard(folder: Path, entry: ShardEntry) -> None:
 
 
 def _read_header(path: Path) -> dict[str, _Slot]:
-    """Tensor name -> place in the file. Format: 8 bytes length, JSON, data (safetensors README, 'Format')."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-    slots = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        start, end = entry["data_offsets"]
-        rows = entry["shape"][0]
-        slots[name] = _Slot(_TYPES[entry["dtype"]], tuple(entry["shape"]), 8 + length + start, (end - start) // rows)
+    """Tensor name -> place in the file. Format: 8 bytes length, JSON, data (safetensors README, 'Format').
+
+    Raises:
+        UserError: when the header is none, or its tensors do not fill the file one behind another.
+    """
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(length, _LONGEST_HEADER)))
+        header.pop("__metadata__", None)
+        end, slots = 8 + length, {}
+        for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+            dtype, shape = _TYPES[entry["dtype"]], tuple(entry["shape"])
+            row_bytes = math.prod(shape[1:]) * dtype.itemsize
+            slots[name] = _Slot(dtype, shape, end, row_bytes)
+            start, end = end, end + shape[0] * row_bytes
+            if entry["data_offsets"] != [start - 8 - length, end - 8 - length]:
+                raise ValueError("overlapping tensors")
+        if end != size:
+            raise ValueError("another size")
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        raise UserError(f"{path} is not a shard of a feature cache (its header is unusable); build it again.") from None
     return slots
