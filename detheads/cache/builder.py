@@ -26,7 +26,7 @@ from detheads.cache.manifest import (
     image_entry,
     read_manifest,
 )
-from detheads.cache.pictures import compare, picture_digests
+from detheads.cache.pictures import Difference, compare, picture_digests
 from detheads.cache.plan import claimed, images_per_shard, require_digests, require_equal_settings, require_space
 from detheads.cache.stock import Stock
 from detheads.data.dataset import Dataset, ImageRecord
@@ -34,6 +34,10 @@ from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
 from detheads.foundation.geometry import Letterbox
 from detheads.foundation.progress import Progress, silent
+from detheads.foundation.text import json_text
+
+Group = tuple[str | None, Sequence[ImageRecord]]
+"""Pictures of one shard, and the name of the damaged one whose place it takes."""
 
 
 @dataclass(frozen=True)
@@ -96,12 +100,12 @@ def build_cache(
     or were replaced are extracted, damaged shards are made anew, and boxes and classes become those of ``dataset``.
 
     Args:
-        reuse: folders of finished caches of the same settings, whose features are taken where the pictures are the same.
+        reuse: folders of finished caches of the same settings, whose features are taken for equal pictures.
         skip_bad: leave out pictures that cannot be decoded instead of stopping at the first.
 
     Raises:
-        UserError: when the folder holds a cache of other settings or of pictures that the dataset lacks, the disk is too
-            small, or an image cannot be read (finished shards stay).
+        UserError: when the folder holds a cache of other settings or of pictures that the dataset lacks, the disk is
+            too small, or an image cannot be read (finished shards stay).
     """
     if not dataset.images:
         raise UserError(f"{dataset.name} {dataset.split} has no images to cache.")
@@ -117,20 +121,19 @@ def build_cache(
         stock = Stock(folder, known)
         others = {Path(other): _stock_of(Path(other), settings) for other in reuse}
         key_of: dict[ImageRecord, str] = {}
-        if stock.shards or others:  # else digests are taken when the pictures are decoded
+        if stock.shards or stock.damaged or others:  # else digests are taken when the pictures are decoded
             key_of = picture_digests(dataset.images, on_bad, on_progress)
             _require_same_pictures(folder, known, stock, dataset, key_of)
         for other, shelf in others.items():
             stock.take(other, shelf.used(set(key_of.values()) - stock.pictures))
         there = stock.pictures
-        missing = [
-            record for record in dataset.images if key_of.get(record, "") not in there and record not in bad
-        ]
+        missing = [record for record in dataset.images if key_of.get(record, "") not in there and record not in bad]
         require_space(folder, len(missing) * settings.bytes_per_image)
         resumed = len(dataset.images) - len(missing) - len(bad)
-        key_of |= _extract_all(missing, backbone, settings, batch_size, stock, on_bad, on_progress, resumed)
+        groups = _groups(missing, key_of, stock, images_per_shard(settings))
+        key_of |= _extract_all(groups, backbone, settings, batch_size, stock, on_bad, on_progress, resumed)
         kept = _without(dataset, bad)
-        skipped = {record.file_name: why for record, why in bad.items()}
+        skipped = {**dataset.skipped, **{record.file_name: why for record, why in bad.items()}}
         manifest = _publish(folder, kept, settings, key_of, stock, known, skipped)
         return BuildResult(
             images=len(manifest.images),
@@ -151,11 +154,11 @@ def annotate_cache(folder: str | Path, dataset: Dataset, on_progress: Progress =
         UserError: when a picture was replaced, is missing, or is not in the cache; nothing is changed then.
     """
     folder = Path(folder)
-    known = read_manifest(folder)
-    require_digests(folder, known)
-    dataset = _without(dataset, [image for image in dataset.images if image.file_name in known.skipped])
-    with _full_disk_is_told(folder), claimed(folder, known.settings) as known:
-        assert known is not None  # it has just been read
+    settings = read_manifest(folder).settings
+    with _full_disk_is_told(folder), claimed(folder, settings) as known:
+        if known is None:
+            raise UserError(f"the manifest of {folder} was removed just now; build the cache again.")
+        dataset = _without(dataset, [image for image in dataset.images if image.file_name in known.skipped])
         key_of = picture_digests(dataset.images, _stop, on_progress)
         difference = compare(known, key_of)
         if difference:
@@ -164,11 +167,37 @@ def annotate_cache(folder: str | Path, dataset: Dataset, on_progress: Progress =
                 "'detheads cache build' brings it up to date."
             )
         stock = Stock(folder, known, check=False)
-        return _publish(folder, dataset, known.settings, key_of, stock, known, known.skipped)
+        return _publish(folder, dataset, settings, key_of, stock, known, known.skipped)
+
+
+def compare_pictures(folder: str | Path, dataset: Dataset, on_progress: Progress = silent) -> Difference:
+    """What differs between the pictures that a finished cache was built of and those of ``dataset`` now.
+
+    Raises:
+        UserError: when a picture cannot be read, or the cache does not know its pictures.
+    """
+    known = read_manifest(Path(folder))
+    require_digests(Path(folder), known)
+    images = [image for image in dataset.images if image.file_name not in known.skipped]
+    return compare(known, picture_digests(images, _stop, on_progress))
+
+
+def _groups(
+    missing: Sequence[ImageRecord], key_of: Mapping[ImageRecord, str], stock: Stock, per_shard: int
+) -> list[Group]:
+    """What is to be extracted: a damaged shard as it was, so that the cache stays the same; the rest in order."""
+    by_key = {key_of[record]: record for record in missing if record in key_of}
+    groups: list[Group] = []
+    for entry in stock.damaged:
+        if by_key.keys() >= set(entry.pictures):
+            groups.append((entry.file, [by_key.pop(key) for key in dict.fromkeys(entry.pictures)]))
+    mended = {key_of[record] for _, records in groups for record in records}
+    rest = [record for record in missing if key_of.get(record) not in mended]
+    return groups + [(None, rest[start : start + per_shard]) for start in range(0, len(rest), per_shard)]
 
 
 def _extract_all(
-    missing: Sequence[ImageRecord],
+    groups: Sequence[Group],
     backbone: Backbone,
     settings: Settings,
     batch_size: int,
@@ -177,9 +206,9 @@ def _extract_all(
     on_progress: Progress,
     resumed: int,
 ) -> dict[ImageRecord, str]:
-    """Write shards of the features of ``missing``; the digest of each picture that could be used."""
+    """Write a shard of each group; the digest of each picture that could be used."""
     key_of: dict[ImageRecord, str] = {}
-    done, total = resumed, resumed + len(missing)
+    done, total = resumed, resumed + sum(len(records) for _, records in groups)
 
     def advance(images: int) -> None:
         nonlocal done
@@ -187,18 +216,16 @@ def _extract_all(
         on_progress("caching", done, total)
 
     advance(0)
-    per_shard = images_per_shard(settings)
     pending: Future[None] | None = None
     with ThreadPoolExecutor(1) as writer:  # hashes and writes one shard while the next one is computed
-        for start in range(0, len(missing), per_shard):
-            records = missing[start : start + per_shard]
+        for name, records in groups:
             keys, tensors = extract(records, backbone, settings, batch_size, on_bad, advance)
             if pending is not None:
                 pending.result()
             pending = None
             if keys:
                 key_of |= keys
-                pending = writer.submit(stock.add, tensors, keys.values())
+                pending = writer.submit(stock.add, tensors, keys.values(), name)
         if pending is not None:
             pending.result()
     return key_of
@@ -214,7 +241,7 @@ def _publish(
     skipped: Mapping[str, str],
 ) -> CacheManifest:
     """Write annotations and manifest, which is the moment at which they become the cache's."""
-    annotations = atomic.json_bytes(dataset.coco_json())
+    annotations = (json_text(dataset.coco_json(), indent=None) + "\n").encode()
     digest = hashlib.sha256(annotations).hexdigest()
     manifest = CacheManifest(
         settings=settings,
@@ -262,8 +289,8 @@ def _require_same_pictures(
         reason = "other pictures" if strange else ""
     if reason:
         raise UserError(
-            f"{folder} was built of another dataset than {dataset.name}/{dataset.split}: it holds features of {reason}; "
-            f"choose another folder with -o, and --from {folder} re-uses what both have."
+            f"{folder} was built of another dataset than {dataset.name}/{dataset.split}: it holds features of "
+            f"{reason}; choose another folder with -o, and --from {folder} re-uses what both have."
         )
 
 

@@ -38,20 +38,6 @@ def load_input(record: ImageRecord, height: int, width: int) -> NDArray[np.uint8
     return letterbox_image(load_picture(record), width, height)[0]
 
 
-def digest_of(record: ImageRecord) -> str:
-    """SHA-256 of a picture's file.
-
-    Raises:
-        UserError: when the file cannot be read.
-    """
-    try:
-        return atomic.sha256_of(record.path)
-    except FileNotFoundError:
-        raise UserError(f"{record.path} does not exist.") from None
-    except OSError as error:
-        raise UserError(f"{record.path} cannot be read ({error.strerror}).") from None
-
-
 def _state(record: ImageRecord) -> tuple[int, int, int] | None:
     """What changes when a file is written or replaced; None when it is gone."""
     try:
@@ -66,7 +52,7 @@ def digests(records: Sequence[ImageRecord], on_bad: OnBad, threads: int = 2) -> 
 
     def digest(record: ImageRecord) -> str | UserError:
         try:
-            return digest_of(record)
+            return atomic.sha256_of(record.path)
         except UserError as error:
             return error
 
@@ -90,7 +76,7 @@ def batches(
     def load(record: ImageRecord) -> tuple[ImageRecord, str, NDArray[np.uint8]] | tuple[ImageRecord, UserError]:
         try:
             before = _state(record)
-            digest, pixels = digest_of(record), load_input(record, height, width)
+            digest, pixels = atomic.sha256_of(record.path), load_input(record, height, width)
         except UserError as error:
             return record, error
         if _state(record) != before:

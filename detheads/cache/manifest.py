@@ -14,7 +14,7 @@ from detheads.foundation.reading import read_json
 MANIFEST_NAME = "manifest.json"
 ANNOTATIONS_NAME = "annotations.json"
 """Name of the annotations of caches of schema 1; later ones carry a part of their digest in their name."""
-SCHEMA = 2
+SCHEMA: Literal[2] = 2
 PIXEL_RULE = 2
 """Raised whenever a picture file becomes other input pixels than before (pixel types, letterbox)."""
 
@@ -194,6 +194,7 @@ def read_manifest(cache: Path) -> CacheManifest:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        why = f"{where}: {first['msg']}" if "ctx" not in first else str(first["ctx"].get("error", first["msg"]))
+        own = first["type"] == "value_error"
+        why = str(first["ctx"]["error"]) if own else f"{where}: {first['msg']}"
         raise UserError(f"{path} is not a valid cache manifest ({why}); build the cache again.") from None
     return manifest

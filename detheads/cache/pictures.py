@@ -59,8 +59,6 @@ def compare(manifest: CacheManifest, key_of: Mapping[ImageRecord, str]) -> Diffe
         replaced=tuple(name for name in strange if name in known),
         new=tuple(name for name in strange if name not in known),
         gone=tuple(
-            image.file_name
-            for image in manifest.images
-            if image.sha256 not in found and image.file_name not in names
+            image.file_name for image in manifest.images if image.sha256 not in found and image.file_name not in names
         ),
     )

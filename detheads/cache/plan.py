@@ -7,6 +7,7 @@ from pathlib import Path
 
 from detheads.cache.manifest import SCHEMA, CacheManifest, Settings, read_manifest
 from detheads.foundation import claims
+from detheads.foundation.atomic import sized
 from detheads.foundation.errors import UserError
 
 CACHE = claims.Kind("build.json", "a feature cache", "building the cache")
@@ -41,8 +42,8 @@ def require_digests(folder: Path, manifest: CacheManifest) -> None:
     """
     if manifest.settings.schema_version != SCHEMA:
         raise UserError(
-            f"{folder} was built by detheads {manifest.detheads_version}, which kept no digests of the pictures: it can "
-            "be read, but neither be finished nor compared with pictures nor be given new annotations; "
+            f"{folder} was built by detheads {manifest.detheads_version}, which kept no digests of the pictures: it "
+            "can be read, but neither be finished nor compared with pictures nor be given new annotations; "
             "build another one with -o."
         )
 
@@ -75,15 +76,6 @@ def require_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
-            f"the cache needs {readable(needed)} more, {folder} has {readable(free)} free; "
+            f"the cache needs another {sized(needed)}, {folder} has {sized(free)} free; "
             "use --dtype int8, a smaller --size or another disk."
         )
-
-
-def readable(count: int) -> str:
-    """Bytes in the unit that leaves a number with three figures, such as "8.25 MB"."""
-    value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
-    while value >= 999.5 and len(units) > 1:
-        value /= 1000
-        units.pop(0)
-    return f"{value:.{0 if units[0] == 'B' else max(0, 3 - len(str(int(value))))}f} {units[0]}"

@@ -46,9 +46,7 @@ class ShardReader:
         check_shard(folder, entry)
         self._slots = _read_header(self.path)
         found = {name: (slot.dtype, slot.shape) for name, slot in self._slots.items()}
-        expected = {
-            name: (dtype, (entry.count, *shape)) for name, (dtype, shape) in stored_tensors(settings).items()
-        }
+        expected = {name: (dtype, (entry.count, *shape)) for name, (dtype, shape) in stored_tensors(settings).items()}
         if found != expected:
             raise UserError(
                 f"{self.path} does not hold what the manifest says ({entry.count} images of "

@@ -21,11 +21,15 @@ _ANNOTATIONS = re.compile(r"annotations(?:-[0-9a-f]+)?\.json")
 
 
 class Stock:
-    """Whole shards of one folder.
+    """Shards of one folder.
 
-    A file name is never used twice: what a finished manifest names stays as it is until the next one stands. Of a
-    shard that the manifest names only the manifest's digest counts; the record beside a shard counts where a build
+    What a finished manifest names and is whole stays as it is until the next one stands: new shards have new names. Of
+    a shard that the manifest names only the manifest's digest counts; the record beside a shard counts where a build
     was killed before its manifest.
+
+    Attributes:
+        shards: those that are whole.
+        damaged: those that are not what was recorded.
     """
 
     def __init__(self, folder: Path, manifest: CacheManifest | None, check: bool = True) -> None:
@@ -37,20 +41,27 @@ class Stock:
         """
         self.folder = folder
         names = sorted(path.name for path in folder.iterdir() if _SHARD.fullmatch(path.name))
-        self._next = max((int(name[6:].split(".")[0]) + 1 for name in names), default=0)
         finished = {entry.file: entry for entry in manifest.shards} if manifest else {}
         begun = {entry.file: entry for entry in self._records(names) if entry.file not in finished}
-        found = sorted((finished | begun).values(), key=lambda entry: entry.file)
-        self.shards = [entry for entry in found if not check or self._is_whole(entry)]
+        self.shards: list[ShardEntry] = []
+        self.damaged: list[ShardEntry] = []
+        for _, entry in sorted((finished | begun).items()):
+            whole = not check or self._is_whole(entry)
+            (self.shards if whole else self.damaged).append(entry)
+        self._next = max((int(match[1]) + 1 for match in map(_SHARD.fullmatch, finished | begun) if match), default=0)
 
     @property
     def pictures(self) -> set[str]:
         """Digests of the pictures whose features are there."""
         return {picture for shard in self.shards for picture in shard.pictures}
 
-    def add(self, tensors: Mapping[str, Tensor], pictures: Collection[str]) -> None:
-        """Write a shard of the features of some pictures, and its record."""
-        name = self._new_name()
+    def add(self, tensors: Mapping[str, Tensor], pictures: Collection[str], name: str | None = None) -> None:
+        """Write a shard of the features of some pictures, and its record.
+
+        Args:
+            name: of the damaged shard that it replaces; a new one when None.
+        """
+        name = name or self._new_name()
         atomic.write_bytes(self.folder / name, serialise(dict(tensors)))
         self._record(name, atomic.sha256_of(self.folder / name), tuple(pictures))
 
@@ -70,7 +81,7 @@ class Stock:
         """The shards that hold features of any of these pictures; no shard whose pictures others have, too."""
         chosen: list[ShardEntry] = []
         left = set(pictures)
-        for entry in self.shards:
+        for entry in sorted(self.shards, key=lambda entry: entry.file):
             if left & set(entry.pictures):
                 chosen.append(entry)
                 left -= set(entry.pictures)

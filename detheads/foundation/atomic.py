@@ -70,16 +70,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
     """Write ``value`` as JSON to ``path``, atomically. NaN and infinity are refused (they are not JSON)."""
-<<<<<<< HEAD
     write_text(path, json_text(value, indent=indent) + "\n")
-=======
-    write_bytes(path, json_bytes(value, indent=indent))
-
-
-def json_bytes(value: Any, *, indent: int | None = None) -> bytes:
-    """What :func:`write_json` writes."""
-    return (json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
->>>>>>> 0780654 (Caches know their pictures)
 
 
 def try_output(path: Path, *, folder: bool = False, needs: int = 0) -> None:

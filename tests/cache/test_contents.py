@@ -12,7 +12,7 @@ from detheads.backbones.backbone import Backbone
 from detheads.cache.builder import build_cache
 from detheads.cache.manifest import StorageType
 from detheads.cache.reader import FeatureCache
-from detheads.cache.storage import decode, encode
+from detheads.cache.storage import decode, encode, require_finite
 from detheads.data import Dataset, read_dataset
 from detheads.foundation.errors import UserError
 from detheads.foundation.geometry import Letterbox
@@ -160,14 +160,16 @@ def test_the_manifest_says_how_each_image_lies_in_the_input(stored: Stored) -> N
 def test_features_that_are_not_finite_are_refused(dtype: StorageType, value: float) -> None:
     features = torch.zeros(2, 3, 4, 4)
     features[1, 2, 3, 0] = value
-    with pytest.raises(UserError, match="not finite in layer last"):
-        encode("last", features, dtype)
+    pictures = [Path("whole.png"), Path("broken.png")]
+    with pytest.raises(UserError, match=r"broken\.png: the backbone gives features that are not finite in layer last"):
+        require_finite("last", features, encode("last", features, dtype), pictures)
 
 
 def test_features_too_large_for_fp16_are_refused_with_the_cure() -> None:
     features = torch.full((1, 1, 2, 2), 1e5)
-    with pytest.raises(UserError, match="--dtype bf16"):
-        encode("last", features, "fp16")
+    with pytest.raises(UserError, match=r"bright\.png.* --dtype bf16"):
+        require_finite("last", features, encode("last", features, "fp16"), [Path("bright.png")])
+    require_finite("last", features, encode("last", features, "bf16"), [Path("bright.png")])
     assert torch.allclose(decode(encode("last", features, "bf16")["last"], None), features, rtol=2**-8)
 
 

@@ -48,7 +48,14 @@ def large_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = folder / f"shard-{number:05d}.safetensors"
         rows = torch.arange(number * ROWS, (number + 1) * ROWS, dtype=torch.float16)
         save_file({"last": rows[:, None, None, None].repeat(1, CHANNELS, GRID, GRID)}, path)
-        shards.append(ShardEntry(file=path.name, sha256=atomic.sha256_of(path), count=ROWS))
+        shards.append(
+            ShardEntry(
+                file=path.name,
+                sha256=atomic.sha256_of(path),
+                count=ROWS,
+                pictures=tuple(f"picture {row}" for row in range(number * ROWS, (number + 1) * ROWS)),
+            )
+        )
     names = [(index, f"{index}.jpg") for index in range(2 * ROWS)]
     document = {
         "images": [{"id": index, "file_name": name, "width": 50, "height": 40} for index, name in names],
@@ -62,7 +69,7 @@ def large_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
         dataset="none",
         split="train",
         annotations_sha256=atomic.sha256_of(folder / "annotations.json"),
-        images=tuple(image_entry(index, name, letterbox) for index, name in names),
+        images=tuple(image_entry(index, name, f"picture {index}", letterbox) for index, name in names),
         shards=tuple(shards),
         detheads_version="0",
     )

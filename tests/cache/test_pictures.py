@@ -1,5 +1,6 @@
 """Every kind of picture file is cached as a viewer shows it; unreadable ones are refused by name."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,10 +126,11 @@ def test_batches_hold_every_image_once_and_in_order(tmp_path: Path, count: int) 
         Image.new("RGB", (8, 8), (10 * number, 0, 0)).save(path)
         records.append(ImageRecord(number, path.name, path, 8, 8))
     sizes, reds = [], []
-    for batch in batches(records, 8, 8, 2):
-        assert (batch.dtype, tuple(batch.shape[1:])) == (torch.uint8, (3, 8, 8))
-        sizes.append(len(batch))
-        reds += batch[:, 0, 0, 0].tolist()
+    for batch in batches(records, 8, 8, 2, on_bad=lambda record, error: pytest.fail(str(error))):
+        assert (batch.pixels.dtype, tuple(batch.pixels.shape[1:])) == (torch.uint8, (3, 8, 8))
+        assert batch.digests == tuple(hashlib.sha256(record.path.read_bytes()).hexdigest() for record in batch.records)
+        sizes.append(len(batch.records))
+        reds += batch.pixels[:, 0, 0, 0].tolist()
     assert reds == [10 * number for number in range(count)]
     assert sizes == [2] * (count // 2) + [1] * (count % 2)
 
