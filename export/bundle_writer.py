@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from detheads import __version__
 from detheads.deploy.runtime import installed_builds
@@ -14,7 +14,6 @@ from detheads.export.source import Trained
 from detheads.export.tensorrt_engine import BatchProfile, Library, build_engine, find_library
 from detheads.foundation import atomic
 from detheads.foundation.bundle import (
-    MANIFEST_NAME,
     BackboneEntry,
     BundleManifest,
     ClassEntry,
@@ -27,33 +26,11 @@ from detheads.foundation.bundle import (
     onnx_file,
     write_manifest,
 )
-from detheads.foundation.errors import UserError
 from detheads.report.files import MARKDOWN_NAME, write_texts
 
-SUFFIX = ".detheads"
 ONNX_NAME = "model.onnx"
 ENGINE_FOLDER = "engines"
 PRECISION: Final = "fp32"
-
-
-def require_target(target: Path, force: bool) -> None:
-    """Check before any work that a bundle may be written to ``target``.
-
-    Raises:
-        UserError: when it is a file, a folder of something else, or a bundle without ``force``; a foreign folder is
-            never replaced.
-    """
-    if target.suffix != SUFFIX:
-        raise UserError(f"a bundle's name ends in {SUFFIX}; write -o {target.name}{SUFFIX}.")
-    if not target.exists():
-        return
-    if not target.is_dir():
-        raise UserError(f"{target} is a file; choose another name.")
-    if any(target.iterdir()):
-        if not (target / MANIFEST_NAME).is_file():
-            raise UserError(f"{target} holds something that is not a bundle and was left alone; choose another name.")
-        if not force:
-            raise UserError(f"{target} exists; choose another name, or replace it with --force.")
 
 
 def write_graph(folder: Path, name: str, trained: Trained, thresholds: Thresholds) -> BundleManifest:
@@ -137,9 +114,13 @@ def add_engine(
 
 
 def store_proof(folder: Path, manifest: BundleManifest, report: VerificationReport) -> BundleManifest:
-    """Write the report into the bundle and its short form into the manifest."""
+    """Write the report into the bundle, and into the manifest its short form and best scores, where it holds."""
     write_report(folder, report)
-    manifest = manifest.model_copy(update={"verification": report.summary()})
+    update: dict[str, Any] = {"verification": report.summary()}
+    flattering = report.training_note and manifest.best_scores is not None
+    if report.passed and report.best_scores and not flattering:
+        update |= {"best_scores": dict(report.best_scores), "best_scores_rule": report.best_scores_rule}
+    manifest = manifest.model_copy(update=update)
     write_manifest(folder, manifest)
     return manifest
 

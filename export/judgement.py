@@ -7,6 +7,7 @@ import numpy as np
 from detheads.export.matching import Comparison, TensorDifference
 from detheads.export.proof import Proof
 from detheads.export.report import ArtefactResult
+from detheads.foundation.bundle import Thresholds
 
 CACHE_REMARK = 0.01
 """Difference between cache and live mAP that deserves a note; it says nothing about the artefact."""
@@ -46,6 +47,16 @@ def reasons(
     if live_detections == 0:
         found.append("PyTorch itself detects nothing on these images, so equality proves nothing; train longer")
     return found
+
+
+def full_remarks(full: int, images: int, thresholds: Thresholds) -> list[str]:
+    """A note when tables of detections are full."""
+    if not full:
+        return []
+    return [
+        f"{full} of {images} images have a full table of {thresholds.max_detections} detections, so that more may be "
+        f"found than are returned; export with a larger --max-detections, or a --score above {thresholds.score:g}"
+    ]
 
 
 def cache_remarks(map_cache: float | None, map_live: float) -> list[str]:

@@ -92,7 +92,7 @@ def match(first: Found, second: Found) -> list[tuple[int, int]]:
     if not len(first.scores) or not len(second.scores):
         return []
     free = first.labels[:, None] == second.labels[None, :]
-    apart, iou = _apart(first.boxes, second.boxes), _iou(first.boxes, second.boxes)
+    apart, iou = _apart(first.boxes, second.boxes), overlaps(first.boxes, second.boxes)
     pairs = []
     for row in np.argsort(-first.scores, kind="stable").tolist():
         near = free[row] & (apart[row] <= SAME_BOX_PIXELS)
@@ -113,7 +113,7 @@ def _apart(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[n
     return np.asarray(np.abs(first[:, None] - second[None]).max(axis=2))
 
 
-def _iou(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+def overlaps(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
     """IoU ``[n, m]``, 0 for two boxes without area."""
     low = np.maximum(first[:, None, :2], second[None, :, :2])
     high = np.minimum(first[:, None, 2:], second[None, :, 2:])

@@ -9,25 +9,60 @@ from typing import Any
 from detheads.evaluation.predict import default_thresholds
 from detheads.export.bundle_writer import (
     add_engine,
-    require_target,
     store_proof,
     write_graph,
     write_report,
     write_unverified,
 )
+from detheads.export.classes import of_these_classes
 from detheads.export.proof import Proof
 from detheads.export.report import VerificationReport
 from detheads.export.source import Which, load_trained
+from detheads.export.target import require_target
 from detheads.export.tensorrt_engine import BatchProfile, find_library
-from detheads.export.verify import compare
+from detheads.export.verify import comparable, compare, require_objects
+from detheads.foundation import atomic
 from detheads.foundation.bundle import BundleManifest, Thresholds, engine_file, onnx_file, read_manifest
 from detheads.foundation.claims import staged
 from detheads.foundation.errors import UserError
 from detheads.foundation.progress import Progress, silent
+from detheads.foundation.text import visible
 from detheads.report.files import MARKDOWN_NAME
+from detheads.training.checkpoint import load_checkpoint
+
+MOST_DETECTIONS = 1000
+"""That ``max_detections`` may be: each is a step of the unrolled suppression."""
 
 REJECTED_SUFFIX = ".rejected"
 """Ending of the folder that keeps the report of an export whose proof failed."""
+
+
+@dataclass(frozen=True)
+class Suppression:
+    """Constants of the post-processing inside the graph that are to differ from the usual ones; None: the usual one.
+
+    Attributes:
+        score: detections score more than this.
+        iou: of two detections of a class that overlap more than this the better one is kept; 1 keeps all.
+        max_detections: of an image, 1 to 1000.
+    """
+
+    score: float | None = None
+    iou: float | None = None
+    max_detections: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("score", "iou"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise UserError(f"{name} is between 0 and 1, not {value}.")
+        if self.max_detections is not None and not 1 <= self.max_detections <= MOST_DETECTIONS:
+            raise UserError(f"max_detections is from 1 to {MOST_DETECTIONS}, not {self.max_detections}.")
+
+    def applied(self, usual: Thresholds) -> Thresholds:
+        """The usual constants with those of this request."""
+        changed = {"score": self.score, "nms_iou": self.iou, "max_detections": self.max_detections}
+        return usual.model_copy(update={name: value for name, value in changed.items() if value is not None})
 
 
 @dataclass(frozen=True)
@@ -62,6 +97,8 @@ class ExportResult:
             "engines": [engine.model_dump(mode="json") for engine in self.manifest.engines],
             "licence": self.manifest.backbone.licence,
             **_figures(self.report),
+            "thresholds": self.manifest.thresholds.model_dump(mode="json"),
+            "best_scores": self.manifest.best_scores,
             "report": _text(self.report_file),
             "remarks": list(self.remarks),
             "seconds": round(self.seconds, 1),
@@ -70,13 +107,16 @@ class ExportResult:
 
 def _figures(report: VerificationReport | None) -> dict[str, Any]:
     if report is None:
-        return {**dict.fromkeys(("map_cache", "map_live", "map_onnx", "map_drop")), "reasons": []}
+        unknown = dict.fromkeys(("map_cache", "map_live", "map_onnx", "map_drop", "training_pictures"))
+        return {**unknown, "reasons": [], "advice": []}
     return {
         "map_cache": report.map_cache,
         "map_live": report.live.AP,
         "map_onnx": report.worst.statistics.AP,
         "map_drop": report.worst.map_drop,
         "reasons": report.reasons,
+        "advice": list(report.advice),
+        "training_pictures": report.training_pictures,
     }
 
 
@@ -85,15 +125,16 @@ def _text(path: Path | None) -> str | None:
 
 
 def export_run(
-    run: Path,
-    output: Path,
+    run: str | Path,
+    output: str | Path,
     *,
     proof: Proof | None,
     which: Which = "best",
-    weights: Path | None = None,
+    weights: str | Path | None = None,
     tensorrt: bool = True,
     batch: BatchProfile | None = None,
     thresholds: Thresholds | None = None,
+    suppression: Suppression = Suppression(),
     force: bool = False,
     on_progress: Progress = silent,
 ) -> ExportResult:
@@ -107,26 +148,34 @@ def export_run(
         weights: backbone weight file, where the backbone's own source is not to be used.
         tensorrt: build a TensorRT engine too.
         batch: batch sizes of the engine.
-        thresholds: constants of the post-processing inside the graph.
+        thresholds: constants of the post-processing inside the graph; the head's usual ones when None.
+        suppression: which of them are to be others.
         force: replace an existing bundle.
 
     Raises:
         UserError: unusable run, weights, dataset or target; a graph that cannot be exported or built.
     """
     started = time.perf_counter()
+    run, output = Path(run), Path(output)
     require = partial(require_target, force=force)
     require(output)
-    library = find_library() if tensorrt else None  # before the work, so that a missing library costs no time
-    on_progress("loading", 0, 0)
-    trained = load_trained(run, which=which, weights=weights)
-    remarks = trained.remarks + ((library.remark,) if library is not None and library.remark else ())
-    report = None
+    rejected = output.with_suffix(REJECTED_SUFFIX)
+    for place in (output, rejected):  # before the work, as everything is that it would be lost by
+        atomic.try_output(place, folder=True)
+    library = find_library() if tensorrt else None
     with staged(output, require) as stage:
+        on_progress("loading", 0, 0)
+        if proof is not None:
+            require_objects(of_these_classes(proof.dataset, load_checkpoint(run, which).categories, str(run)))
+        trained = load_trained(run, which=which, weights=weights and Path(weights))
+        remarks = trained.remarks + ((library.remark,) if library is not None and library.remark else ())
+        constants = suppression.applied(thresholds or default_thresholds(trained.head))
         on_progress("ONNX graph", 0, 0)
-        manifest = write_graph(stage.folder, output.stem, trained, thresholds or default_thresholds(trained.head))
+        manifest = write_graph(stage.folder, visible(output.stem), trained, constants)
         if library is not None:
             on_progress("TensorRT engine", 0, 0)
             manifest = add_engine(stage.folder, manifest, batch or BatchProfile(), library)
+        report = None
         if proof is None:
             write_unverified(stage.folder, manifest.name, remarks)
         else:
@@ -139,30 +188,36 @@ def export_run(
     elif report.passed:
         bundle, report_file = output, output / MARKDOWN_NAME
     else:
-        bundle, report_file = None, write_report(output.with_suffix(REJECTED_SUFFIX), report)
+        bundle, report_file = None, write_report(rejected, report)
     return ExportResult(bundle, manifest, report, report_file, time.perf_counter() - started, remarks)
 
 
 def verify_bundle(
-    bundle: Path,
-    run: Path,
+    bundle: str | Path,
+    run: str | Path,
     proof: Proof,
     *,
     which: Which = "best",
-    weights: Path | None = None,
+    weights: str | Path | None = None,
+    store: bool = True,
     on_progress: Progress = silent,
 ) -> VerificationReport:
-    """Prove an existing bundle against the run it was made from; the report is written into the bundle.
+    """Prove an existing bundle against the run it was made from.
+
+    Args:
+        store: write the verdict into the bundle, whatever it is (see :func:`store_verdict`).
 
     Raises:
         UserError: when the bundle is not what its manifest says, or was made from another checkpoint or backbone.
     """
+    bundle, run = Path(bundle), Path(run)
     manifest = read_manifest(bundle)
     onnx_file(bundle, manifest)
     for engine in manifest.engines:
         engine_file(bundle, engine)
+    comparable(manifest, proof.dataset)
     on_progress("loading", 0, 0)
-    trained = load_trained(run, which=which, weights=weights)
+    trained = load_trained(run, which=which, weights=weights and Path(weights))
     if trained.checkpoint.checkpoint_sha256 != manifest.hashes.get("checkpoint"):
         raise UserError(
             f"{bundle} was not made from the {which} checkpoint of {run}; give the run it was exported from."
@@ -170,5 +225,15 @@ def verify_bundle(
     if trained.backbone.weights_sha256 != manifest.backbone.weights_sha256:
         raise UserError(f"{bundle} was made with other backbone weights than {run}; give the run it was exported from.")
     report = compare(bundle, trained, proof, on_progress)
-    store_proof(bundle, manifest, report)
+    if store:
+        store_verdict(bundle, report)
     return report
+
+
+def store_verdict(bundle: Path, report: VerificationReport) -> str | None:
+    """Write a verdict into its bundle: report and manifest. Returns why that was not possible, or None."""
+    try:
+        store_proof(bundle, read_manifest(bundle), report)
+    except OSError as error:
+        return f"the verdict was not written into {bundle} ({error.strerror or error}); the bundle is as it was"
+    return None

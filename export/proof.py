@@ -26,6 +26,7 @@ class Proof:
         min_matched: smallest allowed share of detections with a counterpart on the other side.
         device: torch device of the PyTorch side.
         threads: CPU threads of ONNX Runtime.
+        skip_bad: leave out images that cannot be used, and list them.
     """
 
     dataset: Dataset
@@ -34,17 +35,19 @@ class Proof:
     min_matched: float = MIN_MATCHED
     device: str = "cpu"
     threads: int | None = None
+    skip_bad: bool = False
 
 
-def proof_dataset(data: Path, split: str | None = None) -> Dataset:
+def proof_dataset(data: str | Path, split: str | None = None, *, skip_bad: bool = False) -> Dataset:
     """One split of a dataset folder; without a name its validation split, or the only one there is.
 
     Raises:
         UserError: when the folder is no dataset, or has several splits and none for validation.
     """
+    data = Path(data)
     if split is None:
         splits = list_splits(data)
         split = next((name for name in splits if name.startswith("val")), splits[0] if len(splits) == 1 else None)
         if split is None:
             raise UserError(f"{data} has the splits {', '.join(splits)}; choose one with --split.")
-    return read_dataset(data, split)
+    return read_dataset(data, split, skip_bad=skip_bad)

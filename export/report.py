@@ -1,13 +1,16 @@
 """The proof as a value, as JSON and as Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from detheads import __version__
 from detheads.evaluation.coco import NAMES, UNDEFINED, Statistics
+from detheads.evaluation.scores import RULE
+from detheads.export.diagnosis import LISTED, Apart
 from detheads.export.matching import BEST_BOXES, Comparison, TensorDifference
 from detheads.foundation.bundle import ArtefactProof, EngineEntry, Verification
+from detheads.foundation.summary import training_note
 from detheads.report.markdown import plain, table_lines
 from detheads.report.sections import Column, Table, Value
 
@@ -62,6 +65,19 @@ class VerificationReport:
     engines: Sequence[EngineEntry]
     max_map_drop: float
     min_matched: float
+    training_pictures: int | None = None
+    """How many of the images the model was trained on; None where the run does not tell."""
+    full_tables: int = 0
+    """Images with as many detections as there may be."""
+    classes: Sequence[str] = ()
+    apart: Sequence[Apart] = ()
+    """Pictures whose detections differ, those of the dataset first and of the most differences first."""
+    advice: Sequence[str] = ()
+    """The likely cause of detections that do not match, and what may be done; empty while enough match."""
+    best_scores: Mapping[str, float] = field(default_factory=dict)
+    """By class, from PyTorch's detections."""
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    """Images left out on request, and why."""
     remarks: list[str] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
 
@@ -74,6 +90,22 @@ class VerificationReport:
         """The artefact and batch size furthest from PyTorch in mAP."""
         return max(self.artefacts, key=lambda artefact: abs(artefact.map_drop))
 
+    @property
+    def verdict(self) -> str:
+        """One line: whether the proof holds, and what kind of pictures it stands on."""
+        return "; ".join(filter(None, ("proof holds" if self.passed else "proof FAILED", self.training_note)))
+
+    @property
+    def training_note(self) -> str:
+        """That these are training pictures, where they are."""
+        return training_note(self.training_pictures, self.images)
+
+    @property
+    def best_scores_rule(self) -> str:
+        """How and on what the best scores were measured."""
+        note = f" ({self.training_note})" if self.training_note else ""
+        return f"{RULE}; PyTorch on {self.images} images of {self.dataset} {self.split}{note}"
+
     def summary(self) -> Verification:
         """The short form for the bundle's manifest."""
         return Verification(
@@ -83,6 +115,8 @@ class VerificationReport:
             split=self.split,
             dataset_sha256=self.dataset_sha256,
             images=self.images,
+            training_pictures=self.training_pictures,
+            full_tables=self.full_tables,
             onnx_sha256=self.onnx_sha256,
             checkpoint_sha256=self.checkpoint_sha256,
             map_cache=self.map_cache,
@@ -118,6 +152,8 @@ class VerificationReport:
                 "sha256": self.dataset_sha256,
                 "images": self.images,
                 "boxes": self.boxes,
+                "training_pictures": self.training_pictures,
+                "skipped": dict(self.skipped),
                 "aspect_ratio_range": list(self.aspect_ratios),
             },
             "onnx_sha256": self.onnx_sha256,
@@ -130,6 +166,11 @@ class VerificationReport:
             "min_matched": self.min_matched,
             "live": {"runtime": self.live_runtime, "statistics": self.live.to_dict()},
             "artefacts": [artefact.to_dict() for artefact in self.artefacts],
+            "full_tables": self.full_tables,
+            "best_scores": dict(self.best_scores),
+            "best_scores_rule": self.best_scores_rule,
+            "advice": list(self.advice),
+            "apart": [picture.to_dict() for picture in self.apart[:LISTED]],
             "tensors": self.tensors.to_dict(),
             "odd_shapes": self.odd_shapes.to_dict(),
             "engines": [
@@ -140,7 +181,18 @@ class VerificationReport:
 
     def to_markdown(self) -> str:
         """The report for a reader."""
-        return "\n".join([*self._head(), *self._map(), *self._boxes(), *self._tensors(), *self._engines(), ""])
+        return "\n".join(
+            [
+                *self._head(),
+                *self._map(),
+                *self._boxes(),
+                *self._apart(),
+                *self._scores(),
+                *self._tensors(),
+                *self._engines(),
+                "",
+            ]
+        )
 
     def _head(self) -> list[str]:
         low, high = self.aspect_ratios
@@ -149,6 +201,10 @@ class VerificationReport:
             f"# Verification of {plain(self.bundle)}: {verdict}",
             "",
             *(f"- {plain(reason)}" for reason in self.reasons),
+            *(f"- Likely cause: {plain(sentence)}" for sentence in self.advice[:1]),
+            *(f"- {plain(sentence)}" for sentence in self.advice[1:]),
+            *(f"- Note: {plain(note)}" for note in filter(None, [self.training_note])),
+            *(f"- Left out: {plain(reason)}" for reason in self.skipped.values()),
             *(f"- Note: {plain(remark)}" for remark in self.remarks),
             f"- Images: {self.images} of {plain(f'{self.dataset} {self.split}')} with {self.boxes} boxes, "
             f"width / height from {low:.2f} to {high:.2f}",
@@ -196,6 +252,27 @@ class VerificationReport:
         lines = ["## Boxes", "", *table_lines(Table(columns, rows))]
         return [*lines, "", f"Runtime: {plain(self.artefacts[0].runtime)}.", ""]
 
+    def _apart(self) -> list[str]:
+        if not self.apart:
+            return []
+        lines = ["### Pictures that differ most", ""]
+        lines += [f"- {plain(picture.told(self.classes))}" for picture in self.apart[:LISTED]]
+        further = len(self.apart) - LISTED
+        return [*lines, *([f"- and {further} more pictures"] if further > 0 else []), ""]
+
+    def _scores(self) -> list[str]:
+        if not self.best_scores:
+            return []
+        rows = Table([Column("class"), Column("best score", ".3f")], list(self.best_scores.items()))
+        return [
+            "## Best scores",
+            "",
+            *table_lines(rows),
+            "",
+            f"{plain(self.best_scores_rule[:1].upper())}{plain(self.best_scores_rule[1:])}.",
+            "",
+        ]
+
     def _tensors(self) -> list[str]:
         t = self.tensors
         return [
@@ -205,6 +282,11 @@ class VerificationReport:
             f"({t.relative_boxes:.3g} of a box's longer side), {t.best_boxes:.3g} px on the {BEST_BOXES} boxes of best "
             f"score of each image, and "
             f"{t.scores:.3g} on scores.",
+            *(
+                [f"Of the head's choices between near-equal numbers {t.ties} were made otherwise, by rounding alone."]
+                if t.ties
+                else []
+            ),
             "",
         ]
 

@@ -13,8 +13,9 @@ from detheads.data.pictures import load_picture
 from detheads.deploy import Detections
 from detheads.export.inner import InnerGraph, differences
 from detheads.export.live import LiveDetections, LiveDetector
-from detheads.export.matching import Comparison, TensorDifference
+from detheads.export.matching import TensorDifference
 from detheads.export.probes import evenly_spaced, odd_pictures
+from detheads.foundation.errors import UserError
 from detheads.foundation.geometry import letterbox_image
 from detheads.foundation.progress import Progress
 
@@ -28,17 +29,31 @@ class Artefact(Protocol):
     def detect(self, images: Sequence[Image.Image]) -> Sequence[Detections]: ...
 
 
-def run_live(live: LiveDetector, dataset: Dataset, on_progress: Progress) -> list[LiveDetections]:
+def run_live(
+    live: LiveDetector, dataset: Dataset, on_progress: Progress, skip_bad: bool = False
+) -> tuple[Dataset, list[LiveDetections]]:
     """PyTorch's detections of every image, one image at a time.
 
+    Returns:
+        The dataset, with ``skip_bad`` without the images that cannot be used, and the detections in its order.
+
     Raises:
-        UserError: when an image is missing, unreadable or of another size than annotated.
+        UserError: when an image is missing, unreadable or of another size than annotated (without ``skip_bad``), or
+            when none can be used.
     """
-    found = []
-    for image in _images(dataset.images):
+    found: list[LiveDetections] = []
+    bad: dict[int, str] = {}
+    for index, record in enumerate(dataset.images):
+        try:
+            image = load_picture(record)
+        except UserError as error:
+            if not skip_bad:
+                raise
+            bad[index] = str(error)
+            continue
         found.append(live.detect(image))
-        on_progress("verifying, PyTorch", len(found), len(dataset.images))
-    return found
+        on_progress("verifying, PyTorch", index + 1, len(dataset.images))
+    return (dataset.without(bad) if bad else dataset), found
 
 
 def run_artefact(artefact: Artefact, dataset: Dataset, batch: int, on_progress: Progress) -> list[Detections]:
@@ -70,10 +85,12 @@ def compare_tensors(live: LiveDetector, graph: Path, dataset: Dataset, threads: 
     return difference
 
 
-def compare_odd(live: LiveDetector, artefact: Artefact, dataset: Dataset) -> Comparison:
-    """Both sides on pictures of extreme shape, which the artefact runs as one batch."""
-    pictures = list(odd_pictures(dataset.images))
-    return Comparison.of(map(live.detect, pictures), artefact.detect(pictures))
+def run_odd(
+    live: LiveDetector, artefact: Artefact, dataset: Dataset
+) -> tuple[list[str], list[LiveDetections], Sequence[Detections]]:
+    """Both sides on pictures of extreme shape, which the artefact runs as one batch; their names first."""
+    names, pictures = zip(*odd_pictures(dataset.images), strict=True)
+    return list(names), [live.detect(picture) for picture in pictures], artefact.detect(pictures)
 
 
 def _images(records: Iterable[ImageRecord]) -> Iterator[Image.Image]:

@@ -64,7 +64,19 @@ def load_trained(run: Path, *, which: Which = "best", weights: Path | None = Non
     return Trained(checkpoint, backbone, build_head(checkpoint).eval())
 
 
+def training_pictures(checkpoint: Checkpoint, given: Dataset, used: Dataset) -> int | None:
+    """How many images the model was trained on, as far as the run tells; None when it does not.
+
+    Args:
+        given: the images as their dataset holds them.
+        used: those of them that are asked about.
+    """
+    if dataset_sha256(given) == checkpoint.dataset_sha256:
+        return len(used.images)
+    return None
+
+
 def dataset_sha256(dataset: Dataset) -> str:
     """Digest of a dataset's images, boxes and classes as a COCO object; equals a feature cache's annotation digest."""
     text = json.dumps(dataset.coco_json(), ensure_ascii=False, allow_nan=False) + "\n"
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

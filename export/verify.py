@@ -15,17 +15,21 @@ from detheads.cache.reader import counted_objects
 from detheads.data.dataset import Category, Dataset
 from detheads.deploy import Detector
 from detheads.evaluation.coco import evaluate
-from detheads.export.judgement import cache_remarks, reasons
+from detheads.evaluation.scores import best_scores
+from detheads.export.classes import of_these_classes
+from detheads.export.diagnosis import advice, apart
+from detheads.export.judgement import cache_remarks, full_remarks, reasons
 from detheads.export.live import LiveDetector
 from detheads.export.matching import Comparison, Found
 from detheads.export.proof import Proof
 from detheads.export.report import ArtefactResult, VerificationReport
-from detheads.export.sides import compare_odd, compare_tensors, run_artefact, run_live
-from detheads.export.source import Trained, dataset_sha256
+from detheads.export.sides import compare_tensors, run_artefact, run_live, run_odd
+from detheads.export.source import Trained, dataset_sha256, training_pictures
 from detheads.foundation.bundle import BundleManifest
 from detheads.foundation.coco_results import to_coco_results
 from detheads.foundation.errors import UserError
 from detheads.foundation.progress import Progress, silent
+from detheads.foundation.text import visible
 from detheads.ops.devices import pick_device
 
 
@@ -33,25 +37,27 @@ def compare(bundle: Path, trained: Trained, proof: Proof, on_progress: Progress 
     """Run the proof's images through a bundle and through the model it was made from, and judge the difference.
 
     Raises:
-        UserError: when the bundle is not what its manifest says, the dataset's classes are not the bundle's, the
-            dataset has no boxes, or an image is missing, unreadable or of another size than annotated.
+        UserError: when the bundle is not what its manifest says, the dataset's classes are not the bundle's, no object
+            of the dataset counts, or an image is missing, unreadable or of another size than annotated.
     """
     detector = Detector(bundle, threads=proof.threads)
     manifest = detector.manifest
-    dataset = comparable(manifest, proof.dataset)
     checkpoint, device = trained.checkpoint, pick_device(proof.device)
     live = LiveDetector(trained.backbone, trained.head, checkpoint.feature_spec, manifest.thresholds, device)
 
-    originals = run_live(live, dataset, on_progress)
+    dataset, originals = run_live(live, comparable(manifest, proof.dataset), on_progress, proof.skip_bad)
+    require_objects(dataset)
     singles = run_artefact(detector, dataset, 1, on_progress)
     batched = {1: singles}
     for size in sorted({*proof.batch_sizes} - {1}):
         batched[size] = run_artefact(detector, dataset, size, on_progress)
     tensors = compare_tensors(live, bundle / manifest.onnx.file, dataset, proof.threads)
-    odd = compare_odd(live, detector, dataset)
+    odd_names, odd_live, odd_found = run_odd(live, detector, dataset)
+    odd = Comparison.of(odd_live, odd_found)
 
     truth = dataset.coco_json()
-    statistics = evaluate(truth, coco_results(dataset, originals))
+    results = coco_results(dataset, originals)
+    statistics = evaluate(truth, results)
     live_ap = statistics.require_ap()
     artefacts = []
     for size, found in batched.items():
@@ -67,13 +73,19 @@ def compare(bundle: Path, trained: Trained, proof: Proof, on_progress: Progress 
                 versus_single=Comparison.of(singles, found),
             )
         )
+    furthest = batched[min(artefacts, key=lambda each: each.versus_live.share).batch]
+    names = [record.file_name for record in dataset.images]
+    pictures = apart(names, originals, furthest, manifest.thresholds)
+    odd_pictures = apart(odd_names, odd_live, odd_found, manifest.thresholds)
+    shares = [share for each in artefacts for share in (each.versus_live.share, each.versus_single.share)]
     map_cache = checkpoint.metrics.get("AP")
     ratios = [image.width / image.height for image in dataset.images]
+    full = sum(one.full for one in originals)
     return VerificationReport(
         bundle=manifest.name,
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        dataset=dataset.name,
-        split=dataset.split,
+        dataset=visible(dataset.name),
+        split=visible(dataset.split),
         dataset_sha256=dataset_sha256(dataset),
         images=len(dataset.images),
         boxes=sum(len(objects.labels) for objects in dataset.objects),
@@ -89,7 +101,18 @@ def compare(bundle: Path, trained: Trained, proof: Proof, on_progress: Progress 
         engines=manifest.engines,
         max_map_drop=proof.max_map_drop,
         min_matched=proof.min_matched,
-        remarks=[*trained.remarks, *cache_remarks(map_cache, live_ap)],
+        training_pictures=training_pictures(checkpoint, proof.dataset, dataset),
+        full_tables=full,
+        classes=dataset.class_names,
+        apart=[*pictures, *odd_pictures],
+        advice=advice(pictures, odd_pictures, tensors, [*shares, odd.share], proof.min_matched, device.type),
+        best_scores=best_scores(truth, results),
+        skipped=dataset.skipped,
+        remarks=[
+            *trained.remarks,
+            *full_remarks(full, len(originals), manifest.thresholds),
+            *cache_remarks(map_cache, live_ap),
+        ],
         reasons=reasons(artefacts, odd, tensors, sum(len(found.scores) for found in originals), proof),
     )
 
@@ -110,22 +133,19 @@ def comparable(manifest: BundleManifest, dataset: Dataset) -> Dataset:
     Raises:
         UserError: when its classes are others, or it has no object that counts.
     """
-    wanted = [(entry.id, entry.name) for entry in manifest.classes]
-    if set(wanted) < {(category.id, category.name) for category in dataset.categories}:
-        dataset = dataset.restricted([Category(*entry) for entry in wanted])
-    found = [(category.id, category.name) for category in dataset.categories]
-    if wanted != found:
-        raise UserError(
-            f"{dataset.name} {dataset.split} has {len(found)} classes ({_some(found)}), the bundle has "
-            f"{len(wanted)} ({_some(wanted)}); verify with a dataset of the classes it was trained on."
-        )
+    wanted = [Category(entry.id, entry.name) for entry in manifest.classes]
+    return require_objects(of_these_classes(dataset, wanted, "the bundle"))
+
+
+def require_objects(dataset: Dataset) -> Dataset:
+    """The dataset itself.
+
+    Raises:
+        UserError: when none of its objects counts.
+    """
     if not counted_objects(dataset):
         raise UserError(
             f"{dataset.name} {dataset.split} has no object that counts (crowd regions do not), so no mAP can be "
             "measured and nothing proven; choose another split."
         )
     return dataset
-
-
-def _some(classes: list[tuple[int, str]]) -> str:
-    return ", ".join(f"{number} {name}" for number, name in classes[:3]) + (", ..." if len(classes) > 3 else "")

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from detheads.cli.checks import possible_threads, require_existing, require_run
-from detheads.cli.options import HeadFiles, WeightsOption
+from detheads.cli.options import HeadFiles, SkipBad, WeightsOption
 from detheads.cli.output import JsonFlag, emit, remark, steps
 from detheads.foundation.errors import UserError
 
@@ -29,6 +29,8 @@ DeviceOption = Annotated[str, typer.Option(help="Torch device of the PyTorch sid
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, callback=possible_threads, help="CPU threads of ONNX Runtime.")
 ]
+LISTED = 5
+"""Pictures and classes that a verdict names."""
 
 
 def export(
@@ -41,6 +43,16 @@ def export(
     ] = False,
     tensorrt: Annotated[bool, typer.Option("--tensorrt/--onnx-only", help="Build a TensorRT engine too.")] = True,
     batch: Annotated[str, typer.Option(help="Batch sizes of the engine: MIN:BEST:MAX.")] = "1:4:8",
+    score: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Detections score more than this; 0.05 when left out.")
+    ] = None,
+    iou: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="IoU of suppression; 0.5, or none for heads without it, when left out."),
+    ] = None,
+    max_detections: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Detections of an image at most; 100 when left out.")
+    ] = None,
     which: WhichOption = "best",
     head_file: HeadFiles = None,
     weights: WeightsOption = None,
@@ -49,6 +61,7 @@ def export(
     batch_sizes: BatchSizesOption = "1,2,5",
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
+    skip_bad: SkipBad = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -63,7 +76,13 @@ def export(
     require_run(run)
     require_existing(data, weights)
 
-    from detheads.export.pipeline import export_run
+    from detheads.export.target import require_target
+    from detheads.foundation.summary import machines
+
+    require_target(output, force)  # before the imports that take seconds
+    sizes, chosen = parse_batch_sizes(batch_sizes), parse_which(which)
+
+    from detheads.export.pipeline import Suppression, export_run
     from detheads.export.proof import Proof, proof_dataset
     from detheads.export.tensorrt_engine import BatchProfile
     from detheads.ops.devices import pick_device
@@ -73,39 +92,40 @@ def export(
     proof = None
     if data is not None:
         proof = Proof(
-            proof_dataset(data, split),
-            parse_batch_sizes(batch_sizes),
+            proof_dataset(data, split, skip_bad=skip_bad),
+            sizes,
             max_map_drop=max_map_drop,
             min_matched=min_matched,
             device=device,
             threads=threads,
+            skip_bad=skip_bad,
         )
     with steps() as on_progress:
         result = export_run(
             run,
             output,
             proof=proof,
-            which=parse_which(which),
+            which=chosen,
             weights=weights,
             tensorrt=tensorrt,
             batch=profile,
+            suppression=Suppression(score, iou, max_detections),
             force=force,
             on_progress=on_progress,
         )
-    for line in result.remarks:
+    for line in result.remarks if result.report is None else result.report.remarks:
         remark(line)
+    if result.report is not None:
+        remark_skipped(result.report)
 
     def render(console: Console) -> None:
         parity = result.manifest.onnx.parity
         console.print(
-            f"model.onnx: {result.manifest.onnx.bytes / 1e6:.1f} MB, differs from PyTorch by at most "
-            f"{parity.dense_boxes:.2g} px ({parity.best_boxes:.2g} px on the best boxes) and "
-            f"{parity.dense_scores:.2g} in score on random images"
+            f"self-check: model.onnx differs from PyTorch by at most {parity.dense_boxes:.2g} px "
+            f"({parity.best_boxes:.2g} px on the best boxes) and {parity.dense_scores:.2g} in score on random images"
         )
-        for engine in result.manifest.engines:
-            console.print(
-                f"{engine.file}: {engine.bytes / 1e6:.1f} MB in {engine.build_seconds:.1f} s, {engine.status}"
-            )
+        for title, text in machines(result.manifest):
+            console.print(f"{title}: {text}")
         if result.report is not None:
             print_verdict(console, result.report)
         if result.bundle is None:
@@ -131,47 +151,68 @@ def verify(
     batch_sizes: BatchSizesOption = "1,2,5",
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
+    skip_bad: SkipBad = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Compare a bundle with the model it was made from: tensors, boxes and mAP. Exits 1 beyond the tolerance.
 
-    The report is written into the bundle (report.md, report.json, bundle.json), whatever it says.
+    The report is written into the bundle (report.md, report.json, bundle.json), whatever it says; where the bundle
+    cannot be written, the verdict is shown only.
     """
-    require_run(run)
-    require_existing(bundle, data, weights)
+    from detheads.foundation.bundle import read_manifest
 
-    from detheads.export.pipeline import verify_bundle
+    require_run(run)
+    require_existing(data, weights)
+    read_manifest(bundle)  # before the imports that take seconds
+    sizes, chosen = parse_batch_sizes(batch_sizes), parse_which(which)
+
+    from detheads.export.pipeline import store_verdict, verify_bundle
     from detheads.export.proof import Proof, proof_dataset
 
     proof = Proof(
-        proof_dataset(data, split),
-        parse_batch_sizes(batch_sizes),
+        proof_dataset(data, split, skip_bad=skip_bad),
+        sizes,
         max_map_drop=max_map_drop,
         min_matched=min_matched,
         device=device,
         threads=threads,
+        skip_bad=skip_bad,
     )
     with steps() as on_progress:
-        report = verify_bundle(bundle, run, proof, which=parse_which(which), weights=weights, on_progress=on_progress)
-
-    def render(console: Console) -> None:
-        print_verdict(console, report)
-        console.print(f"report: {bundle / 'report.md'}")
-
-    emit(report.to_dict(), as_json, render)
+        report = verify_bundle(bundle, run, proof, which=chosen, weights=weights, store=False, on_progress=on_progress)
+    for line in report.remarks:
+        remark(line)
+    remark_skipped(report)
+    emit(report.to_dict(), as_json, lambda console: print_verdict(console, report))
+    refusal = store_verdict(bundle, report)  # after it was shown: nothing that fails now loses it
+    remark(refusal or f"report: {bundle / 'report.md'}")
     if not report.passed:
         raise typer.Exit(1)
 
 
+def remark_skipped(report: "VerificationReport") -> None:
+    """One remark for all images that were left out."""
+    if report.skipped:
+        remark(f"left out {len(report.skipped)} that cannot be used:", *report.skipped.values())
+
+
 def print_verdict(console: Console, report: "VerificationReport") -> None:
-    """The three mAP figures and whether they agree."""
+    """The three mAP figures, whether they agree, and if not, the likely cause and the pictures that differ most."""
     cache = "not recorded" if report.map_cache is None else f"{report.map_cache:.4f}"
     worst = report.worst
     console.print(f"mAP on {report.images} images: cache {cache}, PyTorch {report.live.AP:.4f}, ", end="")
     console.print(f"{worst.file} {worst.statistics.AP:.4f} (drop {worst.map_drop:+.6f})")
-    console.print("proof holds" if report.passed else "proof FAILED")
+    console.print(report.verdict)
     for reason in report.reasons:
         console.print(f"  {reason}")
+    for number, sentence in enumerate(report.advice):
+        console.print(f"  {'' if number else 'likely cause: '}{sentence}")
+    for picture in report.apart[:LISTED] if report.advice else ():
+        console.print(f"  {picture.told(report.classes)}")
+    if report.best_scores:
+        best = ", ".join(f"{name} {score:.2f}" for name, score in list(report.best_scores.items())[:LISTED])
+        further = len(report.best_scores) - LISTED
+        console.print(f"best scores: {best}" + (f" and {further} more in the bundle" if further > 0 else ""))
 
 
 def parse_which(text: str) -> "Which":

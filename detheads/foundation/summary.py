@@ -38,15 +38,15 @@ def proof_line(manifest: BundleManifest) -> str:
     if proof.onnx_sha256 != manifest.onnx.sha256:
         return "of another graph; verify the bundle again"
     live, shipped = (UNDEFINED if ap is None else f"{ap:.4f}" for ap in (proof.map_live, proof.artefacts[0].map))
+    note = training_note(proof.training_pictures, proof.images)
     return (
         f"{'holds' if proof.passed else 'FAILED'}: mAP {live} in PyTorch, {shipped} in ONNX Runtime on {proof.images} "
-        f"pictures of {proof.dataset} {proof.split}{pictures_note(proof.training_pictures, proof.images)}"
+        f"pictures of {proof.dataset} {proof.split}{f'; {note}' if note else ''}"
     )
 
 
-def pictures_note(training: int | None, images: int) -> str:
-    """``"; these are training pictures"`` and its like; empty where the model is not known to have seen any."""
+def training_note(training: int | None, images: int) -> str:
+    """``"these are training pictures"`` and its like; empty where the model is not known to have seen any."""
     if not training:
         return ""
-    which = "these are" if training >= images else f"{training} of these are"
-    return f"; {which} training pictures"
+    return f"{'these' if training >= images else f'{training} of these'} are training pictures"

@@ -1,5 +1,6 @@
 """Export and proof from end to end, on a toy run, with real ONNX Runtime sessions and a real engine build."""
 
+import errno
 import hashlib
 import json
 import os
@@ -8,20 +9,29 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from detheads.export.bundle_writer import require_target
-from detheads.export.pipeline import export_run, verify_bundle
+from detheads.deploy import Detector
+from detheads.evaluation.scores import best_scores
+from detheads.export.pipeline import Suppression, export_run, verify_bundle
 from detheads.export.proof import Proof, proof_dataset
+from detheads.export.sides import run_live
+from detheads.export.source import dataset_sha256, load_trained, training_pictures
+from detheads.export.target import require_target
 from detheads.export.tensorrt_engine import BatchProfile
+from detheads.export.verify import coco_results
 from detheads.foundation import atomic
-from detheads.foundation.bundle import EngineEntry, read_manifest
+from detheads.foundation.bundle import EngineEntry, Thresholds, read_manifest
 from detheads.foundation.errors import UserError
-from tests.export.toy import SIZES, THRESHOLDS, Toy, write_run
+from detheads.foundation.images import load_image
+from detheads.foundation.progress import silent
+from tests.export.toy import SIZES, THRESHOLDS, Toy, live_detector, write_run
 
 SHORT = THRESHOLDS.model_copy(update={"max_detections": 2})
 """A graph that is made fast."""
@@ -58,9 +68,13 @@ def test_report_holds_the_three_figures_and_every_depth(bundle: Path) -> None:
     low, high = report["dataset"]["aspect_ratio_range"]
     assert low < 0.2
     assert high > 6
+    assert report["full_tables"] > 0
+    assert any("have a full table of 20 detections" in remark for remark in report["remarks"])
+    assert report["advice"] == report["apart"] == []
     text = (bundle / "report.md").read_text(encoding="utf-8")
     assert "**passed**" in text
     assert "feature cache, as trained | 0.2500" in text
+    assert "## Best scores" in text
 
 
 def test_manifest_holds_the_proof(bundle: Path) -> None:
@@ -71,6 +85,18 @@ def test_manifest_holds_the_proof(bundle: Path) -> None:
     assert [(entry.id, entry.name) for entry in manifest.classes] == [(3, "cat"), (17, "dog"), (90, "größte Eule")]
     assert manifest.backbone.weights_sha256 is None
     assert manifest.onnx.parity.dense_boxes < 1e-2
+    assert manifest.verification.training_pictures is None
+    assert manifest.verification.full_tables > 0
+
+
+def test_best_scores_are_those_of_the_proofs_detections(bundle: Path, toy: Toy) -> None:
+    manifest, dataset, live = read_manifest(bundle), proof_dataset(toy.data), live_detector(toy.run)
+    _, found = run_live(live, dataset, silent)
+    assert manifest.best_scores == best_scores(dataset.coco_json(), coco_results(dataset, found))
+    assert set(manifest.best_scores) <= {"cat", "dog", "größte Eule"}
+    assert len(manifest.best_scores) >= 2
+    assert "IoU 0.5" in manifest.best_scores_rule
+    assert f"{len(SIZES)} images of {toy.data.name} val" in manifest.best_scores_rule
 
 
 def test_another_graph_has_no_proof(bundle: Path) -> None:
@@ -161,6 +187,108 @@ def test_detecting_nothing_proves_nothing(toy: Toy, tmp_path: Path) -> None:
     assert not result.passed
     assert result.report is not None
     assert any("detects nothing" in reason for reason in result.report.reasons)
+
+
+def test_constants_of_suppression_are_those_that_were_asked_for_on_both_sides(
+    toy: Toy, tmp_path: Path, detheads
+) -> None:
+    """And a name that is not UTF-8 harms nothing."""
+    target = tmp_path / os.fsdecode(b"caf\xe9.detheads")
+    done = detheads(
+        "export", toy.run, "-o", target, "--data", toy.data, "--onnx-only", "--batch-sizes", "1", "--json",
+        "--score", "0.45", "--iou", "0.3", "--max-detections", "4",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    chosen = Thresholds(score=0.45, nms_iou=0.3, max_detections=4)
+    manifest = read_manifest(target)
+    assert manifest.thresholds == chosen
+    assert manifest.name == r"caf\udce9"
+    assert json.loads(done.out)["thresholds"] == chosen.model_dump()
+    dataset, live = proof_dataset(toy.data), live_detector(toy.run, chosen)
+    found = Detector(target).detect([load_image(image.path) for image in dataset.images])
+    for image, one in zip(dataset.images, found, strict=True):
+        expected = live.detect(load_image(image.path))
+        assert 0 < len(one.scores) == len(expected.scores) <= 4
+        np.testing.assert_allclose(one.boxes, expected.boxes, atol=0.01)
+        assert one.scores.min() > 0.45
+    assert "full table of 4 detections" in done.err
+
+
+@pytest.mark.parametrize("asked", [{"score": 1.5}, {"iou": -0.1}, {"max_detections": 0}, {"max_detections": 1001}])
+def test_constants_beyond_their_range_are_refused(asked: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="from 1 to 1000" if "max_detections" in asked else "between 0 and 1"):
+        Suppression(**asked)
+
+
+@pytest.mark.parametrize("name", ["missing/model", "x" * 240, "taken.rejected"])
+def test_a_target_that_cannot_be_written_is_refused_before_the_work(
+    name: str, toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, detheads
+) -> None:
+    monkeypatch.setattr("detheads.export.pipeline.load_trained", lambda *_, **__: pytest.fail("work was begun"))
+    (tmp_path / "missing").write_text("a file where a folder is needed")
+    (tmp_path / "taken.rejected").write_text("a file where the report of a failed proof would go")
+    target = tmp_path / f"{name.removesuffix('.rejected')}.detheads"
+    done = detheads("export", toy.run, "-o", target, "--no-verify", "--onnx-only")
+    assert done.code == 1
+    assert done.err.count("error: ") == 1
+    assert not list(tmp_path.glob("**/*.partial"))
+
+
+def test_other_classes_are_refused_before_the_work_by_name(
+    data: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("detheads.export.pipeline.load_trained", lambda *_, **__: pytest.fail("work was begun"))
+    document = atomic.read_json(data.annotations)
+    document["categories"][0]["name"] = "cats"
+    atomic.write_json(data.annotations, document)
+    with pytest.raises(UserError, match=r"only .*run has cat; only the dataset has cats \(Did you mean 'cats'\?\)"):
+        export_run(data.run, tmp_path / "a.detheads", proof=Proof(proof_dataset(data.data)), tensorrt=False)
+    assert not list(tmp_path.glob("*.detheads"))
+
+
+def test_a_bundle_that_cannot_be_written_gives_its_verdict_and_a_remark(
+    copy: Path, toy: Toy, monkeypatch: pytest.MonkeyPatch, detheads
+) -> None:
+    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(copy))
+
+    monkeypatch.setattr("detheads.export.pipeline.store_proof", refuse)
+    done = detheads("verify", copy, "--run", toy.run, "--data", toy.data, "--batch-sizes", "1")
+    assert done.code == 0
+    assert "proof holds" in done.out
+    assert f"the verdict was not written into {copy} (Read-only file system)" in done.err
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
+
+
+def test_pictures_that_cannot_be_used_are_left_out_on_request(copy: Path, data: Toy, detheads) -> None:
+    (data.images / "bild 3.png").write_bytes(b"half")
+    done = detheads("verify", copy, "--run", data.run, "--data", data.data, "--batch-sizes", "1", "--skip-bad")
+    assert done.code == 0, done.err
+    assert "left out 1 that cannot be used:" in done.err
+    assert "bild 3.png" in done.err
+    verification = read_manifest(copy).verification
+    assert verification is not None
+    assert verification.images == len(SIZES) - 1
+
+
+def test_a_proof_on_training_pictures_is_called_that(copy: Path, toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = read_manifest(copy).best_scores
+    dataset = proof_dataset(toy.data)
+    trained = load_trained(toy.run)
+    checkpoint = replace(trained.checkpoint, dataset_sha256=dataset_sha256(dataset))
+    monkeypatch.setattr(
+        "detheads.export.pipeline.load_trained", lambda *_, **__: replace(trained, checkpoint=checkpoint)
+    )
+    report = verify_bundle(copy, toy.run, Proof(dataset, batch_sizes=(1,)))
+    assert report.verdict == "proof holds; these are training pictures"
+    manifest = read_manifest(copy)
+    assert manifest.verification is not None
+    assert manifest.verification.training_pictures == len(SIZES)
+    assert manifest.best_scores == kept  # those of pictures that were not known are worth more
+    assert "- Note: these are training pictures" in (copy / "report.md").read_text(encoding="utf-8")
+    assert training_pictures(trained.checkpoint, dataset, dataset) is None
 
 
 @pytest.mark.parametrize("target", ["model.onnx", "bundle.json"])
