@@ -77,7 +77,7 @@ def export_onnx(graph: DetectorGraph, path: Path, metadata: dict[str, str]) -> O
         )
     with replacing(path) as partial:
         onnx.save_model(model, str(partial))
-    onnx.checker.check_model(str(path), full_check=True)
+    onnx.checker.check_model(model, full_check=True)  # not the file, whose name may not be UTF-8
     opset = next(entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"})
     if opset != OPSET:
         raise UserError(f"the installed torch writes ONNX opset {opset}, not {OPSET}; install torch 2.7 or newer.")

@@ -167,7 +167,7 @@ def export_run(
         on_progress("loading", 0, 0)
         if proof is not None:
             require_objects(of_these_classes(proof.dataset, load_checkpoint(run, which).categories, str(run)))
-        trained = load_trained(run, which=which, weights=weights and Path(weights))
+        trained = load_trained(run, which=which, weights=None if weights is None else Path(weights))
         remarks = trained.remarks + ((library.remark,) if library is not None and library.remark else ())
         constants = suppression.applied(thresholds or default_thresholds(trained.head))
         on_progress("ONNX graph", 0, 0)
@@ -217,7 +217,7 @@ def verify_bundle(
         engine_file(bundle, engine)
     comparable(manifest, proof.dataset)
     on_progress("loading", 0, 0)
-    trained = load_trained(run, which=which, weights=weights and Path(weights))
+    trained = load_trained(run, which=which, weights=None if weights is None else Path(weights))
     if trained.checkpoint.checkpoint_sha256 != manifest.hashes.get("checkpoint"):
         raise UserError(
             f"{bundle} was not made from the {which} checkpoint of {run}; give the run it was exported from."

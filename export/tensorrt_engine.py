@@ -191,7 +191,7 @@ def _strongly_typed(trt: Any) -> int:
 
 def _parse(trt: Any, network: Any, log: _Log, path: Path) -> None:
     parser = trt.OnnxParser(network, log)
-    if parser.parse_from_file(str(path)):
+    if parser.parse(path.read_bytes()):  # not by its name, which may not be UTF-8
         return
     complaints = []
     for index in range(parser.num_errors):

@@ -68,9 +68,7 @@ def open_graph(graph: Path | bytes, *, provider: str = CPU, threads: int | None 
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
     try:
-        session = onnxruntime.InferenceSession(
-            str(graph) if isinstance(graph, Path) else graph, options, providers=[provider]
-        )
+        session = onnxruntime.InferenceSession(_taken(graph), options, providers=[provider])
     except Exception as error:  # the library's exceptions share no base class but Exception
         raise UserError(f"{name} cannot be loaded by ONNX Runtime ({str(error).splitlines()[0]}).") from None
     session.disable_fallback()
@@ -78,6 +76,17 @@ def open_graph(graph: Path | bytes, *, provider: str = CPU, threads: int | None 
     if in_use[0] != provider:  # the library replaces a provider that does not start by the CPU, with a log line only
         raise UserError(f"{provider} did not start; ONNX Runtime would use {in_use[0]} instead and was stopped.")
     return session
+
+
+def _taken(graph: Path | bytes) -> str | bytes:
+    """The graph as the library takes it: it opens no path that is not UTF-8."""
+    if isinstance(graph, bytes):
+        return graph
+    try:
+        str(graph).encode()
+    except UnicodeEncodeError:
+        return graph.read_bytes()
+    return str(graph)
 
 
 def _require_agreement(session: Any, manifest: BundleManifest, path: Path) -> None:
