@@ -17,6 +17,8 @@ SUSPICIOUS = 0.1
 """Share of boxes that stick out grossly from which another reading of the numbers is tried."""
 CONVINCING = 0.98
 """Share of boxes that another reading must make good."""
+STRICT, ALL = 0.005, 0.995
+"""The same two for a shift by half a box, which moves small objects by little."""
 FEW = 0.01
 """Below this share small, cut and repeated boxes are a note, above it a warning."""
 MANY_BOXES = 20
@@ -64,10 +66,19 @@ class Stated:
             return np.concatenate([(corner + far) / 2 / self.sizes, (far - corner) / self.sizes], axis=1)
         return np.concatenate([corner, far - corner], axis=1)
 
-    def gross(self, boxes: Numbers) -> NDArray[np.bool_]:
-        """Which boxes, xyxy in pixels, are without size or stick out of their picture by more than ``GROSS``."""
-        beyond = np.maximum(-boxes[:, :2], boxes[:, 2:] - self.sizes) > GROSS * self.sizes
-        return np.asarray((beyond | (boxes[:, 2:] <= boxes[:, :2])).any(axis=1), dtype=np.bool_)
+    @cached_property
+    def percent(self) -> bool:
+        """All numbers are up to 100, and most pictures are far larger."""
+        return bool(self.numbers[self.finite].max(initial=0) <= 101 and np.median(self.sizes) >= 200)
+
+    def beyond(self, boxes: Numbers, tolerance: float) -> NDArray[np.bool_]:
+        """Which boxes, xyxy in pixels, have no size or stick out of their picture by more than a share of a side."""
+        out = np.maximum(-boxes[:, :2], boxes[:, 2:] - self.sizes) > tolerance * self.sizes
+        return np.asarray((out | (boxes[:, 2:] <= boxes[:, :2])).any(axis=1), dtype=np.bool_)
+
+    def read_as(self, reading: "_Reading") -> Numbers:
+        """The boxes, xyxy in pixels, when their numbers mean something else."""
+        return reading(self.numbers[:, :2], self.numbers[:, 2:], self.sizes)
 
 
 def _corner_size(corner: Numbers, size: Numbers) -> Numbers:
@@ -136,9 +147,8 @@ def misread(stated: Stated) -> Finding | None:
 
 def normalised(stated: Stated) -> Finding | None:
     """Shares of the picture where pixels are expected."""
-    far = stated.boxes[stated.finite, 2:]
     sized = stated.sizes[stated.finite].min(axis=1) >= 16
-    shares = (np.abs(stated.numbers[stated.finite]) <= 1.5).all(axis=1) & (far <= 1.5).all(axis=1) & sized
+    shares = (np.abs(stated.numbers[stated.finite]) <= 1 + GROSS).all(axis=1) & sized
     if stated.convention == "shares" or shares.sum() < max(1, CONVINCING * len(shares)):
         return None
     sentence = "the boxes look normalised: all numbers lie between 0 and 1, and this layout states pixels"
@@ -147,35 +157,52 @@ def normalised(stated: Stated) -> Finding | None:
 
 def _conventions(stated: Stated) -> Finding | None:
     """Corners given as sizes and the like: many boxes leave their pictures, and all stay inside when read otherwise."""
-    numbers, sizes = stated.numbers, stated.sizes
-    gross = stated.gross(stated.boxes) & stated.finite
-    if gross.sum() < 2 or gross.sum() / stated.finite.sum() < SUSPICIOUS:
-        return None
+    total = stated.finite.sum()
+    gross = stated.beyond(stated.boxes, GROSS) & stated.finite
+    if gross.sum() < 2 or gross.sum() < SUSPICIOUS * total:
+        return _shifted_by_half(stated)
     for called, reading in _READINGS[stated.convention].items():
-        if called.startswith("percent") and sizes.min() < 150:
+        if called.startswith("percent") and not stated.percent:
             continue  # pixels of small pictures look like percent
-        good = ~stated.gross(reading(numbers[:, :2], numbers[:, 2:], sizes)) & stated.finite
-        if good.sum() / stated.finite.sum() >= CONVINCING:
-            sentence = (
-                f"{_of(gross, stated)} reach far beyond their pictures, and all fit when the numbers are read as "
-                f"{called}; this layout states {_STATES[stated.convention]}"
-            )
-            return Finding("warning", "other box convention", f"{stated.split}: {sentence}", int(gross.sum()))
+        good = ~stated.beyond(stated.read_as(reading), GROSS) & stated.finite
+        if good.sum() >= CONVINCING * total:
+            return _other_convention(stated, gross, called)
     sentence = f"{_of(gross, stated)} reach far beyond their pictures; they may belong to pictures of another size"
     return Finding("warning", "boxes beyond their pictures", f"{stated.split}: {sentence}", int(gross.sum()))
+
+
+def _shifted_by_half(stated: Stated) -> Finding | None:
+    """A corner taken for a centre, or the reverse, with small objects: few stick out far, and none does otherwise."""
+    out = stated.beyond(stated.boxes, STRICT) & stated.finite
+    if out.sum() < MANY_BOXES or out.sum() < SUSPICIOUS * stated.finite.sum():
+        return None
+    for called in ("centre and size", "corner and size"):
+        reading = _READINGS[stated.convention].get(called)
+        if reading is not None:
+            good = ~stated.beyond(stated.read_as(reading), STRICT) & stated.finite
+            if good.sum() >= ALL * stated.finite.sum():
+                return _other_convention(stated, out, called)
+    return None
+
+
+def _other_convention(stated: Stated, out: NDArray[np.bool_], called: str) -> Finding:
+    sentence = (
+        f"{_of(out, stated)} reach beyond their pictures, and all fit when the numbers are read as {called}; this "
+        f"layout states {_STATES[stated.convention]}"
+    )
+    return Finding("warning", "other box convention", f"{stated.split}: {sentence}", int(out.sum()))
 
 
 def _places(stated: Stated) -> Finding | None:
     """All boxes in the upper left part: they were made for smaller pictures."""
     if stated.finite.sum() < MANY_BOXES:
         return None
-    reach = (stated.boxes[:, 2:] / stated.sizes)[stated.finite].max()
-    if reach > 0.6:
+    far = stated.boxes[stated.finite, 2:]
+    reach = (far / stated.sizes[stated.finite]).max()
+    if reach > 0.6 and not (stated.percent and far.max() <= 101):
         return None
-    sentence = (
-        f"no box reaches beyond {100 * reach:.0f} % of its picture from the upper left corner; they may belong to "
-        "smaller pictures"
-    )
+    cause = "their numbers may be percent" if stated.percent else "they may belong to smaller pictures"
+    sentence = f"no box reaches beyond {100 * reach:.0f} % of its picture from the upper left corner; {cause}"
     return Finding("warning", "boxes of smaller pictures", f"{stated.split}: {sentence}", int(stated.finite.sum()))
 
 

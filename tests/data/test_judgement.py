@@ -78,6 +78,9 @@ def _as_stated(numbers: np.ndarray[Any, np.dtype[np.float64]], convention: Conve
 CORNERS = _boxes()
 CORNER, FAR, SIZE = CORNERS[:, :2], CORNERS[:, 2:], CORNERS[:, 2:] - CORNERS[:, :2]
 FRAME = np.array([WIDTH, HEIGHT])
+SMALL = np.tile([12.0, 10.0], (200, 1)) + np.arange(200)[:, None] / 100
+SMALL_CORNER = np.random.default_rng(2).random((200, 2)) ** 0.1 * (FRAME - SMALL)  # small objects low on the right
+SMALL_CORNER[100:] = FRAME - SMALL[100:] - SMALL_CORNER[100:]  # and high on the left
 
 
 @pytest.mark.parametrize(
@@ -98,7 +101,11 @@ FRAME = np.array([WIDTH, HEIGHT])
         ((CORNER[:, ::-1], FAR[:, ::-1]), "corners", "read as y before x"),
         ((CORNER / FRAME, FAR / FRAME), "corners", "normalised"),
         ((CORNER * 4, SIZE * 4), "sizes", "pictures of another size"),
-        ((CORNER / 3, SIZE / 3), "sizes", "smaller pictures"),
+        ((CORNER / 2, SIZE / 2), "sizes", "smaller pictures"),
+        ((CORNER / FRAME, FAR / FRAME), "sizes", "normalised"),
+        ((CORNER / FRAME * 100, SIZE / FRAME * 100), "sizes", "may be percent"),
+        ((SMALL_CORNER + SMALL / 2, SMALL), "sizes", "read as centre and size"),
+        ((SMALL_CORNER / FRAME, SMALL / FRAME), "shares", "read as corner and size"),
     ],
 )
 def test_a_misread_convention_is_named(numbers: tuple[Any, Any], convention: Convention, cause: str) -> None:
