@@ -40,7 +40,7 @@ def parse_yolo(config: YoloConfig, places: Places) -> Parsed:
     for sentence in (*config.remarks, *places.remarks):
         problems.add("note", config.file, sentence, sentence)
     pictures = pictures_of(places, config, problems)
-    root = config.file.parent
+    root = config.here
     labels = {picture: label_file(picture, root) for picture in pictures.paths}
     _check_labels(labels, places.split, problems)
     rows = _Rows(config, problems)

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,13 @@ class YoloConfig:
     """``kpt_shape``: keypoints of an object and values of each, which follow its box in a label row."""
     remarks: tuple[str, ...] = ()
     """What was repaired when reading it."""
+    folder: Path | None = None
+    """The dataset's folder where it is not the file's own."""
+
+    @property
+    def here(self) -> Path:
+        """The dataset's folder."""
+        return self.folder or self.file.parent
 
 
 def find_config(folder: Path) -> YoloConfig | None:
@@ -55,7 +62,7 @@ def find_config(folder: Path) -> YoloConfig | None:
     for name in LISTS:
         for place in (folder, *sorted(folder.glob("*"))):
             if (place / name).is_file():
-                return read_config(place / name)
+                return replace(read_config(place / name), folder=folder)
     return None
 
 

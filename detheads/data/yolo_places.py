@@ -43,7 +43,7 @@ def find_places(config: YoloConfig) -> list[Places]:
     Raises:
         UserError: when the description and the folders disagree about a place.
     """
-    here = config.file.parent
+    here = config.here
     customary = _customary(here)
     if not config.splits:
         return [Places(split, (path,)) for split, path in sorted(customary.items())]
@@ -59,7 +59,11 @@ def find_places(config: YoloConfig) -> list[Places]:
         result.append(places)
     known = {_alias(split) for split in config.splits}
     for split, path in sorted(customary.items()):
-        if _alias(split) not in known and not any(_related(path.resolve(), place) for place in taken):
+        if (
+            SPLIT_NAME.fullmatch(split)
+            and _alias(split) not in known
+            and not any(_related(path.resolve(), place) for place in taken)
+        ):
             result.append(Places(split, (path,), ("it does not name this split, which lies in the customary folder",)))
     return result
 
@@ -88,7 +92,7 @@ def pictures_of(places: Places, config: YoloConfig, problems: Problems) -> Pictu
     if any(path.is_absolute() for path in paths):
         paths = [path.absolute() for path in paths]
     parents = {path.parent for path in paths}
-    return Pictures(Path(os.path.commonpath(parents)) if parents else config.file.parent, paths)
+    return Pictures(Path(os.path.commonpath(parents)) if parents else config.here, paths)
 
 
 def label_file(picture: Path, root: Path) -> Path:
@@ -112,7 +116,7 @@ def _named(config: YoloConfig, split: str, customary: dict[str, Path]) -> Places
         path, remark = _resolved(config, place)
         if path is None:
             there = next((path for name, path in customary.items() if _alias(name) == _alias(split)), None)
-            names = [entry.name for entry in config.file.parent.iterdir()]
+            names = [entry.name for entry in config.here.iterdir()]
             hint = f", while {there} is there; correct one of them" if there else suggest(Path(place).name, names)
             return Places(split, (), missing=f"names {place!r} for {split!r}, which does not exist{hint}")
         paths.append(Path(os.path.normpath(path)))
@@ -126,7 +130,7 @@ def _resolved(config: YoloConfig, place: str) -> tuple[Path | None, str]:
     Raises:
         UserError: when two different places may be meant.
     """
-    here = config.file.parent
+    here = config.here
     place = place.strip().replace("\\", "/")
     root = here / config.root.strip().replace("\\", "/") if config.root else here
     literal, beside = root / place, here / place
@@ -159,7 +163,7 @@ def _same(first: Path, second: Path) -> bool:
 
 def _listed(text_file: Path, config: YoloConfig, problems: Problems) -> Iterator[Path]:
     """The pictures that a text file lists, one name a line."""
-    here = config.file.parent
+    here = config.here
     root = here / config.root if config.root and (here / config.root).is_dir() else here
     files = ImageFiles(root)
     for number, line in enumerate(read_text(text_file).splitlines(), start=1):

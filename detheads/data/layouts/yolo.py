@@ -26,7 +26,7 @@ def find(folder: Path) -> list[Split]:
         config = read_config(folder) if folder.suffix.lower() in {".yaml", ".yml", ".data"} else None
     if config is None:
         return []
-    here = config.file.parent
+    here = config.here
     return [
         Split(
             here.resolve().name,
