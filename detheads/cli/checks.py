@@ -27,6 +27,8 @@ def require_existing(*paths: Path | None, cure: str = "") -> None:
         except OSError:  # a name too long, a folder that may not be looked into: whoever opens it says so
             continue
         if path is not None and missing:
+            if path.is_symlink():
+                raise UserError(f"{path} is a link that leads to nothing; correct it.")
             siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
             raise UserError(f"{path} does not exist{cure and '; '}{cure}.{suggest(path.name, siblings)}")
 

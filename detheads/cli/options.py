@@ -61,11 +61,18 @@ SkipBad = Annotated[
 ]
 
 
+LARGEST_SIDE = 8192
+"""Pixels of an input's side; what a bundle can say."""
+
+
 def parse_size(text: str | None) -> tuple[int, int] | None:
     """``"512"`` -> ``(512, 512)``; ``"384x640"`` -> height 384, width 640."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d+)(?:x(\d+))?", text.strip())
-    if match is None or int(match[1]) < 1 or (match[2] is not None and int(match[2]) < 1):
-        raise UserError(f"--size takes pixels such as 512 or 384x640 (height x width), not {text!r}.")
-    return int(match[1]), int(match[2] or match[1])
+    sides = [int(side[:9]) for side in (match[1], match[2] or match[1])] if match else [0]
+    if not all(1 <= side <= LARGEST_SIDE for side in sides):
+        raise UserError(
+            f"--size takes pixels such as 512 or 384x640 (height x width), up to {LARGEST_SIDE}, not {text[:80]!r}."
+        )
+    return sides[0], sides[1]

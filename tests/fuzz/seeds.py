@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ class Seeds:
     cache: Path
     run: Path
     bundle: Path
+    odd: list[Path]
+    """A pipe, a loop of links, a device, an empty folder and an empty file."""
 
 
 def picture(number: int, width: int = 48, height: int = 40) -> Image.Image:
@@ -164,6 +167,15 @@ def write_pictures(folder: Path) -> list[Path]:
     return made
 
 
+def write_odd(folder: Path) -> list[Path]:
+    folder.mkdir()
+    os.mkfifo(folder / "pipe")
+    (folder / "loop").symlink_to("loop")
+    (folder / "folder").mkdir()
+    (folder / "empty.py").touch()
+    return [*sorted(folder.iterdir()), Path("/dev/zero")]
+
+
 def write_cache_and_run(root: Path, data: Path) -> tuple[Path, Path]:
     """A cache of two pictures and a head of an epoch on it."""
     from detheads.backbones.backbone import load_backbone
@@ -193,4 +205,5 @@ def make_seeds(root: Path) -> Seeds:
         cache,
         run,
         write_bundle(root / "seed.detheads"),
+        write_odd(root / "odd"),
     )

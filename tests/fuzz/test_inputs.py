@@ -6,6 +6,7 @@ the same; ``make fuzz CASES=20000`` tries others.
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -144,6 +145,39 @@ def test_bundles(seeds: Seeds, empty: Callable[[], Path], data: st.DataObject) -
         answers("deploy", "run", seeds.bundle, seeds.pictures[0], "-o", empty())
 
 
+@cases(0.05, by_default=20)
+@given(st.data())
+def test_files_that_are_no_files(seeds: Seeds, empty: Callable[[], Path], data: st.DataObject) -> None:
+    """A pipe, a device, a loop of links, a folder in the place of any file."""
+    commands: dict[Path, tuple[object, ...]] = {
+        seeds.coco: ("data", "validate", seeds.coco),
+        seeds.yolo: ("data", "validate", seeds.yolo),
+        seeds.cache: ("cache", "verify", seeds.cache),
+        seeds.run: ("eval", seeds.run, "--cache", seeds.cache),
+        seeds.bundle: ("deploy", "run", seeds.bundle, seeds.pictures[0], "-o", empty()),
+    }
+    folder = data.draw(st.sampled_from(sorted(commands)))
+    path = data.draw(st.sampled_from(sorted(path for path in folder.rglob("*") if path.is_file())))
+    aside = path.with_name("aside")
+    path.rename(aside)
+    try:
+        ODD[data.draw(st.sampled_from(sorted(ODD)))](path)
+        answers(*commands[folder])
+    finally:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+        aside.rename(path)
+
+
+ODD: dict[str, Callable[[Path], object]] = {
+    "pipe": os.mkfifo,
+    "folder": Path.mkdir,
+    "loop": lambda path: path.symlink_to(path.name),
+    "device": lambda path: path.symlink_to("/dev/zero"),
+    "nothing": lambda path: None,
+    "link to nothing": lambda path: path.symlink_to("nowhere"),
+    "link to a file": lambda path: path.symlink_to("aside"),
+    "empty": Path.touch,
+}
 VALID_INPUTS = {
     **{("data", name): "coco" for name in ("info", "validate", "convert", "draw")},
     ("cache", "info"): "cache",
@@ -163,11 +197,12 @@ def test_command_lines(seeds: Seeds, empty: Callable[[], Path], data: st.DataObj
         return
     words: list[str] = list(path)
     valid = VALID_INPUTS.get(path)
+    odd_paths = [str(path) for path in seeds.odd]
     blocked = seeds.pictures[0]  # a file where a folder is needed: nothing is made
     for parameter in LEAVES[path].params:
         if parameter.name in {"help", "as_json"}:
             continue
-        wild = data.draw(st.sampled_from(VALUES_OF_OPTIONS))
+        wild = data.draw(st.sampled_from([*VALUES_OF_OPTIONS, *odd_paths]))
         if parameter.param_type_name == "argument":
             words.append(str(getattr(seeds, valid)) if valid and data.draw(st.integers(0, 3)) else wild)
         elif "-o" in parameter.opts:
@@ -175,6 +210,48 @@ def test_command_lines(seeds: Seeds, empty: Callable[[], Path], data: st.DataObj
         elif parameter.required or data.draw(st.integers(0, 3)) == 0:
             is_flag = getattr(parameter, "is_flag", False)
             words += [parameter.opts[0]] if is_flag else [f"{parameter.opts[0]}={wild}"]
+    answers(*words)
+
+
+TRIED_OPTIONS = {
+    "train": (
+        "--lr",
+        "--weight-decay",
+        "--ema-decay",
+        "--seed",
+        "--precision",
+        "--eval-every",
+        "--text",
+        "-O",
+        "--batch",
+    ),
+    "cache build": (
+        "--size",
+        "--layers",
+        "--dtype",
+        "--batch",
+        "--limit",
+        "--device",
+        "--backbone",
+        "--split",
+        "--weights",
+    ),
+}
+
+
+@cases(0.015, by_default=3)
+@given(st.data())
+def test_work_with_wild_options(seeds: Seeds, empty: Callable[[], Path], data: st.DataObject) -> None:
+    """Training and caching on small valid inputs, with one to three options that may be anything."""
+    command = data.draw(st.sampled_from(sorted(TRIED_OPTIONS)))
+    words: list[object] = [*command.split(), "-o", empty()]
+    if command == "train":
+        words += ["fcos", "--cache", seeds.cache, "--val", seeds.cache, "--epochs", 1, "-O", "width=8"]
+    else:
+        words += [seeds.coco, "--backbone", "timm:test_vit", "--size", 32, "--random-weights"]
+    for name in data.draw(st.lists(st.sampled_from(TRIED_OPTIONS[command]), min_size=1, max_size=3, unique=True)):
+        value = data.draw(st.sampled_from([*VALUES_OF_OPTIONS, *map(str, seeds.odd)]))
+        words.append(f"-Otower_blocks={value}" if name == "-O" else f"{name}={value}")
     answers(*words)
 
 
