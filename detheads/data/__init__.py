@@ -1,12 +1,11 @@
 """Datasets: COCO-style folders, Roboflow exports and YOLO folders, read into one type."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from detheads.data.coco import read_coco_json
 from detheads.data.dataset import Category, Dataset, ImageRecord, Objects
 from detheads.data.layout import find_split, find_splits
-from detheads.data.misreadings import Stated, misread
+from detheads.data.misreadings import Stated, with_doubts
 from detheads.data.pictures import check_picture, load_picture
 
 __all__ = [
@@ -37,9 +36,7 @@ def read_dataset(path: str | Path, split: str | None = None, *, skip_bad: bool =
     found = find_split(Path(path), split)
     parsed = found.parse()
     dataset = parsed.to_dataset(found.dataset, found.name, skip_bad=skip_bad)
-    if (finding := misread(Stated(found.name, parsed, found.convention))) is None:
-        return dataset
-    return replace(dataset, remarks=(*dataset.remarks, f"{found.annotations}: {finding.sentence}"))
+    return with_doubts(dataset, Stated(found.name, parsed, found.convention), found.annotations)
 
 
 def list_splits(path: str | Path) -> list[str]:

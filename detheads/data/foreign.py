@@ -21,6 +21,7 @@ from detheads.data.findings import counted
 from detheads.data.layout import Split
 from detheads.data.lookup import PictureNames
 from detheads.data.marks import Marked
+from detheads.data.misreadings import Stated, with_doubts
 from detheads.data.parsed import Parsed, Problems
 from detheads.foundation.errors import UserError
 from detheads.foundation.images import read_header
@@ -83,7 +84,10 @@ def read_foreign(path: str | Path, format_name: str, *, skip_bad: bool = False) 
     parts = [(split.dataset, split.name, split.parse()) for split in find_foreign(path, format_name)]
     for _, _, parsed in parts:
         parsed.problems.raise_first(skip_bad=skip_bad)
-    return [parsed.to_dataset(dataset, name, skip_bad=skip_bad) for dataset, name, parsed in parts]
+    return [
+        with_doubts(parsed.to_dataset(dataset, name, skip_bad=skip_bad), Stated(name, parsed, "corners"), Path(path))
+        for dataset, name, parsed in parts
+    ]
 
 
 def find_foreign(path: str | Path, format_name: str) -> list[Split]:

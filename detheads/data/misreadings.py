@@ -1,12 +1,14 @@
 """Boxes judged all together: numbers that are plausible one by one and impossible as a whole, with the likely cause."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from detheads.data.dataset import Dataset
 from detheads.data.findings import Finding
 from detheads.data.layout import Convention
 from detheads.data.parsed import CLIPPED, Parsed
@@ -143,6 +145,13 @@ def misread(stated: Stated) -> Finding | None:
     if not stated.finite.any():
         return None
     return normalised(stated) or _conventions(stated)
+
+
+def with_doubts(dataset: Dataset, stated: Stated, source: Path) -> Dataset:
+    """The dataset, with a remark when all its boxes seem to be misread."""
+    if (finding := misread(stated)) is None:
+        return dataset
+    return replace(dataset, remarks=(*dataset.remarks, f"{source}: {finding.sentence}."))
 
 
 def normalised(stated: Stated) -> Finding | None:

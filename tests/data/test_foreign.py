@@ -378,6 +378,7 @@ def test_a_foreign_dataset_is_validated_as_it_is(detheads: Callable[..., Any], t
     assert ["read as corner and size; this layout states corners in pixels" in sentence for sentence in found] == [
         True
     ] * 2
+    assert any("read as corner and size" in remark for part in read_foreign(tmp_path, "voc") for remark in part.remarks)
     one = json.loads(detheads("data", "validate", tmp_path, "--from", "voc", "--split", "val", "--json").out)
     assert [part["split"] for part in one["splits"]] == ["val"]
     missing = detheads("data", "validate", tmp_path, "--from", "voc", "--split", "test")
