@@ -195,5 +195,9 @@ def _read_darknet(path: Path) -> YoloConfig:
     names = next((place for place in (path.parent / named, path.parent / Path(named).name) if place.is_file()), None)
     if names is None:
         raise UserError(f"{path} names {named} as its list of class names, which does not exist; restore it.")
-    splits = {key: (values[key],) for key in ("train", "valid", "test") if values.get(key)}
+    splits = {}
+    for key in ("train", "valid", "test"):
+        if place := values.get(key):
+            name = Path(place).name
+            splits[key] = (name if not exists(path.parent / place) and exists(path.parent / name) else place,)
     return YoloConfig(path, _listed(names), splits=splits)

@@ -75,7 +75,7 @@ def pictures_of(places: Places, config: YoloConfig, problems: Problems) -> Pictu
         UserError: when a place is missing.
     """
     if places.missing:
-        raise UserError(f"{config.file} {places.missing}.")
+        raise UserError(f"{config.file} {places.missing}")
     found: dict[Path, None] = {}
     for place in places.paths:
         if place.is_dir():
@@ -117,7 +117,9 @@ def _named(config: YoloConfig, split: str, customary: dict[str, Path]) -> Places
         if path is None:
             there = next((path for name, path in customary.items() if _alias(name) == _alias(split)), None)
             names = [entry.name for entry in config.here.iterdir()]
-            hint = f", while {there} is there; correct one of them" if there else suggest(Path(place).name, names)
+            hint = (
+                f", while {there} is there; correct one of them." if there else f".{suggest(Path(place).name, names)}"
+            )
             return Places(split, (), missing=f"names {place!r} for {split!r}, which does not exist{hint}")
         paths.append(Path(os.path.normpath(path)))
         remarks += [remark] if remark else []
