@@ -17,7 +17,7 @@ from detheads.cli.main import run
 from detheads.foundation.errors import UserError
 
 SECONDS = 10
-"""Of computing; on the clock it may be more on a busy machine, and what waits for ever is stopped after six times that."""
+"""Of computing. What waits for ever is stopped after six times that on the clock, which a busy machine needs."""
 MEMORY = 1_000_000_000
 CASES = int(os.environ.get("DETHEADS_FUZZ_CASES", "0"))
 """Cases in all targets together, from ``make fuzz``; a few hundred without it."""
