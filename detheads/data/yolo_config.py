@@ -196,7 +196,7 @@ def _read_darknet(path: Path) -> YoloConfig:
     if names is None:
         raise UserError(f"{path} names {named} as its list of class names, which does not exist; restore it.")
     splits = {}
-    for key in ("train", "valid", "test"):
+    for key in ("train", "valid", "val", "test"):  # Datumaro writes 'val'
         if place := values.get(key):
             name = Path(place).name
             splits[key] = (name if not exists(path.parent / place) and exists(path.parent / name) else place,)

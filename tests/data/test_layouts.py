@@ -126,6 +126,16 @@ WRITTEN: dict[str, tuple[dict[str, str], str]] = {
         },
         "train",
     ),
+    "Datumaro Darknet": (
+        {
+            "obj.data": "classes = 1\nval = data/val.txt\nnames = data/obj.names\nbackup = backup/\n",
+            "obj.names": "ant\n",
+            "val.txt": "data/obj_val_data/a.png\n",
+            "obj_val_data/a.png": "",
+            "obj_val_data/a.txt": ROW,
+        },
+        "val",
+    ),
     "Label Studio YOLO": (
         {
             "classes.txt": "ant\n",
