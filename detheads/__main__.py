@@ -2,4 +2,5 @@
 
 from detheads.cli.main import main
 
-main()
+if __name__ == "__main__":  # a process that this one spawns imports the file too
+    main()

@@ -54,7 +54,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Pat
     yield path
 
 
-@cases(0.16, by_default=30)
+@cases(0.16, by_default=20)
 @given(st.data())
 def test_coco_files(seeds: Seeds, data: st.DataObject) -> None:
     path = seeds.coco / "annotations" / data.draw(st.sampled_from(["instances_train.json", "instances_val.json"]))
@@ -65,7 +65,7 @@ def test_coco_files(seeds: Seeds, data: st.DataObject) -> None:
         answers("data", "validate", seeds.coco, *["--skip-bad"] * skip_bad)
 
 
-@cases(0.1, by_default=20)
+@cases(0.1, by_default=12)
 @given(st.data())
 def test_yolo_settings(seeds: Seeds, data: st.DataObject) -> None:
     path = seeds.yolo / "data.yaml"
@@ -74,7 +74,7 @@ def test_yolo_settings(seeds: Seeds, data: st.DataObject) -> None:
         survives(read_dataset, seeds.yolo, "val")
 
 
-@cases(0.1, by_default=20)
+@cases(0.1, by_default=12)
 @given(st.data())
 def test_yolo_labels(seeds: Seeds, data: st.DataObject) -> None:
     path = seeds.yolo / "labels" / "train" / "a.txt"
@@ -107,7 +107,7 @@ def test_pictures(seeds: Seeds, data: st.DataObject) -> None:
         survives(images.load_image, path.read_bytes())
 
 
-@cases(0.1, by_default=20)
+@cases(0.1, by_default=12)
 @given(st.data())
 def test_caches(seeds: Seeds, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(sorted(seeds.cache.glob("*.json"))))
@@ -119,7 +119,7 @@ def test_caches(seeds: Seeds, data: st.DataObject) -> None:
         answers("cache", data.draw(st.sampled_from(["info", "verify"])), seeds.cache)
 
 
-@cases(0.08, by_default=8)
+@cases(0.08, by_default=6)
 @given(st.data())
 def test_runs(seeds: Seeds, data: st.DataObject) -> None:
     files = [path for path in seeds.run.iterdir() if path.suffix in {".json", ".safetensors", ".jsonl"}]
@@ -145,7 +145,7 @@ def test_bundles(seeds: Seeds, empty: Callable[[], Path], data: st.DataObject) -
         answers("deploy", "run", seeds.bundle, seeds.pictures[0], "-o", empty())
 
 
-@cases(0.05, by_default=20)
+@cases(0.05, by_default=12)
 @given(st.data())
 def test_files_that_are_no_files(seeds: Seeds, empty: Callable[[], Path], data: st.DataObject) -> None:
     """A pipe, a device, a loop of links, a folder in the place of any file."""
@@ -191,7 +191,7 @@ ALWAYS_WORKING = {("doctor",), ("heads", "list"), ("bench", "analytical")}
 VALUES_OF_OPTIONS = sorted({str(value) for value in VALUES if len(str(value)) < 400} | set(WORDS))
 
 
-@cases(0.14, by_default=40)
+@cases(0.14, by_default=30)
 @given(st.data())
 def test_command_lines(seeds: Seeds, empty: Callable[[], Path], data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(sorted(LEAVES.keys() - ALWAYS_WORKING)))
