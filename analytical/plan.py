@@ -18,6 +18,7 @@ from detheads.analytical.moments import Moments
 from detheads.analytical.passes import BATCH
 from detheads.cache.reader import FeatureCache
 from detheads.foundation.errors import UserError
+from detheads.foundation.geometry import sides
 from detheads.foundation.progress import Progress
 from detheads.headkit import registry
 from detheads.headkit.blocks import join_main
@@ -70,7 +71,7 @@ class Plan:
         return {
             "backbone": identity.backbone_name,
             "backbone weights": identity.backbone_weights_sha256,
-            "input size": f"{spec.height}x{spec.width}",
+            "input size": sides(spec.height, spec.width),
             "features": spec,
             "classes": [category.name for category in identity.categories],
             "categories": identity.categories,

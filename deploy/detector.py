@@ -14,7 +14,7 @@ from detheads.deploy.pictures import Channels, Picture, as_rgb, each, is_one
 from detheads.deploy.session import CPU, BundleSession
 from detheads.foundation.bundle import BundleManifest
 from detheads.foundation.errors import UserError
-from detheads.foundation.geometry import Letterbox, has_area, letterbox_image
+from detheads.foundation.geometry import Letterbox, has_area, letterbox_image, sides
 
 BATCH = 8
 """Pictures in one run of the graph, where the caller does not say; memory grows with it, speed on a CPU hardly."""
@@ -90,7 +90,7 @@ class Detector:
         return _reopen, (type(self), *self._opened, self.manifest.onnx.sha256)
 
     def __repr__(self) -> str:
-        size = f"{self.manifest.input.width}x{self.manifest.input.height}"
+        size = sides(self.manifest.input.height, self.manifest.input.width)
         return f"<Detector {self.manifest.name}: {len(self.class_names)} classes, {size} px, {self.session.runtime}>"
 
     @property

@@ -7,6 +7,7 @@ from detheads.backbones.backbone import Backbone
 from detheads.backbones.features import FeatureSpec
 from detheads.foundation.bundle import Thresholds
 from detheads.foundation.errors import UserError
+from detheads.foundation.geometry import sides
 from detheads.headkit.contract import Head
 from detheads.ops.decisions import recording
 from detheads.ops.scores import detection_scores
@@ -92,8 +93,8 @@ def _require_same_features(backbone: Backbone, wanted: FeatureSpec) -> None:
     found = backbone.feature_spec
     if (found.height, found.width) != (wanted.height, wanted.width):
         raise UserError(
-            f"the head was trained at {wanted.height}x{wanted.width} pixels, "
-            f"the backbone is built for {found.height}x{found.width}."
+            f"the head was trained at {sides(wanted.height, wanted.width)} pixels, "
+            f"the backbone is built for {sides(found.height, found.width)}."
         )
     for layer in wanted.layers:
         if layer not in found.layers:

@@ -13,6 +13,7 @@ from detheads.backbones.spec import BackboneSpec, spec_of
 from detheads.backbones.weights import find_weights, load_strictly, read_state
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
+from detheads.foundation.geometry import nearest_sides, sides
 
 RANDOM_SEED = 0
 """Random weights are seeded, so that a cache and a later export of the same backbone agree."""
@@ -92,9 +93,9 @@ def load_backbone(
     spec = spec or _spec_from_timm(name, model)
     height, width = size or (spec.default_size, spec.default_size)
     if height % spec.multiple or width % spec.multiple or min(height, width) < spec.multiple:
-        lower = max(spec.multiple, height // spec.multiple * spec.multiple)
         raise UserError(
-            f"{name} needs input sides that are multiples of {spec.multiple}, not {height}x{width}; try {lower}."
+            f"{name} needs input sides that are multiples of {spec.multiple}, not {sides(height, width)}; "
+            f"the nearest is --size {nearest_sides(height, width, spec.multiple)}."
         )
     sha256 = None
     if not random_weights:

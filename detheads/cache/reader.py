@@ -18,7 +18,7 @@ from detheads.data.coco import read_coco_json
 from detheads.data.dataset import Category, Dataset, ImageRecord
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
-from detheads.foundation.geometry import Letterbox, flip_boxes
+from detheads.foundation.geometry import Letterbox, flip_boxes, sides
 from detheads.targets.objects import Targets
 
 
@@ -105,7 +105,7 @@ class FeatureCache(Sequence[Sample]):
         classes, objects = len(self.dataset.categories), sum(len(known.labels) for known in self.dataset.objects)
         return (
             f"FeatureCache({str(self.folder)!r}: {len(self)} images, {classes} classes, {objects} objects, "
-            f"{settings.backbone} at {spec.width}x{spec.height}, {layers}, {settings.dtype})"
+            f"{settings.backbone} at {sides(spec.height, spec.width)}, {layers}, {settings.dtype})"
         )
 
     def require_objects(self, purpose: str) -> None:

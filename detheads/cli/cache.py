@@ -17,6 +17,7 @@ from detheads.cli.options import BackboneOption, RandomWeightsOption, SizeOption
 from detheads.cli.output import JsonFlag, emit, remark, steps, table
 from detheads.foundation.atomic import sized
 from detheads.foundation.errors import UserError
+from detheads.foundation.geometry import sides
 from detheads.foundation.progress import Progress
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def build(
     settings = settings_for(encoder, dtype, flips)
     remark(
         f"{len(data.images)} images of {data.name}/{data.split} through {backbone} ({encoder.spec.licence}) at "
-        f"{settings.width}x{settings.height}: {sized(settings.bytes_per_image * len(data.images))} in {dtype}"
+        f"{sides(settings.height, settings.width)}: {sized(settings.bytes_per_image * len(data.images))} in {dtype}"
     )
     if not counted_objects(data):
         remark(

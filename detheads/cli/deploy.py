@@ -9,6 +9,7 @@ from rich.console import Console
 from detheads.cli.checks import possible_threads
 from detheads.cli.options import FontOption
 from detheads.cli.output import JsonFlag, emit, remark, steps, table
+from detheads.foundation.geometry import sides
 
 if TYPE_CHECKING:
     from detheads.deploy.run import RunResult
@@ -160,7 +161,7 @@ def _print_info(console: Console, manifest: "BundleManifest") -> None:
         *(("not proven", reason) for reason in (manifest.verification.reasons if manifest.verification else ())),
         ("head", f"{manifest.head.name}, {manifest.head.parameters:,} parameters"),
         ("backbone", f"{manifest.backbone.name}, licence {manifest.backbone.licence}"),
-        ("input", f"{manifest.input.width}x{manifest.input.height} pixels, RGB, letterboxed"),
+        ("input", f"{sides(manifest.input.height, manifest.input.width)} pixels, RGB, letterboxed"),
         ("detections", found),
         *machines(manifest),
         ("made with", ", ".join(f"{name} {version}" for name, version in manifest.tools.items())),

@@ -13,6 +13,7 @@ from detheads.cli.options import BackboneOption, HeadFiles, SizeOption, parse_si
 from detheads.cli.output import JsonFlag, emit, remark, table
 from detheads.cli.train import HeadOptions, parse_options
 from detheads.foundation.errors import UserError
+from detheads.foundation.geometry import nearest_sides, sides
 
 app = typer.Typer(help="List detection heads with parameters and FLOPs.", no_args_is_help=True)
 
@@ -57,7 +58,7 @@ def list_heads(
             for row in rows
         ]
         console.print(table(("head", "parameters", "GFLOPs", "NMS-free", ""), cells))
-        console.print(f"for {backbone} at {features.width}x{features.height}, {classes} classes, one image")
+        console.print(f"for {backbone} at {sides(features.height, features.width)}, {classes} classes, one image")
 
     emit(rows, as_json, render)
 
@@ -109,7 +110,7 @@ def show(
         console.print(table(("part", "parameters"), [(part, f"{count:,}") for part, count in parts.items()]))
         console.print(
             f"{cost.parameters:,} parameters, {cost.flops / 1e9:.2f} GFLOPs and {cost.candidates:,} candidate boxes an "
-            f"image of {spec.width}x{spec.height} ({backbone}, {classes} classes)"
+            f"image of {sides(spec.height, spec.width)} ({backbone}, {classes} classes)"
         )
 
     emit(answer, as_json, render)
@@ -135,7 +136,10 @@ def _features(backbone: str, size: str | None) -> Any:
         raise UserError(f"{backbone} has to be built to know its features; name one of 'detheads cache backbones'.")
     height, width = parse_size(size) or (spec.default_size, spec.default_size)
     if height % spec.multiple or width % spec.multiple:
-        raise UserError(f"{backbone} needs input sides that are multiples of {spec.multiple}, not {height}x{width}.")
+        raise UserError(
+            f"{backbone} needs input sides that are multiples of {spec.multiple}, not "
+            f"{sides(height, width)}; the nearest is --size {nearest_sides(height, width, spec.multiple)}."
+        )
     names = ["last"] if len(spec.strides) == 1 else [f"stride{stride}" for stride in spec.strides]
     layers = zip(names, spec.channels, spec.strides, strict=True)
     return FeatureSpec(tuple(FeatureLayer(*layer) for layer in layers), tuple(names), height, width)

@@ -97,6 +97,17 @@ def letterbox_image(image: Image.Image, input_width: int, input_height: int) -> 
     return letterbox.apply(image), letterbox
 
 
+def sides(height: int, width: int) -> str:
+    """The size of a model input for a reader, in the order of ``--size``: ``320x512 (height x width)``, ``512x512``."""
+    return f"{height}x{width}" + ("" if height == width else " (height x width)")
+
+
+def nearest_sides(height: int, width: int, multiple: int) -> str:
+    """As ``--size`` takes it, the size nearest to this one whose sides are multiples of ``multiple``."""
+    near = [max(multiple, round(side / multiple) * multiple) for side in (height, width)]
+    return str(near[0]) if near[0] == near[1] else f"{near[0]}x{near[1]}"
+
+
 def has_area(boxes: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Which xyxy boxes ``[N, 4]`` have an area: a box in the padding has none left when it is clipped to the image."""
     boxes = np.asarray(boxes).reshape(-1, 4)

@@ -19,6 +19,7 @@ from detheads.cache.reader import FeatureCache
 from detheads.data.dataset import Category
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
+from detheads.foundation.geometry import sides
 from detheads.headkit import registry
 from detheads.headkit.contract import Head
 
@@ -177,7 +178,7 @@ def matching_cache(checkpoint: Checkpoint, cache: FeatureCache) -> FeatureCache:
     pairs = {
         "backbone": (checkpoint.backbone_name, settings.backbone),
         "backbone weights": (checkpoint.backbone_weights_sha256, settings.weights_sha256),
-        "input size": (f"{trained_spec.height}x{trained_spec.width}", f"{spec.height}x{spec.width}"),
+        "input size": (sides(trained_spec.height, trained_spec.width), sides(spec.height, spec.width)),
         "feature layers": (trained_spec.names, spec.names),
         "features": (trained_spec, spec),
         "number of classes": (len(checkpoint.categories), len(cache.dataset.categories)),

@@ -12,7 +12,7 @@ from PIL import Image
 
 from detheads.foundation import images
 from detheads.foundation.errors import UserError
-from detheads.foundation.geometry import PAD_VALUE, Letterbox, flip_boxes, letterbox_image
+from detheads.foundation.geometry import PAD_VALUE, Letterbox, flip_boxes, letterbox_image, nearest_sides, sides
 from detheads.foundation.images import load_image
 
 SIDE = st.integers(1, 5000)
@@ -191,3 +191,22 @@ def test_huge_images_are_refused_before_decoding(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(images, "MAX_PIXELS", 99)
     with pytest.raises(UserError, match="10x10 pixels, more than 99"):
         load_image(_encoded(Image.new("RGB", (10, 10)), "PNG"))
+
+
+def test_input_sizes_are_told_in_the_order_in_which_they_are_given() -> None:
+    assert sides(320, 512) == "320x512 (height x width)"
+    assert sides(512, 512) == "512x512"
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "multiple", "nearest"),
+    [
+        (380, 380, 32, "384"),
+        (365, 365, 32, "352"),
+        (5, 5, 16, "16"),
+        (380, 500, 32, "384x512"),
+        (96, 130, 14, "98x126"),
+    ],
+)
+def test_the_nearest_possible_size_is_offered(height: int, width: int, multiple: int, nearest: str) -> None:
+    assert nearest_sides(height, width, multiple) == nearest
