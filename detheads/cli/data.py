@@ -7,7 +7,15 @@ import typer
 from rich.console import Console
 
 from detheads.cli import rewrite
-from detheads.cli.datasets import DatasetFolder, ForeignFormat, SplitName, read_split, remark_skipped, require_output
+from detheads.cli.datasets import (
+    DatasetFolder,
+    ForeignFormat,
+    SplitName,
+    read_split,
+    remark_pictures,
+    remark_skipped,
+    require_output,
+)
 from detheads.cli.options import FontOption, SkipBad, parse_size
 from detheads.cli.output import JsonFlag, emit, remark, steps, table
 from detheads.data.findings import counted
@@ -127,12 +135,14 @@ def draw(
     chosen = [index * len(data.images) // total for index in range(total)]
     pictures: list[str] = []
     skipped: dict[str, str] = {}
+    remarks: list[str] = []
     with steps() as on_progress:
         for done, index in enumerate(chosen, start=1):
             image, objects = data.images[index], data.objects[index]
             names = [data.class_names[label] for label in objects.labels]
             try:
-                drawn = draw_boxes(load_picture(image), objects.boxes, names, objects.labels, lettering=lettering)
+                picture = load_picture(image, remarks.append)
+                drawn = draw_boxes(picture, objects.boxes, names, objects.labels, lettering=lettering)
             except UserError as error:
                 if not skip_bad:
                     raise
@@ -147,6 +157,7 @@ def draw(
         file, reason = next(iter(skipped.items()))
         raise UserError(f"none of {len(skipped)} pictures can be drawn; the first: {file}: {reason}")
     remark_skipped(skipped)
+    remark_pictures(remarks)
     result = {
         "output": str(output),
         "split": data.split,

@@ -1,6 +1,6 @@
 """Datasets as commands read them: with a spinner, and with remarks on what was repaired or left out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -89,6 +89,13 @@ def require_output(folder: Path) -> None:
 
     require_new(folder)
     try_output(folder, folder=True)
+
+
+def remark_pictures(sentences: Sequence[str]) -> None:
+    """Remarks on the pixels or frames of pictures: the first, and how many more there are."""
+    if sentences:
+        more = f" ({len(sentences) - 1} more: see 'detheads data validate')" if len(sentences) > 1 else ""
+        remark(f"{sentences[0].rstrip('.')}{more}.")
 
 
 def remark_skipped(skipped: Mapping[str, str]) -> None:

@@ -236,3 +236,14 @@ def test_class_zero_of_a_roboflow_export_is_kept_in_all_splits_when_one_uses_it(
         write_coco(folder, content, ".")
         (folder / "annotations" / "instances_..json").rename(folder / "_annotations.coco.json")
     assert [read_dataset(tmp_path, split).class_names for split in ("train", "valid")] == [["animals", "ant"]] * 2
+
+
+def test_drawing_says_when_pictures_have_almost_one_grey(
+    coco_folder: Callable[..., Path], detheads: Callable[..., Any], tmp_path: Path
+) -> None:
+    folder = coco_folder(lambda content: content["images"][0].update(file_name="a.png"))
+    grey = np.linspace(0, 4095, 1200).round().astype(np.uint16).reshape(30, 40)
+    Image.fromarray(grey).save(folder / "train" / "a.png")
+    finished = detheads("data", "draw", folder, "-o", tmp_path / "drawn")
+    assert finished.code == 0
+    assert "a.png has 16-bit pixels from 0 to 4095, almost one grey in 8 bits" in finished.err
