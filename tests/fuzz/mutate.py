@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import re
 from typing import Any
 
 from hypothesis import strategies as st
@@ -178,8 +179,8 @@ def _reworded(text: str, steps: list[tuple[int, int, int]]) -> str:
 
 
 def _split(line: str) -> list[str]:
-    parts = line.replace(" ", " \0").split("\0")
-    return [piece for part in parts for piece in ((part.rstrip(" \n"), part[len(part.rstrip(" \n")) :])) if piece]
+    """A line's words, and what stands between them."""
+    return re.findall(r"[\w.+-]+|[^\w.+-]+", line)
 
 
 def _altered(data: bytes, steps: list[tuple[int, int, int]]) -> bytes:
