@@ -71,6 +71,7 @@ def write_graph(folder: Path, name: str, trained: Trained, thresholds: Threshold
             "checkpoint": checkpoint.checkpoint_sha256,
             "cache": checkpoint.cache_sha256,
             "dataset": checkpoint.dataset_sha256,
+            **({"backbone_file": own} if (own := checkpoint.backbone_file_sha256) else {}),
         },
         tools=_tool_versions(),
         onnx=OnnxEntry(

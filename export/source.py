@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from detheads.backbones.backbone import Backbone, load_backbone
+from detheads.backbones.own import require_backbone_file
 from detheads.data.dataset import Dataset
 from detheads.foundation.errors import UserError
 from detheads.headkit.contract import Head
@@ -43,6 +44,7 @@ def load_trained(run: Path, *, which: Which = "best", weights: Path | None = Non
         UserError: when the run is unusable, or the backbone weights are not those of its feature cache.
     """
     checkpoint = load_checkpoint(run, which)
+    require_backbone_file(checkpoint.backbone_name, checkpoint.backbone_file_sha256)
     spec = checkpoint.feature_spec
     trained_on_random = checkpoint.backbone_weights_sha256 is None
     if trained_on_random and weights is not None:
@@ -60,6 +62,11 @@ def load_trained(run: Path, *, which: Which = "best", weights: Path | None = Non
         raise UserError(
             f"{run} was trained on features of backbone weights with SHA-256 {checkpoint.backbone_weights_sha256}, "
             f"these have {backbone.weights_sha256}; give the right file with --weights."
+        )
+    if backbone.feature_spec != spec:
+        raise UserError(
+            f"{run} was trained on other features than {backbone.spec.name} gives now "
+            f"({', '.join(backbone.feature_spec.names)}); build the cache and train again."
         )
     return Trained(checkpoint, backbone, build_head(checkpoint).eval())
 

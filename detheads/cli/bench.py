@@ -7,7 +7,15 @@ from typing import Annotated
 import typer
 
 from detheads.cli.checks import require_caches, require_heads
-from detheads.cli.options import BackboneOption, RandomWeightsOption, SizeOption, WeightsOption, parse_size
+from detheads.cli.options import (
+    BackboneFile,
+    BackboneOption,
+    RandomWeightsOption,
+    SizeOption,
+    WeightsOption,
+    parse_size,
+    require_backbone_of,
+)
 from detheads.cli.output import JsonFlag, emit, steps
 from detheads.cli.train import HeadOptions, parse_options
 
@@ -19,6 +27,7 @@ def cache(
     dataset: Annotated[Path, typer.Argument(help="Dataset folder to cache.")],
     split: Annotated[str | None, typer.Option(help="Split of the dataset.")] = None,
     backbone: BackboneOption = "effnet_lite0",
+    backbone_file: BackboneFile = None,
     size: SizeOption = None,
     weights: WeightsOption = None,
     random_weights: RandomWeightsOption = False,
@@ -32,6 +41,7 @@ def cache(
     from detheads.data import read_dataset
     from detheads.ops.devices import pick_device
 
+    require_backbone_of(backbone_file, backbone)
     data = read_dataset(dataset, split)
     data = replace(data, images=data.images[:images], objects=data.objects[:images])
     encoder = load_backbone(backbone, parse_size(size), weights=weights, random_weights=random_weights)

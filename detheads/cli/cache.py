@@ -13,7 +13,16 @@ from detheads.backbones.spec import SPECS
 from detheads.cache.manifest import StorageType
 from detheads.cli.checks import require_existing, require_outputs
 from detheads.cli.datasets import DatasetFolder, SplitName, read_split, remark_skipped
-from detheads.cli.options import BackboneOption, RandomWeightsOption, SizeOption, SkipBad, WeightsOption, parse_size
+from detheads.cli.options import (
+    BackboneFile,
+    BackboneOption,
+    RandomWeightsOption,
+    SizeOption,
+    SkipBad,
+    WeightsOption,
+    parse_size,
+    require_backbone_of,
+)
 from detheads.cli.output import JsonFlag, emit, remark, steps, table
 from detheads.foundation.atomic import sized
 from detheads.foundation.errors import UserError
@@ -40,6 +49,7 @@ def build(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write the cache to.")],
     split: SplitName = None,
     backbone: BackboneOption = "eupe_vitb16",
+    backbone_file: BackboneFile = None,
     size: SizeOption = None,
     weights: WeightsOption = None,
     random_weights: RandomWeightsOption = False,
@@ -59,6 +69,7 @@ def build(
     """Extract backbone features once. Run again to finish, grow or mend a cache, or after pictures were replaced."""
     input_size, blocks = parse_size(size), parse_blocks(layers)
     require_existing(dataset, weights, *(reuse or ()))
+    require_backbone_of(backbone_file, backbone)
     require_outputs(folders=[output])
     data = _read(dataset, split, limit, skip_bad)
 
@@ -71,9 +82,10 @@ def build(
         pick_device(device)
     )
     settings = settings_for(encoder, dtype, flips)
+    total = sized(settings.bytes_per_image * len(data.images))
     remark(
         f"{len(data.images)} images of {data.name}/{data.split} through {backbone} ({encoder.spec.licence}) at "
-        f"{sides(settings.height, settings.width)}: {sized(settings.bytes_per_image * len(data.images))} in {dtype}"
+        f"{sides(settings.height, settings.width)}: {total} in {dtype}"
     )
     if not counted_objects(data):
         remark(
@@ -233,7 +245,10 @@ def backbones(as_json: JsonFlag = False) -> None:
             for spec in SPECS.values()
         ]
         console.print(table(["name", "size", "features (C x H x W)", "licence of the weights"], cells))
-        console.print("timm:NAME takes any other timm model that gives intermediate feature maps.")
+        console.print(
+            "timm:NAME takes any other timm model that gives intermediate feature maps of stride 8, 16 or 32; "
+            "--backbone-file one of your own."
+        )
 
     emit({"backbones": rows}, as_json, render)
 

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from detheads.cli.checks import possible_threads, require_existing, require_run
-from detheads.cli.options import HeadFiles, SkipBad, WeightsOption
+from detheads.cli.options import BackboneFile, HeadFiles, SkipBad, WeightsOption
 from detheads.cli.output import JsonFlag, emit, remark, steps
 from detheads.foundation.errors import UserError
 
@@ -55,6 +55,7 @@ def export(
     ] = None,
     which: WhichOption = "best",
     head_file: HeadFiles = None,
+    backbone_file: BackboneFile = None,
     weights: WeightsOption = None,
     max_map_drop: DropOption = 0.001,
     min_matched: MatchedOption = 0.99,
@@ -145,6 +146,7 @@ def verify(
     split: SplitOption = None,
     which: WhichOption = "best",
     head_file: HeadFiles = None,
+    backbone_file: BackboneFile = None,
     weights: WeightsOption = None,
     max_map_drop: DropOption = 0.001,
     min_matched: MatchedOption = 0.99,

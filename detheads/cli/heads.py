@@ -9,7 +9,7 @@ from rich.console import Console
 
 from detheads.backbones.spec import BackboneSpec, spec_of
 from detheads.cli.checks import require_heads
-from detheads.cli.options import BackboneOption, HeadFiles, SizeOption, parse_size
+from detheads.cli.options import BackboneFile, BackboneOption, HeadFiles, SizeOption, parse_size
 from detheads.cli.output import JsonFlag, emit, remark, table
 from detheads.cli.train import HeadOptions, parse_options
 from detheads.foundation.errors import UserError
@@ -24,6 +24,7 @@ ClassesOption = Annotated[int, typer.Option(min=1, help="Number of classes.")]
 def list_heads(
     head_file: HeadFiles = None,
     backbone: BackboneOption = "eupe_vitb16",
+    backbone_file: BackboneFile = None,
     size: SizeOption = None,
     classes: ClassesOption = 80,
     as_json: JsonFlag = False,
@@ -69,6 +70,7 @@ def show(
     option: HeadOptions = None,
     head_file: HeadFiles = None,
     backbone: BackboneOption = "eupe_vitb16",
+    backbone_file: BackboneFile = None,
     size: SizeOption = None,
     classes: ClassesOption = 80,
     as_json: JsonFlag = False,

@@ -65,6 +65,35 @@ LARGEST_SIDE = 8192
 """Pixels of an input's side; what a bundle can say."""
 
 
+def _load_backbone_file(path: Path | None) -> Path | None:
+    """Make the backbone in this file known before the command looks for it."""
+    if path is not None:
+        from detheads.backbones.own import load_backbone_file
+
+        load_backbone_file(path)
+    return path
+
+
+BackboneFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--backbone-file",
+        callback=_load_backbone_file,
+        help="Python file with a backbone of your own (it is executed).",
+    ),
+]
+
+
+def require_backbone_of(path: Path | None, backbone: str) -> None:
+    """Refuse a backbone file that would be read for nothing.
+
+    Raises:
+        UserError: when ``backbone`` is another one than the file's.
+    """
+    if path is not None and path.stem != backbone:
+        raise UserError(f"--backbone-file {path} defines {path.stem}; say --backbone {path.stem}, too.")
+
+
 def parse_size(text: str | None) -> tuple[int, int] | None:
     """``"512"`` -> ``(512, 512)``; ``"384x640"`` -> height 384, width 640."""
     if text is None:

@@ -1,15 +1,14 @@
 """A head in a user's own file: loaded, checked against the contract, known by the file's name from then on."""
 
 import dataclasses
-import importlib.util
 import inspect
 import sys
 from pathlib import Path
-from types import ModuleType
 
 from pydantic import PydanticUserError
 
 from detheads.foundation.errors import UserError
+from detheads.foundation.own_file import run_file
 from detheads.headkit import registry
 from detheads.headkit.contract import Head
 
@@ -37,7 +36,11 @@ def load_head_file(path: Path) -> registry.Entry:
         raise UserError(f"{path}: a head is called like its file, and {name!r} is no Python name; rename the file.")
     if loaded is not None or name in registry.entries():
         raise UserError(f"{path}: there is a head {name!r} already; rename the file.")
-    _execute(path, module_name)
+    try:
+        run_file(path, module_name)
+    except UserError:
+        registry.forget(name)
+        raise
     found = registry.entries().get(name)
     try:
         if found is None:
@@ -50,33 +53,6 @@ def load_head_file(path: Path) -> registry.Entry:
         del sys.modules[module_name]
         raise
     return found
-
-
-def _execute(path: Path, module_name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(module_name, path.resolve())
-    if spec is None or spec.loader is None:
-        raise UserError(f"{path} cannot be loaded as Python.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[module_name]
-        registry.forget(path.stem)
-        if isinstance(error, UserError):
-            raise UserError(f"{path}: {error}") from None
-        line = _line_in(path, error)
-        raise UserError(f"{path}{line} fails with {type(error).__name__}: {error}; mend the file.") from error
-    return module
-
-
-def _line_in(path: Path, error: BaseException) -> str:
-    """``", line 12"`` where the error came out of the file itself."""
-    if isinstance(error, SyntaxError):
-        return f", line {error.lineno}"
-    frames = inspect.getinnerframes(error.__traceback__) if error.__traceback__ else []
-    lines = [frame.lineno for frame in frames if frame.filename == str(path.resolve())]
-    return f", line {lines[-1]}" if lines else ""
 
 
 def _fault(found: registry.Entry) -> str | None:

@@ -39,6 +39,7 @@ class Checkpoint:
         categories: its classes with the dataset's own ids; position = label.
         backbone_name, backbone_timm_name, backbone_licence, backbone_weights_sha256: the encoder behind the cache
             (the digest is None for random weights).
+        backbone_file_sha256: digest of the user's file that defines the encoder; None for a known one.
         cache_sha256, dataset_sha256: digests of the training cache's manifest and annotations.
         metrics: COCO statistics on the validation cache, as trained; empty before the first evaluation.
         progress: epoch and step of the training run.
@@ -56,6 +57,7 @@ class Checkpoint:
     backbone_weights_sha256: str | None
     cache_sha256: str
     dataset_sha256: str
+    backbone_file_sha256: str | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -80,6 +82,7 @@ def untrained(head_name: str, head_config: Mapping[str, Any], cache: FeatureCach
         backbone_weights_sha256=settings.weights_sha256,
         cache_sha256=cache.sha256,
         dataset_sha256=cache.manifest.annotations_sha256,
+        backbone_file_sha256=settings.backbone_file_sha256,
     )
 
 
@@ -178,6 +181,7 @@ def matching_cache(checkpoint: Checkpoint, cache: FeatureCache) -> FeatureCache:
     pairs = {
         "backbone": (checkpoint.backbone_name, settings.backbone),
         "backbone weights": (checkpoint.backbone_weights_sha256, settings.weights_sha256),
+        "backbone file": (checkpoint.backbone_file_sha256, settings.backbone_file_sha256),
         "input size": (sides(trained_spec.height, trained_spec.width), sides(spec.height, spec.width)),
         "feature layers": (trained_spec.names, spec.names),
         "features": (trained_spec, spec),

@@ -36,7 +36,7 @@ def test_a_cache_is_a_sequence_of_its_images(cache: FeatureCache) -> None:
 
 def test_a_cache_says_what_it_is(cache: FeatureCache) -> None:
     said = repr(cache)
-    for part in (str(cache.folder), "10 images", "2 classes", "9 objects", "timm:test_vit at 96x64", "last 64x4x6"):
+    for part in (str(cache.folder), "10 images", "2 classes", "9 objects", "timm:test_vit at 64x96", "last 64x4x6"):
         assert part in said
 
 
