@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-slow rooms mutants fuzz lint docs clean
+.PHONY: setup demo test test-slow rooms mutants fuzz lint docs lower-bounds clean
 
 setup: $(VENV)/.installed
 
@@ -45,6 +45,17 @@ mutants: setup
 # Altered inputs and wild command lines, other ones each time; every fault is shown with a case. SEED=1 repeats a run.
 fuzz: setup
 	DETHEADS_FUZZ_CASES=$(or $(CASES),20000) $(BIN)/python -m pytest tests/fuzz $(if $(SEED),--hypothesis-seed=$(SEED))
+
+# The tests of the runtime with every dependency at its lower bound, in a fresh environment; LOW=python3.10 by default.
+LOW ?= python3.10
+LOWEST := build/lower-bounds
+lower-bounds: setup
+	rm -rf $(LOWEST) && $(LOW) -m venv $(LOWEST)
+	$(BIN)/python tests/lower_bounds.py cpu export formats hotcoco pytest hypothesis > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip install --quiet --requirement $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip install --quiet --no-deps --editable .
+	$(LOWEST)/bin/python -m pip check
+	$(LOWEST)/bin/python -m pytest tests/deploy tests/foundation
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

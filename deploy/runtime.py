@@ -63,6 +63,6 @@ def load_onnxruntime() -> Any:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"ONNX Runtime does not start ({reason}). "
-            + (advice(builds) or f"Install it anew: pip install --force-reinstall {name}.")
+            + (advice(builds) or f"Install a newer build of it: pip install -U --force-reinstall {name}.")
         ) from None
     return onnxruntime

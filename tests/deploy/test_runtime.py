@@ -63,7 +63,7 @@ def test_an_absent_runtime_names_the_extras(monkeypatch: pytest.MonkeyPatch) -> 
 def test_half_a_module_is_what_an_uninstalled_second_build_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", type(sys)("onnxruntime"))
     monkeypatch.setattr(runtime, "installed_builds", lambda: {"onnxruntime-gpu": "1.23.2"})
-    with pytest.raises(UserError, match=r"does not start .* pip install --force-reinstall onnxruntime-gpu"):
+    with pytest.raises(UserError, match=r"does not start .* pip install -U --force-reinstall onnxruntime-gpu"):
         runtime.load_onnxruntime()
 
 
