@@ -162,7 +162,10 @@ class Parsed:
         """
         self.problems.raise_first(skip_bad=skip_bad)
         if not self.images:
-            raise UserError(f"{self.source} holds no images; a dataset needs at least one.")
+            why = next(
+                (f" ({problem.sentence})" for problem in self.problems.all() if problem.severity == "warning"), ""
+            )
+            raise UserError(f"{self.source} holds no images; a dataset needs at least one{why}.")
         boxes, verdict = self.box_verdicts()
         kept = (verdict == "") | (verdict == CLIPPED)
         box_area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)

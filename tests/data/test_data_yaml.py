@@ -257,3 +257,10 @@ def test_a_test_split_may_have_no_labels(yolo_folder: Path) -> None:
     Image.new("RGB", (40, 20)).save(yolo_folder / "images" / "test" / "t.png")
     dataset = read_dataset(yolo_folder, "test")
     assert len(dataset.images) == 1 and "without objects" in dataset.remarks[0]
+
+
+def test_a_split_of_pictures_that_are_not_read_is_refused_with_the_ending(yolo_folder: Path) -> None:
+    for path in (yolo_folder / "images" / "train").iterdir():
+        path.rename(path.with_suffix(".avif"))
+    with pytest.raises(UserError, match=r"holds no images.*2 \.avif"):
+        read_dataset(yolo_folder)
