@@ -94,6 +94,10 @@ def test_an_artefact_that_fails_on_one_odd_shape_is_rejected(
     assert report.odd_shapes.only_first > 0
     assert [reason for reason in report.reasons if not reason.startswith("images of extreme shape")] == []
     assert not report.passed
+    assert any(picture.picture.startswith("bild 6.png, ") for picture in report.apart)
+    assert report.to_dict()["apart"][0]["unmatched"] > 0
+    assert "### Pictures that differ most" in report.to_markdown()
+    assert "Likely cause: the tensors before suppression are equal but for rounding" in report.to_markdown()
 
 
 def test_tensors_inside_the_graph_are_held_against_pytorch(bundle: Path, toy: Toy) -> None:
