@@ -22,7 +22,7 @@ from detheads.foundation.claims import Kind
 from detheads.foundation.errors import UserError
 from detheads.foundation.progress import Progress, silent
 from detheads.headkit.cost import parameters_of
-from detheads.training.checkpoint import checkpoint_path, matching_cache, save_checkpoint
+from detheads.training.checkpoint import checkpoint_path, matching_cache, save_checkpoint, untrained
 
 STATISTICS_NAME = "statistics.safetensors"
 ESTIMATORS_NAME = "estimators.safetensors"
@@ -50,18 +50,32 @@ class FitResult:
 
 
 def collect_part(
-    cache: FeatureCache, config: Config, path: Path, part: tuple[int, int], on_progress: Progress
+    cache: FeatureCache,
+    config: Config,
+    path: Path,
+    part: tuple[int, int],
+    on_progress: Progress,
+    like: Path | None = None,
 ) -> Statistics:
     """The statistics of part ``i`` of ``n`` (1-based) of a cache, for a fit that merges them.
 
+    Args:
+        like: statistics, or the folder of a fit, of another cache whose anchors, components and options these rows are
+            to have, so that both add up; ``config`` is not used then.
+
     Raises:
-        UserError: when there is no such part.
+        UserError: when there is no such part, or the cache is of another backbone, size or classes than ``like``.
     """
     index, count = part
     if not 1 <= index <= count <= len(cache):
         raise UserError(f"--part {index}/{count} does not exist for {len(cache)} images; give I/N with I from 1 to N.")
     first, end = (len(cache) * at // count for at in (index - 1, index))
-    return collect(cache, make_plan(cache, config, on_progress), path, first, end, on_progress)
+    if like is None:
+        return collect(cache, make_plan(cache, config, on_progress), path, first, end, on_progress)
+    other = load_statistics(like / STATISTICS_NAME if like.is_dir() else like).plan
+    cache = matching_cache(other.identity, cache)
+    plan = Plan(untrained(other.identity.head_name, other.identity.head_config, cache), other.tensors)
+    return collect(cache, plan, path, first, end, on_progress)
 
 
 def fit(
@@ -81,7 +95,8 @@ def fit(
         output: folder of the model: ``best.safetensors`` (what ``eval`` and ``export`` read), the statistics, the
             scikit-learn estimators, and ``fit.json``.
         val: cache to evaluate on.
-        parts: statistics collected elsewhere, to merge instead of a pass over ``cache``.
+        parts: statistics collected elsewhere, to merge instead of a pass over ``cache``. They hold every image of it,
+            and may hold those of other caches, collected with ``like``; rounds look at ``cache`` only.
 
     Raises:
         UserError: when there is nothing to fit, ``val`` does not match, the parts do not belong together or do not
@@ -111,7 +126,7 @@ def _fit(
     if val is not None:
         val = matching_cache(plan.identity, val)
     if parts:
-        statistics = _merged(parts, plan, len(cache))
+        statistics = _merged(parts, plan, cache)
         statistics.save(output / STATISTICS_NAME)
     else:
         statistics = collect(cache, plan, output / STATISTICS_NAME, 0, len(cache), on_progress)
@@ -150,17 +165,19 @@ def _fit(
     )
 
 
-def _merged(parts: Sequence[Path], plan: Plan, images: int) -> Statistics:
-    """The sum of statistics collected before, under the plan of this fit; together they hold as many images."""
+def _merged(parts: Sequence[Path], plan: Plan, cache: FeatureCache) -> Statistics:
+    """The sum of statistics collected before, under the plan of this fit; they hold all images of the cache."""
     statistics = Statistics.empty(plan)
     for path in parts:
         part = load_statistics(path)
         plan.require_same_rows(part.plan, str(path))
         statistics.merge(part)
-    if statistics.images != images:
-        held = ", ".join(f"{first + 1} to {end}" for _, first, end in statistics.parts)
+    sha256 = cache.sha256
+    own = [(first, end) for known, first, end in statistics.parts if known == sha256]
+    if sum(end - first for first, end in own) != len(cache):
+        held = ", ".join(f"{first + 1} to {end}" for first, end in own) or "none"
         raise UserError(
-            f"the statistics given hold images {held} of a cache of {images}; give every part once, "
+            f"the statistics given hold images {held} of the {len(cache)} of {cache.folder}; give every part once, "
             "and finish a stopped one with the same 'detheads analytical collect'."
         )
     return statistics

@@ -15,9 +15,11 @@ element-wise steps do not wait for other threads, which costs more than it gains
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 BLOCK_ROWS = 2048
@@ -29,6 +31,10 @@ LARGEST_VALUE = 1e17
 
 SINGLE_RESOLUTION = 1e-7
 DOUBLE_RESOLUTION = 1e-12
+
+
+Rows: TypeAlias = Tensor | NDArray[Any]
+"""Rows of a caller: a tensor or a numpy array, or what numpy makes one of."""
 
 
 class Moments:
@@ -54,9 +60,10 @@ class Moments:
         targets: number of targets ``m`` of a row.
     """
 
-    def __init__(self, pilot: Tensor, *, classes: int = 1, targets: int = 0, pooled: bool = False) -> None:
+    def __init__(self, pilot: Rows, *, classes: int = 1, targets: int = 0, pooled: bool = False) -> None:
         if classes < 1:
             raise ValueError(f"moments need at least one class, not {classes}.")
+        pilot = _tensor(pilot)
         if pilot.dim() != 1 or not len(pilot):
             raise ValueError(f"the pilot mean is one row [d], not {_described(pilot)}.")
         self.pilot, self.pooled, self.double = pilot.detach().to("cpu", torch.float32), pooled, True
@@ -97,13 +104,13 @@ class Moments:
 
     def add(
         self,
-        rows: Tensor,
+        rows: Rows,
         *,
-        labels: Tensor | None = None,
-        targets: Tensor | None = None,
-        weights: Tensor | None = None,
+        labels: Rows | None = None,
+        targets: Rows | None = None,
+        weights: Rows | None = None,
     ) -> None:
-        """Take rows in.
+        """Take rows in. Tensors and numpy arrays are the same to it.
 
         Args:
             rows: ``[R, d]``; float64 rows are multiplied in float64, all others in float32.
@@ -115,9 +122,10 @@ class Moments:
             ValueError: shapes that do not fit, labels out of range, values that are not finite, negative weights.
                 Nothing has been added then.
         """
-        weights = _checked_rows(rows, self.dimensions, weights)
-        labels = self._checked_labels(labels, rows)
-        targets = self._checked_targets(targets, rows)
+        rows = _tensor(rows)
+        weights = _checked_rows(rows, self.dimensions, None if weights is None else _tensor(weights))
+        labels = self._checked_labels(None if labels is None else _tensor(labels), rows)
+        targets = self._checked_targets(None if targets is None else _tensor(targets), rows)
         if not len(rows):
             return
         masses = torch.bincount(labels, weights, self.classes).to("cpu", torch.float64)
@@ -347,6 +355,14 @@ def _checked_rows(rows: Tensor, dimensions: int, weights: Tensor | None) -> Tens
     if not weights.isfinite().all() or (weights < 0).any():
         raise ValueError("weights must be finite and not negative.")
     return weights
+
+
+def _tensor(values: Rows) -> Tensor:
+    """The values as a tensor, which shares memory with a numpy array that may be written to."""
+    if isinstance(values, Tensor):
+        return values
+    array = np.asarray(values)
+    return torch.from_numpy(array if array.flags.writeable and not any(s < 0 for s in array.strides) else array.copy())
 
 
 def _of_this_version(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

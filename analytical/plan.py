@@ -59,7 +59,7 @@ class Plan:
             if not torch.allclose(self.tensors[key], other.tensors[key], rtol=1e-4, atol=1e-5):
                 raise UserError(
                     f"{what} was collected with other {key}, which come from a cache's images and boxes; "
-                    "take parts of one cache with --part I/N."
+                    "take parts of one cache with --part I/N, or collect other images with --like."
                 )
 
     def _meaning(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from detheads.cli.checks import possible_threads, require_caches, require_existing, require_outputs
+from detheads.cli.checks import possible_threads, require_caches, require_existing, require_outputs, require_run
 from detheads.cli.output import JsonFlag, emit, remark, steps, table
 from detheads.cli.train import DataOption, HeadOptions, PicturesOption, parse_options
 from detheads.evaluation.coco import NAMES, statistic_text
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Fit a detector in closed form: statistics, solves, no gradient descent.", no_args_is_help=True)
 
-CacheOption = Annotated[Path, typer.Option("--cache", help="Feature cache to fit on.")]
+CacheOption = Annotated[list[Path], typer.Option("--cache", help="Feature cache to fit on; one.")]
 ClassOption = Annotated[
     list[str] | None, typer.Option("--class", help="Class to find; repeatable; all of the dataset without it.")
 ]
@@ -48,14 +48,15 @@ def fit(
     as_json: JsonFlag = False,
 ) -> None:
     """Fit a detector on a cache. The model folder works with 'eval' and 'export' like a trained run."""
-    require_caches(cache, val)
+    (chosen,) = _only(cache)
+    require_caches(chosen, val)
     require_existing(*(statistics or ()))
     require_outputs(folders=[output])
 
     from detheads.analytical.fit import fit as fit_model
     from detheads.analytical.solve import Strengths
 
-    config, (train, evaluated) = _config(preset, option), _open(classes, threads, cache, val)
+    config, (train, evaluated) = _config(preset, option), _open(classes, threads, chosen, val)
     strengths = Strengths(shrinkage=shrinkage, alpha=alpha, region_alpha=region_alpha)
     with steps() as on_progress:
         result = fit_model(
@@ -86,18 +87,24 @@ def collect(
     classes: ClassOption = None,
     preset: PresetOption = "refined",
     option: HeadOptions = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(help="Statistics or fitted model of another cache, whose anchors and options these are to have."),
+    ] = None,
     threads: ThreadsOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """The statistics of one part of a cache, for a fit that merges them; processes and machines share a pass."""
-    require_caches(cache)
+    (chosen,) = _only(cache)
+    require_caches(chosen)
+    require_existing(like)
     require_outputs(files=[output])
 
     from detheads.analytical.fit import collect_part
 
-    config, (train, _) = _config(preset, option), _open(classes, threads, cache, None)
+    config, (train, _) = _config(preset, option), _open(classes, threads, chosen, None)
     with steps() as on_progress:
-        statistics = collect_part(train, config, output, _part(part), on_progress)
+        statistics = collect_part(train, config, output, _part(part), on_progress, like)
     size = output.stat().st_size
     answer = {
         "statistics": str(output),
@@ -192,7 +199,8 @@ def ablate(
     as_json: JsonFlag = False,
 ) -> None:
     """What each part is worth: the source's detector, its negative results, and what a closed form adds."""
-    require_caches(cache, val)
+    (chosen,) = _only(cache)
+    require_caches(chosen, val)
     require_outputs(folders=[output])
 
     from detheads.analytical.ablation import ROWS
@@ -200,7 +208,7 @@ def ablate(
     from detheads.analytical.solve import Strengths
     from detheads.foundation import atomic
 
-    train, evaluated = _open(classes, threads, cache, val)
+    train, evaluated = _open(classes, threads, chosen, val)
     assert evaluated is not None
     strengths = Strengths(shrinkage=shrinkage, alpha=alpha, region_alpha=region_alpha)
     with steps() as on_progress:
@@ -213,6 +221,43 @@ def ablate(
         as_json,
         lambda console: console.print(table(columns, [_cells(each, columns) for each in answer["rows"]])),
     )
+
+
+@app.command()
+def show(
+    model: Annotated[Path, typer.Argument(help="Folder of a fitted model.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """The estimators of a fitted model, and what the columns are that each was fitted on; --json names every column."""
+    require_run(model)
+
+    from detheads.analytical.columns import describe_estimators
+
+    found = describe_estimators(model)
+    answer = {
+        "model": str(model),
+        "estimators": {
+            each.name: {"kind": each.kind, "outputs": list(each.outputs), "columns": list(each.columns)}
+            for each in found
+        },
+    }
+
+    def render(console: Console) -> None:
+        rows = [(each.name, each.kind, len(each.columns), each.summary, len(each.outputs)) for each in found]
+        console.print(table(("estimator", "kind", "columns", "which are", "outputs"), rows))
+
+    emit(answer, as_json, render)
+
+
+def _only(caches: list[Path]) -> list[Path]:
+    """The one cache that was given; a second one is refused, where click would take the last."""
+    if len(caches) > 1:
+        raise UserError(
+            f"--cache is given {len(caches)} times; a fit looks at one cache. Join the datasets and build one cache, "
+            "or collect statistics of each with 'detheads analytical collect' (--like for the second) and merge them "
+            "with 'fit --statistics'."
+        )
+    return caches
 
 
 def _cells(row: Any, columns: tuple[str, ...]) -> list[str]:

@@ -1,13 +1,16 @@
 """Run a head over a feature cache and collect COCO results, or their statistics."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from detheads.cache.reader import FeatureCache
 from detheads.evaluation.coco import Evaluator, Statistics, evaluate
 from detheads.foundation.bundle import Thresholds
 from detheads.foundation.coco_results import to_coco_results
+from detheads.foundation.errors import UserError
 from detheads.foundation.progress import Progress, silent
 from detheads.headkit.contract import Head
 from detheads.ops.nms import hard_nms, soft_nms
@@ -32,6 +35,9 @@ def predict_cache(
     """COCO results (xywh, original pixels, the dataset's own ids) of every image of a cache.
 
     The head is used as it is: float32, on its device, in evaluation mode.
+
+    Raises:
+        UserError: when features or the head's numbers for an image are not finite.
     """
     thresholds = thresholds or default_thresholds(head)
     select = soft_nms if use_soft_nms else hard_nms
@@ -44,9 +50,15 @@ def predict_cache(
     for start in range(0, len(cache), batch_size):
         indices = range(start, min(start + batch_size, len(cache)))
         features = cache.features(indices)
+        _require_finite(cache, features, indices)
         output = head({name: values.to(device) for name, values in features.items()})
         scores = detection_scores(output.logits, output.quality).cpu()  # [B, N, K]
         for row, index in enumerate(indices):
+            if scores[row].isnan().any() or output.boxes[row].isnan().any():
+                raise UserError(
+                    f"the head gives numbers that are not finite for {cache.dataset.images[index].file_name} of "
+                    f"{cache.folder}, whose features are finite: its weights are damaged or diverged; train it again."
+                )
             boxes, values, labels = select(output.boxes[row].cpu(), scores[row], thresholds, size=size)
             original = cache.letterbox(index).to_original(boxes.numpy())
             image_id = cache.dataset.images[index].id
@@ -54,6 +66,18 @@ def predict_cache(
         on_progress("evaluation", indices[-1] + 1, len(cache))
     head.train(was_training)
     return results
+
+
+def _require_finite(cache: FeatureCache, features: Mapping[str, Tensor], indices: Sequence[int]) -> None:
+    """Refuse features that would give no detection, or wrong ones, without a word."""
+    for name, values in features.items():
+        bad = (~values.isfinite().flatten(1).all(dim=1)).nonzero()
+        if len(bad):
+            image = cache.dataset.images[indices[int(bad[0])]].file_name
+            raise UserError(
+                f"{cache.folder} holds features of {image} (layer {name}) that are not finite; "
+                "build the cache again, in bf16 or int8 if they exceed fp16."
+            )
 
 
 def evaluate_cache(

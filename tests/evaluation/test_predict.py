@@ -224,3 +224,26 @@ def test_a_cache_in_which_nothing_counts_is_refused_before_any_work(run: Path, w
         Trainer("fcos", NARROW["fcos"], cache, usable, tmp_path, TrainConfig())
     with pytest.raises(UserError, match="nothing to evaluate on"):
         Trainer("fcos", NARROW["fcos"], usable, cache, tmp_path, TrainConfig())
+
+
+@pytest.mark.parametrize("what", ["features", "weights"])
+def test_numbers_that_are_not_finite_are_refused_with_their_image(
+    what: str, run: Path, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head, cache = build_head(load_checkpoint(run)), world.cache("val")
+    if what == "features":
+        known = cache.features
+
+        def spoilt(indices: Sequence[int], *options: Any) -> dict[str, Tensor]:
+            features = known(indices, *options)
+            next(iter(features.values()))[-1, 0, 0, 0] = torch.nan
+            return features
+
+        monkeypatch.setattr(cache, "features", spoilt)
+        last = cache.dataset.images[-1].file_name
+        with pytest.raises(UserError, match=rf"features of {last} \(layer .*\) that are not finite"):
+            predict_cache(head, cache)
+    else:
+        next(head.parameters()).data.fill_(torch.nan)
+        with pytest.raises(UserError, match="its weights are damaged or diverged"):
+            predict_cache(head, cache)
