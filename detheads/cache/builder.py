@@ -15,7 +15,7 @@ from pathlib import Path
 from detheads import __version__
 from detheads.backbones.backbone import Backbone, require_rebuildable
 from detheads.cache.extract import extract
-from detheads.cache.images import OnBad
+from detheads.cache.images import OnBad, OnRemark
 from detheads.cache.manifest import (
     MANIFEST_NAME,
     PIXEL_RULE,
@@ -98,6 +98,7 @@ def build_cache(
     reuse: Sequence[str | Path] = (),
     skip_bad: bool = False,
     on_progress: Progress = silent,
+    on_remark: OnRemark = None,
 ) -> BuildResult:
     """Put the features of every image of ``dataset`` into ``folder``.
 
@@ -107,6 +108,7 @@ def build_cache(
     Args:
         reuse: folders of finished caches of the same settings, whose features are taken for equal pictures.
         skip_bad: leave out pictures that cannot be decoded instead of stopping at the first.
+        on_remark: called with a sentence about each picture whose pixels look wrong or that has further frames.
 
     Raises:
         UserError: when the folder holds a cache of other settings or of pictures that the dataset lacks, the disk is
@@ -136,7 +138,7 @@ def build_cache(
         require_space(folder, len(missing) * settings.bytes_per_image)
         resumed = len(dataset.images) - len(missing) - len(bad)
         groups = _groups(missing, key_of, stock, images_per_shard(settings))
-        key_of |= _extract_all(groups, backbone, settings, batch_size, stock, on_bad, on_progress, resumed)
+        key_of |= _extract_all(groups, backbone, settings, batch_size, stock, on_bad, on_progress, resumed, on_remark)
         kept = _without(dataset, bad)
         skipped = {**dataset.skipped, **{record.file_name: why for record, why in bad.items()}}
         manifest = _publish(folder, kept, settings, key_of, stock, known, skipped)
@@ -210,6 +212,7 @@ def _extract_all(
     on_bad: OnBad,
     on_progress: Progress,
     resumed: int,
+    on_remark: OnRemark,
 ) -> dict[ImageRecord, str]:
     """Write a shard of each group; the digest of each picture that could be used."""
     key_of: dict[ImageRecord, str] = {}
@@ -224,7 +227,7 @@ def _extract_all(
     pending: Future[None] | None = None
     with ThreadPoolExecutor(1) as writer:  # hashes and writes one shard while the next one is computed
         for name, records in groups:
-            keys, tensors = extract(records, backbone, settings, batch_size, on_bad, advance)
+            keys, tensors = extract(records, backbone, settings, batch_size, on_bad, advance, on_remark)
             if pending is not None:
                 pending.result()
             pending = None

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from detheads.backbones.backbone import Backbone
-from detheads.cache.images import OnBad, batches
+from detheads.cache.images import OnBad, OnRemark, batches
 from detheads.cache.manifest import Settings
 from detheads.cache.storage import FLIPPED_SUFFIX, encode, require_finite
 from detheads.data.dataset import ImageRecord
@@ -21,12 +21,14 @@ def extract(
     batch_size: int,
     on_bad: OnBad,
     advance: Callable[[int], None],
+    on_remark: OnRemark = None,
 ) -> tuple[dict[ImageRecord, str], dict[str, Tensor]]:
     """The tensors of one shard, filled batch by batch.
 
     Args:
         on_bad: told of each picture that cannot be used, which gets no row.
         advance: told how many pictures were done.
+        on_remark: told what looks wrong about a picture that is used.
 
     Returns:
         The digest of each picture that has a row, in their order, and the tensors, ``[rows, ...]`` each.
@@ -47,7 +49,7 @@ def extract(
         on_bad(record, error)
         left_out += 1
 
-    for batch in batches(records, settings.height, settings.width, batch_size, leave_out):
+    for batch in batches(records, settings.height, settings.width, batch_size, leave_out, on_remark=on_remark):
         filled, count = len(keys), len(batch.records)
         inputs = backbone.normalise(batch.pixels.to(device)).contiguous(memory_format=memory_format)
         views = [("", inputs)]

@@ -18,6 +18,8 @@ from detheads.foundation.geometry import letterbox_image
 
 OnBad = Callable[[ImageRecord, UserError], None]
 """Called with a picture that cannot be used, which is then left out; it may raise instead."""
+OnRemark = Callable[[str], None] | None
+"""Called with a sentence about the pixels or frames of a picture that is used."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +31,13 @@ class Batch:
     pixels: Tensor
 
 
-def load_input(record: ImageRecord, height: int, width: int) -> NDArray[np.uint8]:
+def load_input(record: ImageRecord, height: int, width: int, on_remark: OnRemark = None) -> NDArray[np.uint8]:
     """One letterboxed image, uint8 ``[height, width, 3]``.
 
     Raises:
         UserError: when the file cannot be decoded, or its size is not the annotated one (the boxes would be wrong).
     """
-    return letterbox_image(load_picture(record), width, height)[0]
+    return letterbox_image(load_picture(record, on_remark), width, height)[0]
 
 
 def _state(record: ImageRecord) -> tuple[int, int, int] | None:
@@ -65,7 +67,13 @@ def digests(records: Sequence[ImageRecord], on_bad: OnBad, threads: int = 2) -> 
 
 
 def batches(
-    records: Sequence[ImageRecord], height: int, width: int, batch_size: int, on_bad: OnBad, threads: int = 2
+    records: Sequence[ImageRecord],
+    height: int,
+    width: int,
+    batch_size: int,
+    on_bad: OnBad,
+    threads: int = 2,
+    on_remark: OnRemark = None,
 ) -> Iterator[Batch]:
     """Batches in the order of ``records``; two of them are decoded ahead.
 
@@ -76,7 +84,7 @@ def batches(
     def load(record: ImageRecord) -> tuple[ImageRecord, str, NDArray[np.uint8]] | tuple[ImageRecord, UserError]:
         try:
             before = _state(record)
-            digest, pixels = atomic.sha256_of(record.path), load_input(record, height, width)
+            digest, pixels = atomic.sha256_of(record.path), load_input(record, height, width, on_remark)
         except UserError as error:
             return record, error
         if _state(record) != before:

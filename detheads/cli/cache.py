@@ -12,7 +12,7 @@ from rich.console import Console
 from detheads.backbones.spec import SPECS
 from detheads.cache.manifest import StorageType
 from detheads.cli.checks import require_existing, require_outputs
-from detheads.cli.datasets import DatasetFolder, SplitName, read_split, remark_skipped
+from detheads.cli.datasets import DatasetFolder, SplitName, read_split, remark_pictures, remark_skipped
 from detheads.cli.options import (
     BackboneFile,
     BackboneOption,
@@ -92,6 +92,7 @@ def build(
             f"no object of {data.name}/{data.split} counts (crowd regions do not): nothing can be trained on or scored "
             "with this cache"
         )
+    remarks: list[str] = []
     with steps() as on_progress:
         result = build_cache(
             data,
@@ -103,7 +104,9 @@ def build(
             reuse=reuse or (),
             skip_bad=skip_bad,
             on_progress=told_in_advance(on_progress),
+            on_remark=remarks.append,
         )
+    remark_pictures(remarks)
     remark_skipped(result.skipped)
     if result.replaced:
         remark(f"{len(result.replaced)} pictures were replaced since the cache was built: {some(result.replaced)}")

@@ -180,3 +180,15 @@ def test_a_dataset_without_images_is_refused(tmp_path: Path, backbones: dict[str
     with pytest.raises(UserError, match="nothing val has no images to cache"):
         build_cache(empty, backbones[CNN], tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
+
+
+def test_building_says_when_a_picture_has_almost_one_grey(
+    dataset: Path, tmp_path: Path, build: Callable[..., Any]
+) -> None:
+    path = dataset / "train" / "plain-4.png"
+    height, width = np.asarray(Image.open(path)).shape[:2]
+    twelve_bits = np.linspace(0, 4095, height * width).round().astype(np.uint16)
+    Image.fromarray(twelve_bits.reshape(height, width)).save(path)
+    finished = build(dataset, tmp_path / "cache")
+    assert finished.code == 0
+    assert "plain-4.png has 16-bit pixels from 0 to 4095, almost one grey in 8 bits" in finished.err
