@@ -116,6 +116,12 @@ def build_cache(
     """
     if not dataset.images:
         raise UserError(f"{dataset.name} {dataset.split} has no images to cache.")
+    strange = next((name for image in dataset.images if _leads_out(name := image.file_name)), None)
+    if strange is not None:
+        raise UserError(
+            f"{dataset.name}/{dataset.split} calls a picture {strange!r}, which leads out of a cache's folder; "
+            "name pictures relative to the folder of the split."
+        )
     folder, settings = Path(folder), settings_for(backbone, dtype, flips)
     bad: dict[ImageRecord, str] = {}
 
@@ -318,6 +324,11 @@ def _without(dataset: Dataset, left_out: Collection[ImageRecord]) -> Dataset:
         images=tuple(dataset.images[index] for index in kept),
         objects=tuple(dataset.objects[index] for index in kept),
     )
+
+
+def _leads_out(name: str) -> bool:
+    path = Path(name)
+    return path.is_absolute() or ".." in path.parts
 
 
 def _stop(record: ImageRecord, error: UserError) -> None:

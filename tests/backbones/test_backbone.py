@@ -77,6 +77,16 @@ def test_any_timm_model_works(name: str, strides: tuple[int, ...], layers: tuple
     assert backbone.spec.timm_name.endswith("r160_in1k")
 
 
+def test_a_model_that_has_no_norm_for_its_maps_gives_them_without() -> None:
+    backbone = load_backbone("timm:hiera_tiny_224", random_weights=True)
+    assert backbone.feature_spec.names == ("stride8", "stride16", "stride32")
+
+
+def test_a_model_whose_maps_are_not_what_timm_says_is_refused() -> None:
+    with pytest.raises(UserError, match=r"gives a map stride8 of shape \(1, 64, 27, 27\) where \(1, 64, 28, 28\)"):
+        load_backbone("timm:pit_ti_224", random_weights=True)
+
+
 def test_a_backbone_stays_frozen() -> None:
     backbone = load_backbone("timm:test_efficientnet", (64, 64), random_weights=True)
     backbone.train()

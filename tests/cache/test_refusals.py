@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from safetensors.torch import save_file
 
-from detheads.backbones.backbone import load_backbone
+from detheads.backbones.backbone import Backbone, load_backbone
 from detheads.cache.builder import build_cache
 from detheads.cache.reader import FeatureCache
 from detheads.data import read_dataset
@@ -252,6 +253,17 @@ def test_an_unreadable_plan_is_named(
 ) -> None:
     (cache / "build.json").write_text(content)
     assert f"{cache / 'build.json'} " in one_sentence(build(shared_dataset, cache))
+
+
+@pytest.mark.parametrize("name", ["/data/p.png", "../p.png", "a/../../p.png"])
+def test_names_that_a_cache_could_not_be_read_with_are_refused_before_the_extraction(
+    shared_dataset: Path, tmp_path: Path, backbones: dict[str, Backbone], name: str
+) -> None:
+    data = read_dataset(shared_dataset)
+    data = replace(data, images=(*data.images[:9], replace(data.images[9], file_name=name)))
+    with pytest.raises(UserError, match="leads out of a cache's folder"):
+        build_cache(data, backbones[CNN], tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
 
 
 def test_mirrored_features_that_were_not_stored_are_refused(cache: Path) -> None:
