@@ -24,7 +24,7 @@ from torch import Tensor
 
 from detheads.analytical.bridge import equivalent_rows, scale_if_singular
 from detheads.analytical.moments import Moments
-from detheads.analytical.sealed import read_sealed, write_sealed
+from detheads.training.sealed import read_sealed, write_sealed
 
 FLOOR = 1e-6
 """Share of the mean eigenvalue to which smaller eigenvalues of a singular covariance are raised."""

@@ -17,13 +17,13 @@ from detheads.analytical.closed_form import ClosedForm
 from detheads.analytical.estimators import ridge_from_moments
 from detheads.analytical.moments import Moments, pack, unpack
 from detheads.analytical.passes import BATCH, pass_over
-from detheads.analytical.sealed import read_sealed, write_sealed
 from detheads.analytical.solve import Solution, put_ridge
 from detheads.cache.reader import FeatureCache
 from detheads.foundation.errors import UserError
 from detheads.foundation.progress import Progress
 from detheads.headkit.blocks import join_main
 from detheads.targets.objects import Targets
+from detheads.training.sealed import read_sealed, write_sealed
 
 MATCHED = 0.4
 """From this IoU on a box is taken for an object's, and tells how boxes should move towards it."""

@@ -17,12 +17,12 @@ from detheads.analytical.first_stage import PLACE, FirstStage
 from detheads.analytical.moments import Moments, pack, unpack
 from detheads.analytical.passes import pass_over
 from detheads.analytical.plan import Plan
-from detheads.analytical.sealed import read_sealed, write_sealed
 from detheads.cache.reader import FeatureCache
 from detheads.foundation.errors import UserError
 from detheads.foundation.progress import Progress
 from detheads.targets.objects import Targets
 from detheads.training.checkpoint import describe, from_description
+from detheads.training.sealed import read_sealed, write_sealed
 
 PER_CLASS_LIMIT = 8
 """Up to this many classes each has its own scatter (and a Gaussian mixture can be made); beyond, they share one."""

@@ -27,9 +27,9 @@ from detheads.foundation.cores import available_cores
 from detheads.foundation.errors import UserError
 from detheads.headkit import registry
 from detheads.headkit.head_file import load_head_file
+from detheads.training.caches import require_trainable
 from detheads.training.checkpoint import build_head, load_checkpoint
 from detheads.training.config import TrainConfig
-from detheads.training.trainer import require_same_features
 
 ALL = "all"
 MAY_DIFFER = ("train_cache", "val_cache", "machine", "versions")
@@ -137,7 +137,7 @@ def run_arena(
     """
     where, watch = where or Where(), watch or Watch()
     caches = FeatureCache(train), FeatureCache(val)
-    require_same_features(*caches)
+    require_trainable(*caches)
     setting = _setting(*caches, config, text).model_dump(mode="json")
     remarks = {key: setting.pop(key) for key in MAY_DIFFER}
     with claims.claimed(folder, ARENA, setting, remarks):

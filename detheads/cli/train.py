@@ -1,8 +1,8 @@
-"""``detheads train`` and ``detheads eval``."""
+"""``detheads train``."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -28,6 +28,10 @@ from detheads.cli.output import JsonFlag, emit, progress, remark
 from detheads.evaluation.coco import NAMES, statistic_text
 from detheads.foundation.errors import UserError
 
+if TYPE_CHECKING:
+    from detheads.training.estimate import Estimate
+    from detheads.training.trainer import Trainer
+
 HeadOptions = Annotated[
     list[str] | None, typer.Option("-O", "--option", help="Option of the head, such as hidden=64; repeatable.")
 ]
@@ -45,7 +49,14 @@ def train(
     text: Annotated[
         Path | None, typer.Option(help="Class embeddings (.npy or .npz) for heads that compare with text.")
     ] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="Run or checkpoint to start from: its weights, and its options of the head.")
+    ] = None,
     epochs: EpochsOption = 12,
+    extend: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Further epochs behind --epochs, on a finished run too; repeatable."),
+    ] = None,
     batch: BatchOption = 8,
     lr: RateOption = 1e-3,
     weight_decay: DecayOption = 0.01,
@@ -60,13 +71,14 @@ def train(
     """Train a head on cached features. Run again to resume an interrupted run exactly."""
     require_heads([head], head_file)
     require_caches(cache, val)
-    require_existing(text)
+    require_existing(text, init)
     require_outputs(folders=[output])
 
     from detheads.backbones.text import load_class_embeddings
     from detheads.cache.reader import FeatureCache
     from detheads.ops.devices import pick_device, use_threads
     from detheads.training.config import TrainConfig
+    from detheads.training.estimate import LONG_SECONDS, Estimate
     from detheads.training.trainer import Status, Trainer
 
     use_threads(threads)
@@ -91,6 +103,8 @@ def train(
         config,
         device=pick_device(device),
         class_embeddings=embeddings,
+        init=init,
+        extensions=extend or (),
     )
     remark(
         f"{head}: {trainer.parameters:,} parameters, {len(train_cache)} images, {trainer.total_steps} steps on "
@@ -98,21 +112,39 @@ def train(
     )
     if not train_cache.has_flips:
         remark("the cache holds no mirrored images (build it with --flips): training without flip augmentation")
+    if trainer.started_from is not None:
+        remark(trainer.started_from.sentence)
+    trained_too = trainer.identity.validated_on_trained
+    if trained_too:
+        remark(
+            f"{trained_too} of the {len(val_cache)} validation pictures are training pictures too: the AP says how "
+            "well they were learned by heart, not how good the head is; the run records it"
+        )
+    estimate = Estimate(trainer.steps_per_epoch, trainer.total_steps)
     with progress() as bar:
         task = bar.add_task("training", total=trainer.total_steps)
 
         def on_step(status: Status) -> None:
             best = f", best AP {status.best_ap:.3f}" if status.best_ap is not None else ""
-            description = f"epoch {status.epoch}/{epochs}, loss {status.loss:.3f}{best}"
+            description = f"epoch {status.epoch}/{trainer.epochs}, loss {status.loss:.3f}{best}"
             bar.update(task, completed=status.step, description=description)
+            if estimate.advance() and estimate.total_seconds > LONG_SECONDS:
+                remark(estimate.sentence + _smaller(trainer, estimate))
 
         result = trainer.fit(on_step)
+        reached = statistic_text(result.metrics["AP"], ".3f")
+        description = f"epoch {trainer.epochs}/{trainer.epochs}, best AP {reached} at epoch {result.best_epoch}"
+        bar.update(task, completed=trainer.total_steps, description=description)
+    for mended in result.remarks:
+        remark(mended)
     answer = {
         "run": str(output),
         "head": head,
         "parameters": result.parameters,
         "best_epoch": result.best_epoch,
+        "epochs": trainer.epochs,
         "seconds": round(result.seconds, 1),
+        "validated_on_trained": trained_too,
         **{name: result.metrics[name] for name in NAMES},
     }
 
@@ -122,6 +154,19 @@ def train(
         console.print(f"{output}: {reached} at epoch {result.best_epoch}, {result.seconds / 60:.1f} minutes")
 
     emit(answer, as_json, render)
+
+
+def _smaller(trainer: "Trainer", estimate: "Estimate") -> str:
+    """What a smaller head would take, where that would make a difference, measured now."""
+    from detheads.training.estimate import SLOW_SECONDS, SMALL_HEAD, WORTH_NAMING, small_head_seconds
+
+    if estimate.total_seconds < SLOW_SECONDS or trainer.identity.head_name == SMALL_HEAD or not estimate.step_seconds:
+        return ""
+    small = small_head_seconds(trainer.train_cache, trainer.config, trainer.device)
+    share = 1.0 if small is None else small / estimate.step_seconds
+    if share > WORTH_NAMING:
+        return ""
+    return f"; a step of {SMALL_HEAD} takes {share:.2f} of it here"
 
 
 def parse_options(pairs: Sequence[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file each, tensors and a JSON description together, so that they cannot part.
+"""Checkpoints: one sealed safetensors file each, tensors and a JSON description together, so that they cannot part.
 
 ``best.safetensors`` holds the averaged weights of the best evaluation. ``last.safetensors`` holds what an exact
 resume needs: live weights, averaged weights and the optimiser's moments. No pickle anywhere.
@@ -8,13 +8,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialise
+import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
 
-from detheads.backbones.features import FeatureLayer, FeatureSpec
+from detheads.backbones.features import FeatureSpec
 from detheads.cache.reader import FeatureCache
 from detheads.data.dataset import Category
 from detheads.foundation import atomic
@@ -22,11 +22,19 @@ from detheads.foundation.errors import UserError
 from detheads.foundation.geometry import sides
 from detheads.headkit import registry
 from detheads.headkit.contract import Head
+from detheads.training.record import require_recorded
+from detheads.training.sealed import read_sealed, write_sealed
 
 Which = Literal["best", "last"]
 
-_METADATA_KEY = "detheads"
-_EMA_PREFIX = "ema."
+KIND = "detheads"
+"""The format's name in the files."""
+AVERAGED = "ema."
+"""Prefix of the averaged weights among the tensors of ``last.safetensors``."""
+AVERAGES = "ema_count"
+"""The tensor that counts the averages; only ``last.safetensors`` has one."""
+MOST_CLASSES, LARGEST_SIDE, MOST_CHANNELS = 2**16, 2**16, 2**16
+"""Bounds of what a checkpoint may describe, far beyond what anybody trains."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +49,14 @@ class Checkpoint:
             (the digest is None for random weights).
         backbone_file_sha256: digest of the user's file that defines the encoder; None for a known one.
         cache_sha256, dataset_sha256: digests of the training cache's manifest and annotations.
+        validated_on_trained: pictures of the validation cache, by which ``best`` is chosen, that were trained on too.
         metrics: COCO statistics on the validation cache, as trained; empty before the first evaluation.
         progress: epoch and step of the training run.
         tensors: the head's state dict.
         checkpoint_sha256: digest of the file it was read from; empty before it is written.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     head_name: str
     head_config: dict[str, Any]
@@ -58,6 +69,7 @@ class Checkpoint:
     cache_sha256: str
     dataset_sha256: str
     backbone_file_sha256: str | None = None
+    validated_on_trained: int = 0
     metrics: dict[str, Any] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -92,30 +104,36 @@ def checkpoint_path(run: Path, which: Which) -> Path:
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint, extra: Mapping[str, Tensor] | None = None) -> None:
     """Write a checkpoint atomically; ``extra`` are further tensors to keep (see :func:`load_tensors`)."""
-    metadata = {_METADATA_KEY: json.dumps(describe(checkpoint), allow_nan=False, ensure_ascii=False)}
-    tensors = {name: value.detach().cpu().contiguous() for name, value in checkpoint.tensors.items()}
-    tensors |= {name: value.detach().cpu().contiguous() for name, value in (extra or {}).items()}
-    atomic.write_bytes(path, serialise(tensors, metadata))
+    write_sealed(path, KIND, describe(checkpoint), {**checkpoint.tensors, **(extra or {})})
 
 
-def load_checkpoint(run: Path, which: Which = "best") -> Checkpoint:
+def load_checkpoint(run: str | Path, which: Which = "best") -> Checkpoint:
     """Read the best or the last weights of a run; of the last ones, the averaged weights.
 
     Raises:
-        UserError: when the run has none, or the file is damaged.
+        UserError: when the run has none, the file is damaged, holds weights that are not finite, or is not the one that
+            the run finished with.
     """
-    path = checkpoint_path(run, which)
-    description, tensors = _read(path)
-    if which == "last":
-        tensors = {
-            name.removeprefix(_EMA_PREFIX): value for name, value in tensors.items() if name.startswith(_EMA_PREFIX)
-        }
+    path = checkpoint_path(Path(run), which)
+    require_recorded(path)
+    return load_file(path)
+
+
+def load_file(path: Path) -> Checkpoint:
+    """Read a checkpoint file; of one that holds all that a resume needs, the averaged weights.
+
+    Raises:
+        UserError: when it is missing, damaged, or holds weights that are not finite.
+    """
+    description, tensors = load_tensors(path)
+    if AVERAGES in tensors:
+        tensors = {name.removeprefix(AVERAGED): value for name, value in tensors.items() if name.startswith(AVERAGED)}
     try:
-        return replace(from_description(description), tensors=tensors, checkpoint_sha256=atomic.sha256_of(path))
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} was not written by this version of detheads ({error}); train the head again."
-        ) from None
+        checkpoint = from_description(description)
+    except ValueError as error:
+        raise UserError(f"{path} was not written by this version of detheads ({error}); {_cure(path)}.") from None
+    require_finite(tensors, path)
+    return replace(checkpoint, tensors=tensors, checkpoint_sha256=atomic.sha256_of(path))
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -130,16 +148,27 @@ def from_description(description: Mapping[str, Any]) -> Checkpoint:
     """The inverse of :func:`describe`.
 
     Raises:
-        KeyError, TypeError: when the description is that of another version.
+        ValueError: when the description is that of another version, or describes what cannot be.
     """
-    spec = description["feature_spec"]
-    known = {
-        "feature_spec": FeatureSpec(
-            tuple(FeatureLayer(**layer) for layer in spec["layers"]), tuple(spec["main"]), spec["height"], spec["width"]
-        ),
-        "categories": tuple(Category(**category) for category in description["categories"]),
-    }
-    return Checkpoint(**(dict(description) | known))
+    try:
+        checkpoint = TypeAdapter(Checkpoint).validate_json(json.dumps(dict(description)), strict=True)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+    spec, categories = checkpoint.feature_spec, checkpoint.categories
+    sizes = [spec.height, spec.width, *(layer.stride for layer in spec.layers)]
+    possible = (
+        0 < len(categories) <= MOST_CLASSES
+        and len({category.id for category in categories}) == len(categories)
+        and all(0 < size <= LARGEST_SIDE for size in sizes)
+        and all(0 < layer.channels <= MOST_CHANNELS for layer in spec.layers)
+        and len(set(spec.names)) == len(spec.names)
+        and spec.main
+        and set(spec.main) <= set(spec.names)
+    )
+    if not possible:
+        raise ValueError("its features or classes contradict themselves")
+    return checkpoint
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -148,7 +177,18 @@ def load_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         UserError: when the file is missing or damaged.
     """
-    return _read(path)
+    return read_sealed(path, KIND, _cure(path))
+
+
+def require_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights that are NaN or infinite: they would find nothing, without a word.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for name, value in tensors.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise UserError(f"{path} holds weights that are not finite ({name}); {_cure(path)}.")
 
 
 def build_head(checkpoint: Checkpoint) -> Head:
@@ -157,15 +197,25 @@ def build_head(checkpoint: Checkpoint) -> Head:
     Raises:
         UserError: when the weights do not fit the head they name.
     """
-    head = registry.build(
-        checkpoint.head_name, checkpoint.feature_spec, len(checkpoint.categories), checkpoint.head_config
-    )
-    try:
-        head.load_state_dict(checkpoint.tensors, strict=True)
-    except RuntimeError as error:
-        first = str(error).splitlines()[-1].strip()
-        raise UserError(f"the checkpoint's weights do not fit head {checkpoint.head_name}: {first}") from None
+    name = checkpoint.head_name
+    head = registry.build(name, checkpoint.feature_spec, len(checkpoint.categories), checkpoint.head_config)
+    shapes = head.state_dict()
+    for key in sorted(shapes.keys() | checkpoint.tensors.keys()):
+        if key not in shapes or key not in checkpoint.tensors or shapes[key].shape != checkpoint.tensors[key].shape:
+            raise UserError(
+                f"the checkpoint's weights do not fit head {name}: {key} is {_shape(checkpoint.tensors.get(key))}, "
+                f"not {_shape(shapes.get(key))}; give the head's file as it was trained (--head-file), or train again."
+            )
+    head.load_state_dict(checkpoint.tensors, strict=True)
     return head.eval()
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "absent" if tensor is None else "x".join(map(str, tensor.shape)) or "one number"
+
+
+def _cure(path: Path) -> str:
+    return f"train a head with 'detheads train ... -o {path.parent}'"
 
 
 def matching_cache(checkpoint: Checkpoint, cache: FeatureCache) -> FeatureCache:
@@ -200,16 +250,3 @@ def matching_cache(checkpoint: Checkpoint, cache: FeatureCache) -> FeatureCache:
                 f"{learned.name!r} (id {learned.id}); give a cache of the same classes."
             )
     return cache
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; train a head with 'detheads train ... -o {path.parent}' first.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            description = json.loads((file.metadata() or {})[_METADATA_KEY])
-            return description, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise UserError(
-            f"{path} is damaged or not a checkpoint of detheads ({error}); delete it and train again."
-        ) from None

@@ -1,6 +1,7 @@
 """Everything that decides how a head is trained. Saved with the run; a resumed run must have the same."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -62,3 +63,17 @@ class TrainConfig:
         if step < warmup:
             return self.lr * (step + 1) / warmup
         return self.lr * 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, total_steps - warmup)))
+
+    def rate_at(self, step: int, stretches: Sequence[int]) -> float:
+        """The learning rate of step ``step`` of a training that was extended.
+
+        Each stretch is a warm restart (Loshchilov and Hutter 2017): :meth:`learning_rate` over its own steps.
+
+        Args:
+            stretches: steps of the training, and of each extension.
+        """
+        for length in stretches[:-1]:
+            if step < length:
+                return self.learning_rate(step, length)
+            step -= length
+        return self.learning_rate(step, stretches[-1])

@@ -1,7 +1,7 @@
 """A head that learns: optimiser, mixed precision and averaged weights, one step at a time; no files."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
@@ -25,8 +25,9 @@ class Learner:
         scaler: of the loss, in fp16 only.
     """
 
-    def __init__(self, head: Head, config: TrainConfig, total_steps: int, device: torch.device) -> None:
-        self.head, self.config, self.total_steps = head.to(device), config, total_steps
+    def __init__(self, head: Head, config: TrainConfig, stretches: Sequence[int], device: torch.device) -> None:
+        """``stretches``: steps of the training and of each of its extensions (see :meth:`TrainConfig.rate_at`)."""
+        self.head, self.config, self.stretches = head.to(device), config, tuple(stretches)
         self.step = 0
         self._average: AveragedModel = averaged(head, config.ema_decay)
         self._optimizer = torch.optim.AdamW(_parameter_groups(head, config.weight_decay), lr=config.lr)
@@ -50,7 +51,7 @@ class Learner:
             UserError: when the loss or its gradient is not finite; the weights are those of the step before.
         """
         for group in self._optimizer.param_groups:
-            group["lr"] = self.config.learning_rate(self.step, self.total_steps)
+            group["lr"] = self.config.rate_at(self.step, self.stretches)
         self.head.train()
         torch.manual_seed(self.config.seed * 1_000_003 + self.step)  # dropout of a resumed run repeats exactly
         with self._autocast():
@@ -58,24 +59,38 @@ class Learner:
         losses = self.head.loss(output, batch.targets)
         total = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(total):
-            raise self._diverged("loss", ", ".join(f"{name} {value.item():g}" for name, value in losses.items()))
+            values = ", ".join(f"{name} {value.item():g}" for name, value in losses.items())
+            raise self._diverged("loss", values, batch)
         self._optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(total).backward()
         self.scaler.unscale_(self._optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.head.parameters(), self.config.clip_norm)
         if not self.scaler.is_enabled() and not torch.isfinite(norm):  # the fp16 scaler skips such steps by itself
-            raise self._diverged("gradient", f"norm {float(norm):g}")
+            raise self._diverged("gradient", f"norm {float(norm):g}", batch)
         self.scaler.step(self._optimizer)
         self.scaler.update()
         self._average.update_parameters(self.head)
         self.step += 1
         return {name: float(value.detach()) for name, value in losses.items()}
 
-    def _diverged(self, what: str, values: str) -> UserError:
+    def _diverged(self, what: str, values: str, batch: Batch) -> UserError:
         return UserError(
             f"the {what} is not finite at step {self.step} ({values}); training stopped; checkpoints saved before "
-            "are kept; try a lower --lr."
+            f"are kept; {self._likely_cause(batch)}."
         )
+
+    def _likely_cause(self, batch: Batch) -> str:
+        for name, features in batch.features.items():
+            if not torch.isfinite(features).all():
+                return f"the features themselves are not finite (layer {name}): build the cache again"
+        for name, weight in self.head.state_dict().items():
+            if not torch.isfinite(weight).all():
+                return f"the weights are not finite ({name}): try a lower --lr"
+        if self.step == 0:
+            return "at the first step that is the head's own doing: 'detheads heads check' tries its losses"
+        if self.scaler.is_enabled():
+            return "try a lower --lr, or --precision bf16 or fp32, whose range is wider"
+        return "try a lower --lr"
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors by name, and JSON values, from which :meth:`restore` goes on exactly."""
@@ -87,21 +102,51 @@ class Learner:
         return tensors, {"step": self.step, "scaler": self.scaler.state_dict()}
 
     def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        """Take on a :meth:`state`."""
+        """Take on a :meth:`state`.
+
+        Raises:
+            ValueError: saying what is not a state of this head at a possible step.
+        """
         groups: dict[str, dict[str, Tensor]] = defaultdict(dict)
         for name, value in tensors.items():
             kind, _, key = name.partition(".")
             groups[kind][key] = value
-        self.head.load_state_dict(groups["live"])
-        self.averaged_head.load_state_dict(groups["ema"])
-        self._average.n_averaged.copy_(groups["ema_count"][""])
+        step, count = values.get("step"), groups["ema_count"].get("")
+        if type(step) is not int or not 0 <= step <= sum(self.stretches):
+            raise ValueError(f"step {step} of {sum(self.stretches)}")
+        if count is None or count.numel() != 1 or int(count) != step:
+            raise ValueError(f"another number of averages than its {step} steps")
+        moments = self._moments(groups["optimizer"])
+        for kind, module in (("live", self.head), ("ema", self.averaged_head)):
+            known = module.state_dict()
+            for name in sorted(known.keys() | groups[kind].keys()):
+                if name not in known or name not in groups[kind] or known[name].shape != groups[kind][name].shape:
+                    raise ValueError(f"weights that do not fit the head: {name}")
+            module.load_state_dict(groups[kind])
+        self._average.n_averaged.copy_(count.reshape(()))
+        self._optimizer.load_state_dict(self._optimizer.state_dict() | {"state": moments})
+        try:
+            self.scaler.load_state_dict(values["scaler"])
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise ValueError(f"no state of the gradient scaler ({error})") from None
+        self.step = step
+
+    def _moments(self, tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+        """The optimiser's state by the number of its parameter."""
+        parameters = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
         moments: dict[int, dict[str, Tensor]] = defaultdict(dict)
-        for name, value in groups["optimizer"].items():
+        for name, value in tensors.items():
             index, _, key = name.partition(".")
+            if not index.isdecimal() or len(index) > 9 or int(index) >= len(parameters):
+                raise ValueError(f"moments of no parameter: {name}")
+            if key not in ("step", "exp_avg", "exp_avg_sq") or (
+                key != "step" and value.shape != parameters[int(index)].shape
+            ):
+                raise ValueError(f"moments that do not fit the head: {name}")
             moments[int(index)][key] = value
-        self._optimizer.load_state_dict(self._optimizer.state_dict() | {"state": dict(moments)})
-        self.scaler.load_state_dict(values["scaler"])
-        self.step = values["step"]
+        if any(len(found) != 3 for found in moments.values()):
+            raise ValueError("moments that are not whole")
+        return dict(moments)
 
 
 def _parameter_groups(head: Head, weight_decay: float) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """The run's log (``log.jsonl``) and the picture drawn from it (``plot.png``)."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,23 @@ class RunLog:
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """The entries of a run's log; a line cut off by a kill is left out."""
+    """The entries of a run's log; a line cut off by a kill is left out, as is all that is no number."""
     path = run / LOG_NAME
     if not path.is_file():
         return []
     entries = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            entries.append(json.loads(line))
-        except json.JSONDecodeError:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
             continue
+        if isinstance(entry, dict) and _is_number(entry.get("step")):
+            entries.append({key: value for key, value in entry.items() if value is None or _is_number(value)})
     return entries
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def plot_log(run: Path) -> Path:

@@ -31,9 +31,10 @@ def trainer(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
         head: str = "fcos", *, run: str = "run", cache: str = "train", val: str = "val", **options: Any
     ) -> Trainer:
         embeddings, more = options.pop("class_embeddings", None), options.pop("head_options", {})
+        narrow = options.pop("narrow", NARROW.get(head, {})) | more
+        continued = {key: options.pop(key) for key in ("init", "extensions") if key in options}
         config = TrainConfig(**(CONFIG | options))
         caches = world.cache(cache), world.cache(val)
-        narrow = NARROW.get(head, {}) | more
-        return Trainer(head, narrow, *caches, tmp_path / run, config, class_embeddings=embeddings)
+        return Trainer(head, narrow, *caches, tmp_path / run, config, class_embeddings=embeddings, **continued)
 
     return make

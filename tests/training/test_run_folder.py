@@ -1,5 +1,6 @@
 """Whose run a folder holds, whose features a cache holds: every mismatch is one sentence and exit code 1."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,9 @@ from detheads.evaluation.predict import evaluate_cache
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
 from detheads.headkit.contract import Head
-from detheads.training.checkpoint import build_head, load_checkpoint, save_checkpoint
+from detheads.training.checkpoint import KIND, build_head, load_checkpoint, load_tensors, save_checkpoint
+from detheads.training.record import RECORD_NAME
+from detheads.training.sealed import write_sealed
 from detheads.training.trainer import Trainer
 from tests.training.world import World
 
@@ -50,9 +53,9 @@ def _assert_one_sentence(finished: Any, *parts: str) -> None:
 @pytest.mark.parametrize(
     ("cache", "val", "parts"),
     [
-        ("train", "square", ("differ in width (128 and 96)",)),
-        ("train", "other", ("differ in backbone (effnet_lite0 and timm:test_vit)",)),
-        ("train", "fewer", ("different classes (10 and 3 of them)",)),
+        ("train", "square", ("differ in their input width (128 and 96)", "--size")),
+        ("train", "other", ("differ in their backbone (effnet_lite0 and timm:test_vit)",)),
+        ("train", "fewer", ("have different classes: only ", "caches/train has ", " and 2 more; give both")),
         ("absent", "val", ("absent holds no feature cache; make one with 'detheads cache build'",)),
     ],
 )
@@ -65,14 +68,22 @@ def test_caches_that_do_not_belong_together_are_refused(
 
 def test_a_folder_of_another_configuration_is_refused_and_left_alone(run: Path, train: Callable[..., Any]) -> None:
     before = {path.name: path.read_bytes() for path in run.iterdir()}
-    for options in (("--lr", 0.5), ("-O", "width=32"), ("--seed", 7), ("--epochs", 9)):
-        _assert_one_sentence(train("train", "val", run, *options), str(run), "choose another folder with -o")
+    for options, sentence in (
+        (("--lr", 0.5), "was trained with --lr 0.002, now 0.5; give the same, or another folder with -o"),
+        (("-O", "width=32"), "was trained with -O width=16, now 32; give the same, or another folder with -o"),
+        (("--seed", 7), "was trained with --seed 0, now 7"),
+        (
+            ("--epochs", 9),
+            "was trained with --epochs 1, now 9; give the same, or another folder with -o (more epochs: ",
+        ),
+    ):
+        _assert_one_sentence(train("train", "val", run, *options), str(run), sentence)
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
 
 def test_a_folder_of_another_cache_is_refused(run: Path, train: Callable[..., Any]) -> None:
     finished = train("plain", "val", run, "--epochs", 1, "--eval-every", 1)
-    _assert_one_sentence(finished, "holds a training run with another cache_sha256")
+    _assert_one_sentence(finished, "was trained on another cache (--cache); give that one, or another folder with -o")
 
 
 def test_a_foreign_folder_is_refused_and_left_alone(train: Callable[..., Any], tmp_path: Path) -> None:
@@ -144,27 +155,49 @@ def test_best_is_the_head_of_the_best_evaluation_and_last_the_one_at_the_end(
     assert any(not torch.equal(value, evaluated[1][name]) for name, value in evaluated[0].items())
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "noise", "foreign"])
+DAMAGE = dict.fromkeys(("empty", "cut", "noise"), "is damaged") | {
+    "foreign": "is another kind of file",
+    "bit": "is damaged (its checksum differs)",
+    "no checksum": "has no checksum: it was altered, or an earlier version wrote it",
+    "nan": "holds weights that are not finite",
+    "nonsense": "feature_spec.main: Field required",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("which", ["best", "last"])
 def test_a_damaged_checkpoint_is_one_sentence(
     which: str, damage: str, run: Path, world: World, detheads: Callable[..., Any], train: Callable[..., Any]
 ) -> None:
     path = run / f"{which}.safetensors"
     content = path.read_bytes()
+    description, tensors = load_tensors(path)
+    first = next(name for name in tensors if name.endswith("classes.weight"))
     if damage == "foreign":
         save_file({"a": torch.zeros(2)}, path)
+    elif damage == "bit":
+        path.write_bytes(content[:-7] + bytes([content[-7] ^ 1]) + content[-6:])
+    elif damage == "no checksum":
+        save_file(tensors, path, {KIND: json.dumps(description)})
+    elif damage == "nan":
+        write_sealed(path, KIND, description, tensors | {first: tensors[first] * torch.nan})
+    elif damage == "nonsense":
+        write_sealed(path, KIND, description | {"feature_spec": {"layers": []}}, tensors)
     else:
         path.write_bytes({"empty": b"", "cut": content[: len(content) // 2], "noise": b"\x91" * 500}[damage])
-    finished = detheads("eval", run, "--cache", world.caches / "val", "--which", which)
-    _assert_one_sentence(finished, str(path), "is damaged or not a checkpoint", "delete it and train again")
+    evaluate = ("eval", run, "--cache", world.caches / "val", "--which", which)
+    _assert_one_sentence(detheads(*evaluate), str(path), "is not the file that the run finished with")
+    (run / RECORD_NAME).unlink()
+    _assert_one_sentence(detheads(*evaluate), str(path), DAMAGE[damage], "train ")
     if which == "last":
-        _assert_one_sentence(train("train", "val", run, "--eval-every", 1), str(path), "is damaged")
+        _assert_one_sentence(train("train", "val", run, "--eval-every", 1), str(path), DAMAGE[damage])
 
 
 def test_weights_that_do_not_fit_the_recorded_head_are_one_sentence(run: Path) -> None:
     checkpoint = load_checkpoint(run)
     checkpoint.tensors.pop("level_scales")
     save_checkpoint(run / "best.safetensors", checkpoint)
+    (run / RECORD_NAME).unlink()
     with pytest.raises(UserError, match=r"do not fit head fcos: .*level_scales"):
         build_head(load_checkpoint(run))
 

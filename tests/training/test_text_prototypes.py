@@ -49,7 +49,7 @@ def test_given_embeddings_stay_what_they_are_through_training(
     again = detheads("train", head, *caches, *options, "--text", tmp_path / "other.npz", "-o", tmp_path / "run")
     assert again.code == 1
     assert again.err.splitlines()[-1].startswith(
-        f"error: {tmp_path / 'run'} holds a training run with another class_embeddings"
+        f"error: {tmp_path / 'run'} was trained with other class embeddings (--text)"
     )
 
 

@@ -66,7 +66,7 @@ def test_a_run_leaves_checkpoints_configuration_and_log(trainer: Make, monkeypat
     job = trainer()
     result = job.fit(seen.append)
     names = {path.name for path in result.run.iterdir()}
-    assert names == {"best.safetensors", "last.safetensors", "config.json", "log.jsonl"}
+    assert names == {"best.safetensors", "last.safetensors", "config.json", "log.jsonl", "finished.json"}
     assert [status.step for status in seen] == list(range(1, 10))
     assert {status.total_steps for status in seen} == {9}
     assert (seen[0].epoch, seen[-1].epoch, seen[0].best_ap) == (1, 3, None)

@@ -1,7 +1,11 @@
-"""Tensors with a JSON description in one safetensors file, sealed by a checksum: what a fit keeps between its steps."""
+"""Tensors with a JSON description in one safetensors file, sealed by a checksum: checkpoints, and what a fit keeps.
+
+The checksum stands in the file's own metadata, so that the two cannot part, and covers all that the file says.
+"""
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ from torch import Tensor
 
 from detheads.foundation.atomic import write_bytes
 from detheads.foundation.errors import UserError
+from detheads.foundation.reading import parse_json
 
 
 def write_sealed(path: Path, kind: str, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -39,14 +44,18 @@ def read_sealed(path: Path, kind: str, cure: str) -> tuple[dict[str, Any], dict[
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except SafetensorError as error:
+    except (SafetensorError, AttributeError, ValueError) as error:  # the latter two: a type that torch does not have
         raise UserError(f"{path} is damaged ({error}); {cure}.") from None
     if kind not in metadata:
         raise UserError(f"{path} is another kind of file; {cure}.")
     digest, _, text = metadata[kind].partition(" ")
+    if not re.fullmatch("[0-9a-f]{64}", digest):
+        raise UserError(f"{path} has no checksum: it was altered, or an earlier version wrote it; {cure}.")
     if digest != _digest(text, tensors):
         raise UserError(f"{path} is damaged (its checksum differs); {cure}.")
-    description: dict[str, Any] = json.loads(text)
+    description = parse_json(text.encode(), path)
+    if not isinstance(description, dict):
+        raise UserError(f"{path} does not describe itself; {cure}.")
     return description, tensors
 
 

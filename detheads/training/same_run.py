@@ -1,0 +1,78 @@
+"""Whether a folder holds this very training; where it does not, a sentence in the words of the command line."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from detheads.foundation.errors import UserError
+from detheads.foundation.reading import read_json
+from detheads.headkit.options import to_text
+
+OTHERWISE = "give the same, or another folder with -o"
+
+
+def require_same(run: Path, record: str, described: Mapping[str, Any], features: Mapping[str, str]) -> None:
+    """Compare what a run folder records with what is to be trained; a folder without a record is new.
+
+    Args:
+        record: name of the folder's record.
+        described: JSON values that make it another training when they differ.
+        features: digests of the features of ``train`` and ``val``, which other annotations leave as they are.
+
+    Raises:
+        UserError: saying what differs, with the option to give.
+    """
+    path = run / record
+    if not path.is_file():
+        return
+    recorded = read_json(path)
+    if not isinstance(recorded, dict) or not described.keys() <= recorded.keys():
+        raise UserError(f"{path} does not describe a training run of this version; choose another folder with -o.")
+    difference = _difference(run, recorded, described, features)
+    if difference:
+        raise UserError(f"{run} {difference}.")
+
+
+def _difference(
+    run: Path, recorded: Mapping[str, Any], described: Mapping[str, Any], features: Mapping[str, str]
+) -> str | None:
+    head, other = _mapping(recorded["head"]), described["head"]
+    if head.get("name") != other["name"]:
+        return f"holds a run of the head {head.get('name')}, not of {other['name']}; choose another folder with -o"
+    for key in ("cache_sha256", "val_cache_sha256"):
+        if recorded[key] != described[key]:
+            return _other_cache(run, key, _mapping(recorded.get("features")), features)
+    for option, value in other["config"].items():
+        before = _mapping(head.get("config")).get(option)
+        if before != value:
+            return f"was trained with -O {option}={to_text(before)}, now {to_text(value)}; {OTHERWISE}"
+    for name, value in described["training"].items():
+        before = _mapping(recorded["training"]).get(name)
+        if before != value:
+            more = f" (more epochs: --epochs {before} --extend N)" if name == "epochs" else ""
+            return f"was trained with --{name.replace('_', '-')} {before}, now {value}; {OTHERWISE}{more}"
+    if recorded["init_sha256"] != described["init_sha256"]:
+        return f"did not start from these weights (--init); {OTHERWISE}"
+    if recorded["class_embeddings_sha256"] != described["class_embeddings_sha256"]:
+        return f"was trained with other class embeddings (--text); {OTHERWISE}"
+    if recorded != {**recorded, **described}:
+        return f"holds another training (its head has {head.get('parameters')} parameters); {OTHERWISE}"
+    return None
+
+
+def _other_cache(run: Path, key: str, recorded: Mapping[str, Any], features: Mapping[str, str]) -> str:
+    split = "train" if key == "cache_sha256" else "val"
+    verb, option = ("trained", "--cache") if split == "train" else ("evaluated", "--val")
+    if recorded.get(split) == features[split]:
+        return (
+            f"was {verb} on other annotations of the same features ({option}); to go on from its weights with these "
+            f"give --init {run} and another folder with -o"
+        )
+    return (
+        f"was {verb} on another cache ({option}); give that one, or another folder with -o "
+        f"(--init {run} starts from its weights)"
+    )
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
