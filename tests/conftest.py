@@ -110,3 +110,17 @@ def detheads(capsys: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
         return Finished(code, captured.out, captured.err)
 
     return invoke
+
+
+@pytest.fixture
+def own_heads() -> Iterator[None]:
+    """Forgets the heads that a test has loaded from files."""
+    import sys
+
+    from detheads.headkit import registry
+    from detheads.headkit.head_file import PACKAGE
+
+    yield
+    for module in [name for name in sys.modules if name.startswith(f"{PACKAGE}.")]:
+        registry.forget(module.rpartition(".")[2])
+        del sys.modules[module]

@@ -127,6 +127,7 @@ def run_domains(
     measure_latency: bool = False,
     watch: Watch | None = None,
     on_cache: Progress = silent,
+    seeds: Sequence[int] = (),
 ) -> DomainsResult:
     """Cache every domain once and run an arena on it; started again it goes on.
 
@@ -156,6 +157,7 @@ def run_domains(
             text=text,
             measure_latency=measure_latency,
             watch=watch,
+            seeds=seeds,
         )
         _write(folder, DomainsResult(rows, skipped))
     return _finish(folder, rows, skipped)

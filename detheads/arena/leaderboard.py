@@ -17,7 +17,9 @@ class Entry:
     """One line of the leaderboard; None is unknown or undefined. The fields are the columns of the CSV file.
 
     Attributes:
-        AP, AP50, AP75, APs, APm, APl: in ``[0, 1]``.
+        AP, AP50, AP75, APs, APm, APl: in ``[0, 1]``, means where there are several seeds.
+        spread: sample standard deviation of AP over the seeds; None for one.
+        seeds: how many.
         parameters, gflops: of the head, one image.
         milliseconds: of the head in ONNX Runtime, one image, one thread.
         minutes: of training and evaluations.
@@ -28,6 +30,8 @@ class Entry:
     head: str
     status: Literal["done", "failed"]
     AP: float | None
+    spread: float | None
+    seeds: int
     AP50: float | None
     AP75: float | None
     APs: float | None
@@ -46,6 +50,7 @@ class Entry:
 COLUMNS: Mapping[str, Column] = {
     "head": Column("head", high_first=False),
     "AP": Column("AP", ".3f", "mean over IoU 0.50:0.95 on the validation images, at the best epoch", UNDEFINED),
+    "spread": Column("spread", ".3f", "sample standard deviation of AP over the seeds, where there are several"),
     "AP50": Column("AP50", ".3f", "AP at IoU 0.50", UNDEFINED),
     "AP75": Column("AP75", ".3f", "AP at IoU 0.75", UNDEFINED),
     "parameters": Column("parameters", ",", "of the head, without the backbone", high_first=False),
@@ -86,6 +91,8 @@ def leaderboard(rows: Iterable[Row]) -> list[Entry]:
             head=row.head,
             status=row.status,
             **{name: row.metrics.get(name) for name in NAMES[:6]},
+            spread=row.spread,
+            seeds=max(1, len(row.seeds)),
             parameters=row.parameters,
             gflops=row.gflops,
             milliseconds=row.milliseconds,
@@ -107,6 +114,7 @@ def facts(setting: Setting) -> dict[str, str]:
         "Classes": f"{len(setting.classes)}: {', '.join(setting.classes)}",
         "Features": f"{setting.backbone}, input {setting.width} x {setting.height} pixels",
         "Budget": training,
+        "Seeds": ", ".join(map(str, setting.seeds)) or "one, so that near heads cannot be told apart",
         "Text": f"class embeddings {setting.text_sha256[:12]}" if setting.text_sha256 else "no class embeddings",
         "Machine": setting.machine,
         "Versions": ", ".join(f"{name} {version}" for name, version in setting.versions.items()),
@@ -124,7 +132,26 @@ def verdict(entries: Sequence[Entry]) -> str:
         return f"{count}. AP is undefined: the validation images show no object."
     front = sorted((entry for entry in done if entry.pareto), key=lambda entry: entry.parameters or 0)
     names = ", ".join(entry.head for entry in front)
-    return f"{count}. Best: {done[0].head} with AP {done[0].AP:.3f}. Pareto front, smallest first: {names}."
+    return f"{count}. {_best(done)} Pareto front, smallest first: {names}."
+
+
+def beyond_spread(better: Entry, other: Entry) -> bool:
+    """Whether one head's mean AP is above another's by more than the spreads of both together."""
+    if better.AP is None or other.AP is None or better.spread is None or other.spread is None:
+        return False
+    return better.spread + other.spread < better.AP - other.AP
+
+
+def _best(done: Sequence[Entry]) -> str:
+    """Which head is best, and whether the seeds bear that out."""
+    first = done[0]
+    if first.spread is None:
+        return f"Best: {first.head} with AP {first.AP:.3f}."
+    reached = f"{first.head} with AP {first.AP:.3f} ± {first.spread:.3f} over {first.seeds} seeds"
+    near = [entry.head for entry in done[1:] if not beyond_spread(first, entry)]
+    if not near:
+        return f"Best: {reached}, beyond the spread."
+    return f"Highest mean: {reached}; within the spread are {', '.join(near)}, which are not shown to be worse."
 
 
 def markdown(setting: Setting, entries: Sequence[Entry]) -> str:

@@ -22,7 +22,8 @@ class Setting(BaseModel):
         train_images, val_images: number of images.
         train_cache, val_cache: folders of the caches.
         train_sha256, val_sha256: digests of their manifests.
-        training: the training configuration of every head.
+        training: the training configuration of every head; its seed is the first of ``seeds``.
+        seeds: each head is trained once with each.
         text_sha256: digest of the class embeddings, None without.
         machine: cores and processor the arena was started on.
         versions: of detheads and torch.
@@ -42,9 +43,21 @@ class Setting(BaseModel):
     train_sha256: str
     val_sha256: str
     training: dict[str, Any]
+    seeds: tuple[int, ...] = ()
     text_sha256: str | None
     machine: str
     versions: dict[str, str]
+
+
+class SeedResult(BaseModel):
+    """What one seed of a head reached; as in :class:`Row`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int
+    metrics: dict[str, float | None]
+    best_epoch: int
+    seconds: float
 
 
 class Row(BaseModel):
@@ -58,7 +71,9 @@ class Row(BaseModel):
         parameters, gflops, candidates, nms_free: what it costs (one image), None when it could not be built.
         metrics: the twelve COCO statistics by name on the validation cache (None where undefined), at the best epoch.
         per_class: AP by class name.
-        best_epoch: 1-based.
+        best_epoch: 1-based; of the first seed.
+        seeds: what each seed reached, where there are several; metrics and per_class are then their means.
+        spread: sample standard deviation of AP over the seeds; None for one seed.
         seconds: wall time of training and evaluations.
         milliseconds: of the head and its decoding in ONNX Runtime, one image, one thread, without backbone and
             suppression; None when not measured.
@@ -80,13 +95,19 @@ class Row(BaseModel):
     per_class: dict[str, float | None] = {}
     best_epoch: int | None = None
     seconds: float | None = None
+    seeds: tuple[SeedResult, ...] = ()
+    spread: float | None = None
     milliseconds: float | None = None
     latency_remark: str | None = None
 
 
-def run_folder(arena: Path, head: str) -> Path:
-    """The training run of a head: ``log.jsonl``, ``best.safetensors``, ``config.json``."""
-    return arena / "runs" / head
+def run_folder(arena: Path, head: str, seed: int | None = None) -> Path:
+    """The training run of a head: ``log.jsonl``, ``best.safetensors``, ``config.json``.
+
+    Args:
+        seed: of a further run; None for the first one.
+    """
+    return arena / "runs" / (head if seed is None else f"{head}.seed-{seed}")
 
 
 def row_path(arena: Path, head: str) -> Path:

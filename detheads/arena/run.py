@@ -1,8 +1,9 @@
 """An arena: every head on the same cache under the same budget, each in a process of its own."""
 
+import glob
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,7 @@ def run_arena(
     retry_failed: bool = False,
     measure_latency: bool = True,
     watch: Watch | None = None,
+    seeds: Sequence[int] = (),
 ) -> list[Row]:
     """Train and evaluate every head; started again it goes on with what is not finished.
 
@@ -127,6 +129,7 @@ def run_arena(
         train, val: feature caches.
         text: class embeddings for the heads that compare with text.
         retry_failed: heads whose row says failed run again, from the start.
+        seeds: train each head once with each, and compare means; the training's own seed when empty.
         measure_latency: time every head in ONNX Runtime when all have trained.
 
     Returns:
@@ -138,7 +141,11 @@ def run_arena(
     where, watch = where or Where(), watch or Watch()
     caches = FeatureCache(train), FeatureCache(val)
     require_trainable(*caches)
-    setting = _setting(*caches, config, text).model_dump(mode="json")
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"the seeds {', '.join(map(str, seeds))} hold one twice; name each once.")
+    if seeds:
+        config = replace(config, seed=seeds[0])
+    setting = _setting(*caches, config, seeds, text).model_dump(mode="json")
     remarks = {key: setting.pop(key) for key in MAY_DIFFER}
     with claims.claimed(folder, ARENA, setting, remarks):
         jobs = []
@@ -158,6 +165,7 @@ def run_arena(
                         val=val.resolve(),
                         training=asdict(config),
                         threads=where.threads_each,
+                        seeds=tuple(seeds),
                         text=text.resolve() if text else None,
                         head_files=contestants.head_files,
                         device=where.device,
@@ -178,7 +186,9 @@ def run_arena(
     return [row for row in read_rows(folder) if row.head in contestants.options]
 
 
-def _setting(train: FeatureCache, val: FeatureCache, config: TrainConfig, text: Path | None) -> Setting:
+def _setting(
+    train: FeatureCache, val: FeatureCache, config: TrainConfig, seeds: Sequence[int], text: Path | None
+) -> Setting:
     features = train.feature_spec
     return Setting(
         dataset=train.dataset.name,
@@ -193,6 +203,7 @@ def _setting(train: FeatureCache, val: FeatureCache, config: TrainConfig, text: 
         train_sha256=train.sha256,
         val_sha256=val.sha256,
         training=asdict(config),
+        seeds=tuple(seeds),
         text_sha256=atomic.sha256_of(text) if text else None,
         machine=f"{available_cores()} cores, {platform.machine()}, {platform.system()}",
         versions={"detheads": __version__, "torch": torch.__version__},
@@ -209,9 +220,10 @@ def _require_same_options(folder: Path, row: Row, options: Mapping[str, Any]) ->
 
 
 def _forget_run(folder: Path, head: str) -> None:
-    run = run_folder(folder, head)
-    for path in run.iterdir() if run.is_dir() else ():
-        path.unlink()
+    runs = run_folder(folder, head).parent
+    for run in [run_folder(folder, head), *runs.glob(f"{glob.escape(head)}.seed-*")]:
+        for path in run.iterdir() if run.is_dir() else ():
+            path.unlink()
 
 
 def _with_latency(folder: Path, row: Row) -> Row:

@@ -22,8 +22,10 @@ from detheads.cli.options import (
     RandomWeightsOption,
     RateOption,
     SeedOption,
+    SeedsOption,
     SizeOption,
     WeightsOption,
+    parse_seeds,
     parse_size,
     require_backbone_of,
 )
@@ -75,6 +77,7 @@ def run(
     eval_every: EveryOption = 1,
     precision: PrecisionOption = "auto",
     seed: SeedOption = 0,
+    seeds: SeedsOption = "",
     jobs: JobsOption = 1,
     threads: ThreadsOption = None,
     ray: RayOption = None,
@@ -104,6 +107,7 @@ def run(
             retry_failed=retry_failed,
             measure_latency=latency,
             watch=watch,
+            seeds=parse_seeds(seeds),
         )
     answer = {"arena": str(output), "rows": [row.model_dump() for row in rows]}
     emit(answer, as_json, lambda console: _render(console, rows, output))
@@ -154,6 +158,7 @@ def domains(
     eval_every: EveryOption = 1,
     precision: PrecisionOption = "auto",
     seed: SeedOption = 0,
+    seeds: SeedsOption = "",
     jobs: JobsOption = 1,
     threads: ThreadsOption = None,
     ray: RayOption = None,
@@ -202,6 +207,7 @@ def domains(
                 text=text,
                 watch=watch,
                 on_cache=on_cache,
+                seeds=parse_seeds(seeds),
             )
     emit(
         read_json(output / DOMAINS_NAME),
@@ -266,7 +272,7 @@ def _render(console: Console, rows: Sequence["Row"], folder: Path) -> None:
     cells = [
         (
             row.head,
-            statistic_text(row.metrics["AP"], ".3f"),
+            statistic_text(row.metrics["AP"], ".3f") + ("" if row.spread is None else f" ± {row.spread:.3f}"),
             statistic_text(row.metrics["AP50"], ".3f"),
             number(row.parameters, ","),
             number(row.gflops, ".2f"),

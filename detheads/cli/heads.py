@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,6 +14,9 @@ from detheads.cli.output import JsonFlag, emit, remark, table
 from detheads.cli.train import HeadOptions, parse_options
 from detheads.foundation.errors import UserError
 from detheads.foundation.geometry import nearest_sides, sides
+
+if TYPE_CHECKING:
+    from detheads.headkit.checks import Finding
 
 app = typer.Typer(help="List detection heads with parameters and FLOPs.", no_args_is_help=True)
 
@@ -116,6 +119,75 @@ def show(
         )
 
     emit(answer, as_json, render)
+
+
+@app.command()
+def check(
+    head: Annotated[str, typer.Argument(help="File with a head of your own (it is executed), or a name.")],
+    option: HeadOptions = None,
+    head_file: HeadFiles = None,
+    export: Annotated[bool, typer.Option(help="Also export it on a small random backbone and compare.")] = True,
+    as_json: JsonFlag = False,
+) -> None:
+    """Hold a head to what every head promises; the smallest configuration that fails is named."""
+    from pathlib import Path
+
+    from detheads.headkit import registry
+    from detheads.headkit.checks import Finding, check_head
+    from detheads.headkit.head_file import load_head_file
+
+    named = registry.entry(head) if head in registry.entries() else load_head_file(Path(head))
+    if not named.head.trainable:
+        raise UserError(f"{named.name} is solved, not trained; the checks train.")
+    options = registry.config_dict(named, parse_options(option or []))
+
+    def on_check(finding: Finding) -> None:
+        remark(f"broken  {finding.check}: {finding.fault}" if finding.fault else f"holds   {finding.check}")
+
+    findings = check_head(named, options, on_check)
+    if export and not any(finding.fault for finding in findings):
+        findings.append(_exported(named.name, options))
+        on_check(findings[-1])
+    failed = sum(finding.fault is not None for finding in findings)
+    answer = {
+        "head": named.name,
+        "holds": not failed,
+        "checks": [{"check": finding.check, "fault": finding.fault} for finding in findings],
+    }
+    verdict = f"{failed} of {len(findings)} promises are broken" if failed else f"all {len(findings)} promises hold"
+    emit(answer, as_json, lambda console: console.print(f"{named.name}: {verdict}"))
+    if failed:
+        raise typer.Exit(1)
+
+
+def _exported(name: str, options: dict[str, Any]) -> "Finding":
+    """The head behind the smallest backbone that feeds it, in ONNX Runtime against PyTorch."""
+    import tempfile
+    from pathlib import Path
+
+    import torch
+
+    from detheads.backbones.backbone import load_backbone
+    from detheads.export.graph import DetectorGraph
+    from detheads.export.onnx_export import export_onnx
+    from detheads.foundation.bundle import Thresholds
+    from detheads.headkit import registry
+    from detheads.headkit.checks import Finding
+
+    promise = "the exported graph gives in ONNX Runtime what the head gives in PyTorch"
+    blocks = registry.entry(name).head.blocks
+    backbone = "timm:vit_tiny_patch16_224" if blocks else "timm:test_convnext"
+    try:
+        encoder = load_backbone(backbone, (64, 96), random_weights=True, blocks=blocks)
+        torch.manual_seed(0)
+        head = registry.build(name, encoder.feature_spec, 3, options).eval()
+        graph = DetectorGraph(encoder, head, encoder.feature_spec, Thresholds())
+        with tempfile.TemporaryDirectory() as folder:
+            export_onnx(graph, Path(folder) / "model.onnx", {})
+    except Exception as error:  # whatever a head of one's own may do that no graph can
+        line = next(iter(str(error).splitlines()), type(error).__name__)
+        return Finding(promise, f"{line} (3 classes, features of {backbone})")
+    return Finding(promise, None)
 
 
 def _with_blocks(features: Any, blocks: Sequence[int]) -> Any:

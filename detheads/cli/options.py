@@ -61,6 +61,19 @@ SkipBad = Annotated[
 ]
 
 
+SeedsOption = Annotated[
+    str, typer.Option(help="Several seeds, such as 0,1,2: each head trains with each; mean and spread are compared.")
+]
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """``"0,1,2"`` -> ``(0, 1, 2)``; ``""`` -> ``()``."""
+    parts = [part.strip() for part in text.split(",")] if text.strip() else []
+    if not all(part.isascii() and part.isdecimal() and len(part) < 11 for part in parts):
+        raise UserError(f"--seeds takes whole numbers with commas between them, such as 0,1,2, not {text!r}.")
+    return tuple(map(int, parts))
+
+
 LARGEST_SIDE = 8192
 """Pixels of an input's side; what a bundle can say."""
 

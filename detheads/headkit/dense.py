@@ -85,13 +85,24 @@ class PointHead(OnGrids, Head):
         class_targets[matches.images, matches.points, matches.labels] = 1.0
         positives = max(1, len(matches.points))
         centers = centerness_targets(ltrb_targets(self.points[matches.points], matches.boxes))  # [P]
-        overlap = giou_loss(output.boxes[matches.images, matches.points], matches.boxes)  # [P]
         quality = output.quality[matches.images, matches.points]  # [P]
         return {
             "classification": sigmoid_focal_loss(output.logits, class_targets) / positives,
-            "box": (overlap * centers).sum() / centers.sum().clamp(min=1e-6),
+            "box": self.box_loss(output.boxes[matches.images, matches.points], matches.boxes, centers),
             "centerness": centerness_loss(quality, centers) / positives,
         }
+
+    def box_loss(self, boxes: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        """What the boxes of the positive points cost; a sub-class with another idea overrides this alone.
+
+        Args:
+            boxes, targets: ``[P, 4]`` xyxy, input pixels; ``P`` may be 0.
+            weights: ``[P]``, the centerness of each point.
+
+        Returns:
+            A scalar: here the mean of GIoU losses, weighted.
+        """
+        return (giou_loss(boxes, targets) * weights).sum() / weights.sum().clamp(min=1e-6)
 
     def match(self, output: HeadOutput, targets: Sequence[Targets]) -> Matches:
         """The positive points of a batch. Heads whose assignment depends on their predictions override this."""

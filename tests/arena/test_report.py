@@ -16,9 +16,9 @@ from PIL import Image
 
 from detheads.arena.contest import Job, compete
 from detheads.arena.examples import examples_of
-from detheads.arena.leaderboard import leaderboard, markdown, pareto_front
+from detheads.arena.leaderboard import leaderboard, markdown, pareto_front, verdict
 from detheads.arena.plots import curves_figure, pareto_figure, place_labels
-from detheads.arena.records import detections_path, read_rows, run_folder, write_row
+from detheads.arena.records import Row, detections_path, read_rows, run_folder, write_row
 from detheads.arena.report import ReportFiles, write_report
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
@@ -350,3 +350,17 @@ def test_the_command_lists_the_files_it_wrote(
     assert set(answer) == {"page", "markdown", "json", "csv", "pareto", "curves", "pictures"}
     assert all(Path(path).exists() for path in answer.values())
     assert detheads("arena", "report", tmp_path / "nowhere").code == 1
+
+
+@pytest.mark.parametrize(
+    ("spread", "words"),
+    [
+        (0.01, "Best: tropical with AP 0.310 ± 0.010 over 2 seeds, beyond the spread."),
+        (0.04, "Highest mean: tropical with AP 0.310 ± 0.040 over 2 seeds; within the spread are fcos, which are not"),
+    ],
+)
+def test_a_head_is_called_better_beyond_the_spread_only(spread: float, words: str) -> None:
+    seeds = [{"seed": seed, "metrics": {}, "best_epoch": 1, "seconds": 1.0} for seed in (0, 1)]
+    rows = [done(head, ap, 1000) for head, ap in (("tropical", 0.31), ("fcos", 0.25))]
+    several = [Row.model_validate(row.model_dump() | {"seeds": seeds, "spread": spread}) for row in rows]
+    assert words in verdict(leaderboard(several))

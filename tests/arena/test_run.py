@@ -4,10 +4,12 @@ import json
 import os
 import re
 import signal
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from detheads.arena.run import ARENA, Contestants, Where, choose, run_arena
 from detheads.foundation import claims
 from detheads.foundation.errors import UserError
 from detheads.headkit import registry
+from detheads.training.checkpoint import load_checkpoint
 from detheads.training.config import TrainConfig
 from detheads.training.trainer import Trainer
 from tests.arena.conftest import BUDGET
@@ -220,3 +223,17 @@ def test_the_command_prints_the_leaderboard_as_one_json_object(
     assert [row["head"] for row in answer["rows"]] == ["fcos"]
     table = detheads("arena", "run", *caches, *line)  # nothing left to train
     assert f"{answer['rows'][0]['parameters']:,}" in table.out
+
+
+def test_several_seeds_give_means_with_their_spread(world: World, folder: Path, tmp_path: Path) -> None:
+    """Each seed is a run of its own; a head is called better beyond the spread only."""
+    (row,) = _run(world, folder, choose("fcos", NARROW_OPTIONS), seeds=(3, 4)).values()
+    assert [result.seed for result in row.seeds] == [3, 4]
+    aps = [load_checkpoint(run_folder(folder, "fcos", seed)).metrics["AP"] for seed in (None, 4)]
+    assert [result.metrics["AP"] for result in row.seeds] == aps
+    assert row.metrics["AP"] == pytest.approx(statistics.fmean(aps))
+    assert row.spread == pytest.approx(statistics.stdev(aps))
+    with pytest.raises(UserError, match="the seeds 3, 3 hold one twice"):
+        _run(world, tmp_path / "twice", choose("fcos", NARROW_OPTIONS), seeds=(3, 3))
+    with pytest.raises(UserError, match="another seeds"):
+        _run(world, folder, choose("fcos", NARROW_OPTIONS), config=replace(BUDGET, seed=3))

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from detheads import __version__
 from detheads.deploy import runtime
 from detheads.headkit import registry
+from tests.arena.heads import write_head
 
 HEADS = sorted(registry.entries())
 
@@ -119,3 +121,16 @@ def test_doctor_says_what_stands_in_the_way(detheads: Callable[..., Any], monkey
     assert finished.code == 0
     assert "ONNX Runtime is installed; install one build of it" in finished.out
     assert "ONNX Runtime providers: none" in finished.out
+
+
+def test_check_holds_a_head_file_to_the_contract(tmp_path: Path, own_heads: None, detheads: Callable[..., Any]) -> None:
+    good, bad = write_head(tmp_path, "keeps"), write_head(tmp_path, "breaks", "x = x - x.mean(dim=0)")
+    held = detheads("heads", "check", good, "--json")
+    assert held.code == 0, held.err
+    assert json.loads(held.out)["holds"] is True
+    assert [entry["fault"] for entry in json.loads(held.out)["checks"]] == [None] * 10
+    broken = detheads("heads", "check", bad, "--no-export")
+    assert broken.code == 1
+    assert "broken  an image gives the same alone as in a batch: boxes of an image differ by" in broken.err
+    assert "(1 class, features of a transformer, 64x64)" in broken.err
+    assert "promises are broken" in broken.out
