@@ -9,6 +9,7 @@ MOST_NAMED = 5
 _CALLED = {
     "backbone": "backbone",
     "weights_sha256": "backbone weights",
+    "backbone_file_sha256": "backbone file",
     "height": "input height",
     "width": "input width",
     "layers": "feature layers",
@@ -36,7 +37,7 @@ def require_same_features(train: FeatureCache, val: FeatureCache) -> None:
     for key, called in _CALLED.items():
         first, second = getattr(train.manifest.settings, key), getattr(val.manifest.settings, key)
         if first != second:
-            values = "" if key in ("layers", "weights_sha256") else f" ({_plain(first)} and {_plain(second)})"
+            values = "" if key == "layers" or key.endswith("sha256") else f" ({_plain(first)} and {_plain(second)})"
             raise UserError(
                 f"{train.folder} and {val.folder} differ in their {called}{values}; build both with the same "
                 "--backbone, --weights, --size and --layers."

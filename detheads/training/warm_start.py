@@ -100,6 +100,7 @@ def _require_alike(target: Checkpoint, source: Checkpoint, called: str) -> None:
         "head": (source.head_name, target.head_name),
         "backbone": (source.backbone_name, target.backbone_name),
         "backbone weights": (source.backbone_weights_sha256, target.backbone_weights_sha256),
+        "backbone file": (source.backbone_file_sha256, target.backbone_file_sha256),
         "feature layers": (source.feature_spec.layers, target.feature_spec.layers),
     }
     for what, (theirs, ours) in pairs.items():
