@@ -50,7 +50,6 @@ class Entry:
 COLUMNS: Mapping[str, Column] = {
     "head": Column("head", high_first=False),
     "AP": Column("AP", ".3f", "mean over IoU 0.50:0.95 on the validation images, at the best epoch", UNDEFINED),
-    "spread": Column("spread", ".3f", "sample standard deviation of AP over the seeds, where there are several"),
     "AP50": Column("AP50", ".3f", "AP at IoU 0.50", UNDEFINED),
     "AP75": Column("AP75", ".3f", "AP at IoU 0.75", UNDEFINED),
     "parameters": Column("parameters", ",", "of the head, without the backbone", high_first=False),
@@ -60,6 +59,7 @@ COLUMNS: Mapping[str, Column] = {
     ),
     "minutes": Column("minutes", ".1f", "training and evaluations", high_first=False),
     "best_epoch": Column("best epoch", high_first=False),
+    "spread": Column("spread", ".3f", "sample standard deviation of AP over the seeds, where there are several"),
     "nms_free": Column("NMS-free", note="needs no suppression of duplicates"),
     "pareto": Column("Pareto", note="no other head is as small and as good, and better in one of the two"),
 }
