@@ -1,5 +1,6 @@
 """The one dataset type that every reader produces and everything else consumes."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detheads.foundation.errors import UserError
+
+SPLIT_NAME = re.compile(r"(train|val|valid|test|dev|eval|trainval|minival)([a-z_.-]*\d*)", re.IGNORECASE)
+"""Folders and files that are called after a split: ``train``, ``val2017``, ``validation``, ``test-dev``."""
 
 
 @dataclass(frozen=True)

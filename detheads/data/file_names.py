@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote
 
+from detheads.data.dataset import SPLIT_NAME
 from detheads.foundation.errors import UserError, suggest
 from detheads.foundation.images import IMAGE_SUFFIXES, OTHER_SUFFIXES, walk
 
@@ -22,10 +23,16 @@ _TRIED = 100
 
 
 class ImageFiles:
-    """The files below a folder."""
+    """The files below a folder.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Args:
+        folder: the folder.
+        own: names of sub-folders that may be left out of a name even though they are called after a split. Files below
+            other splits' folders have to be named with them, so that no split takes another one's picture.
+    """
+
+    def __init__(self, folder: Path, own: Set[str] = frozenset()) -> None:
+        self.folder, self._own = folder, frozenset(map(_folded, own))
 
     @cached_property
     def names(self) -> frozenset[str]:
@@ -78,7 +85,9 @@ class ImageFiles:
         for ending in (tail for spelling in spellings for tail in _tails(spelling)):
             if ending in self.names:
                 return ending
-        for candidates in self._candidates(spellings):
+        stated = {part for spelling in spellings for part in _folded(spelling).split("/")}
+        for likely in self._candidates(spellings):
+            candidates = [found for found in likely if self._splits_of(found) <= stated]
             if len(candidates) == 1:
                 return candidates[0]
             if candidates:
@@ -91,6 +100,11 @@ class ImageFiles:
                 f"{name!r} leaves its folder {self.folder} and was not opened, and no file there has its name."
             )
         raise UserError(f"{name!r} does not exist in {self.folder}.{near}")
+
+    def _splits_of(self, name: str) -> set[str]:
+        """Other splits' folders that a file lies in."""
+        above = _folded(posixpath.dirname(name)).split("/")
+        return {part for part in above if SPLIT_NAME.fullmatch(part) and part not in self._own}
 
     def _candidates(self, spellings: Sequence[str]) -> Iterator[Sequence[str]]:
         """Files that are like one of the spellings, the most alike first."""
@@ -115,7 +129,8 @@ def folder_of(names: Sequence[str], folders: Sequence[Path]) -> ImageFiles:
     Raises:
         UserError: when none of the folders exists, or the likeliest does not and none has one of the files.
     """
-    places = [ImageFiles(folder) for folder in dict.fromkeys(folders) if folder.is_dir()]
+    own = {folder.name for folder in folders}
+    places = [ImageFiles(folder, own) for folder in dict.fromkeys(folders) if folder.is_dir()]
     if not places:
         raise UserError(f"{folders[0]} is missing: the images belong there.")
     tried = [names[index * len(names) // _TRIED] for index in range(_TRIED)] if len(names) > _TRIED else names

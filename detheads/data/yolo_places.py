@@ -6,15 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from detheads.data.dataset import SPLIT_NAME
 from detheads.data.file_names import ImageFiles
 from detheads.data.parsed import Problems
 from detheads.data.yolo_config import YoloConfig, exists
 from detheads.foundation.errors import UserError, suggest
 from detheads.foundation.images import IMAGE_SUFFIXES, OTHER_SUFFIXES, survey
 from detheads.foundation.reading import read_text
-
-SPLIT_NAME = re.compile(r"(train|val|valid|test|dev|eval|trainval|minival)([a-z_.-]*\d*)", re.IGNORECASE)
-"""Folders and files that are called after a split: ``train``, ``val2017``, ``validation``, ``test-dev``."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,15 @@ def test_rounding_at_the_border_is_clipped_without_a_count(coco_folder: Callable
     dataset = read_dataset(coco_folder(lambda content: content["annotations"][0].update(bbox=[30, 20, 10.2, 10])))
     np.testing.assert_array_equal(dataset.objects[0].boxes[0], [30, 20, 40, 30])
     assert not dataset.dropped
+
+
+def test_no_split_takes_the_picture_of_another(coco_folder: Callable[..., Path]) -> None:
+    folder = coco_folder()
+    coco_folder(split="val")
+    shutil.rmtree(folder / "val")
+    (folder / "val").mkdir()
+    with pytest.raises(UserError, match="does not exist in"):
+        read_dataset(folder, "val")
 
 
 def test_boxes_that_are_all_misread_are_remarked_on_by_every_reader(coco_folder: Callable[..., Path]) -> None:

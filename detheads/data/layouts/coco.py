@@ -10,10 +10,9 @@ from functools import partial
 from pathlib import Path
 
 from detheads.data.coco import parse_coco_json
-from detheads.data.dataset import Dataset
+from detheads.data.dataset import SPLIT_NAME, Dataset
 from detheads.data.layout import Conversion, Split
 from detheads.data.layouts.roboflow import ANNOTATIONS as ROBOFLOW
-from detheads.data.yolo_places import SPLIT_NAME
 from detheads.foundation.atomic import write_json
 from detheads.foundation.errors import UserError
 from detheads.foundation.reading import open_regular
