@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from detheads.headkit.registry import build, register
     from detheads.targets.objects import Targets
     from detheads.training.config import TrainConfig
+    from detheads.training.hand_made import save_run
     from detheads.training.trainer import Trainer
 
 # ONNX Runtime reports usage to its maker, unless this is set before it starts.
@@ -59,6 +60,7 @@ _MODULES = {
     "proof_dataset": "export.proof",
     "read_dataset": "data",
     "register": "headkit.registry",
+    "save_run": "training.hand_made",
 }
 
 __all__ = [
@@ -87,6 +89,7 @@ __all__ = [
     "proof_dataset",
     "read_dataset",
     "register",
+    "save_run",
 ]
 
 

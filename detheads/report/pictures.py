@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from detheads.data import Dataset, ImageRecord, read_dataset
 from detheads.foundation.drawing import draw_boxes
 from detheads.foundation.errors import UserError
 from detheads.foundation.images import load_image
+from detheads.foundation.lettering import Lettering
 
 PANEL_SIZES = (520, 400, 300, 220, 160)
 """Long side of a panel in pixels: the largest that keeps all panels together below ``BUDGET``."""
@@ -72,11 +73,13 @@ class Example:
         pictures = [Image.open(io.BytesIO(panel.jpeg)) for panel in self.panels]
         width, height = pictures[0].size
         strip = Image.new("RGB", (len(pictures) * (width + GAP) - GAP, height + CAPTION), "white")
-        draw, font = ImageDraw.Draw(strip), ImageFont.load_default(size=15)
+        draw, lettering = ImageDraw.Draw(strip), Lettering()
         for place, (panel, picture) in enumerate(zip(self.panels, pictures, strict=True)):
             left = place * (width + GAP)
             strip.paste(picture, (left, CAPTION))
-            draw.text((left + 2, 4), panel.caption, fill="black", font=font)
+            if (line := lettering.fitted(panel.caption, "", size=15, width=width - 4)) is not None:
+                for piece in line.pieces:
+                    piece.draw(draw, (left + 2, CAPTION - 7), "black")
         return strip
 
 
