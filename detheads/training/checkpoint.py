@@ -19,7 +19,6 @@ from detheads.cache.reader import FeatureCache
 from detheads.data.dataset import Category
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
-from detheads.foundation.geometry import sides
 from detheads.headkit import registry
 from detheads.headkit.contract import Head
 from detheads.training.record import require_recorded
@@ -232,7 +231,7 @@ def matching_cache(checkpoint: Checkpoint, cache: FeatureCache) -> FeatureCache:
         "backbone": (checkpoint.backbone_name, settings.backbone),
         "backbone weights": (checkpoint.backbone_weights_sha256, settings.weights_sha256),
         "backbone file": (checkpoint.backbone_file_sha256, settings.backbone_file_sha256),
-        "input size": (sides(trained_spec.height, trained_spec.width), sides(spec.height, spec.width)),
+        "input size": (f"{trained_spec.height}x{trained_spec.width}", f"{spec.height}x{spec.width}"),
         "feature layers": (trained_spec.names, spec.names),
         "features": (trained_spec, spec),
         "number of classes": (len(checkpoint.categories), len(cache.dataset.categories)),

@@ -64,7 +64,7 @@ def test_a_dataset_that_lacks_a_split_is_one_sentence(keep: str, tmp_path: Path,
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (("--data", "nowhere"), "nowhere is not a folder; give the folder of a dataset"),
+        (("--data", "nowhere"), "nowhere does not exist"),
         (("--size", 100), "effnet_lite0 needs input sides that are multiples of 32, not 100x100"),
     ],
 )
