@@ -9,9 +9,11 @@ from typing import Literal
 from detheads.backbones.backbone import Backbone, load_backbone
 from detheads.backbones.own import require_backbone_file
 from detheads.data.dataset import Dataset
+from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
 from detheads.headkit.contract import Head
 from detheads.training.checkpoint import Checkpoint, build_head, load_checkpoint
+from detheads.training.pictures import among
 
 Which = Literal["best", "last"]
 
@@ -80,7 +82,9 @@ def training_pictures(checkpoint: Checkpoint, given: Dataset, used: Dataset) -> 
     """
     if dataset_sha256(given) == checkpoint.dataset_sha256:
         return len(used.images)
-    return None
+    if not checkpoint.pictures:
+        return None
+    return among(checkpoint.pictures, (atomic.sha256_of(image.path) for image in used.images))
 
 
 def dataset_sha256(dataset: Dataset) -> str:

@@ -18,6 +18,7 @@ from detheads.foundation.progress import Progress, silent, under
 from detheads.foundation.reading import read_json
 from detheads.headkit.cost import parameters_of
 from detheads.training.checkpoint import Checkpoint, Which, build_head, load_checkpoint, matching_cache
+from detheads.training.pictures import among
 
 
 @dataclass(frozen=True)
@@ -122,11 +123,14 @@ def evaluate_results(path: str | Path, dataset: Dataset, evaluator: Evaluator = 
 
 
 def training_remarks(checkpoint: Checkpoint, cache: FeatureCache) -> Sequence[str]:
-    """A remark when the images of a cache are those the head was trained on."""
-    same = cache.sha256 == checkpoint.cache_sha256
-    if same or cache.manifest.annotations_sha256 == checkpoint.dataset_sha256:
-        return [
-            f"{cache.folder} holds the pictures that the head was trained on: the figures say how well it knows them "
-            "by heart, and nothing of new pictures"
-        ]
-    return []
+    """A remark when images of a cache are among those that the head was trained on."""
+    digests = [image.sha256 for image in cache.manifest.images]
+    same = cache.manifest.annotations_sha256 == checkpoint.dataset_sha256
+    known = len(digests) if same else among(checkpoint.pictures, digests)
+    if not known:
+        return []
+    part = "the pictures" if known == len(digests) else f"{known} pictures ({known / len(digests):.0%})"
+    return [
+        f"{cache.folder} holds {part} that the head was trained on: the figures say how well it knows them by heart, "
+        "and nothing of new pictures"
+    ]

@@ -21,6 +21,7 @@ from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
 from detheads.headkit import registry
 from detheads.headkit.contract import Head
+from detheads.training import pictures
 from detheads.training.record import require_recorded
 from detheads.training.sealed import read_sealed, write_sealed
 
@@ -48,6 +49,7 @@ class Checkpoint:
             (the digest is None for random weights).
         backbone_file_sha256: digest of the user's file that defines the encoder; None for a known one.
         cache_sha256, dataset_sha256: digests of the training cache's manifest and annotations.
+        pictures: those of the training cache (see :mod:`detheads.training.pictures`); empty where they are not known.
         validated_on_trained: pictures of the validation cache, by which ``best`` is chosen, that were trained on too.
         metrics: COCO statistics on the validation cache, as trained; empty before the first evaluation.
         progress: epoch and step of the training run.
@@ -68,6 +70,7 @@ class Checkpoint:
     cache_sha256: str
     dataset_sha256: str
     backbone_file_sha256: str | None = None
+    pictures: str = ""
     validated_on_trained: int = 0
     metrics: dict[str, Any] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
@@ -94,6 +97,7 @@ def untrained(head_name: str, head_config: Mapping[str, Any], cache: FeatureCach
         cache_sha256=cache.sha256,
         dataset_sha256=cache.manifest.annotations_sha256,
         backbone_file_sha256=settings.backbone_file_sha256,
+        pictures=pictures.written(image.sha256 for image in cache.manifest.images),
     )
 
 

@@ -31,6 +31,7 @@ from detheads.foundation.bundle import EngineEntry, Thresholds, read_manifest
 from detheads.foundation.errors import UserError
 from detheads.foundation.images import load_image
 from detheads.foundation.progress import silent
+from detheads.training.pictures import written
 from tests.export.toy import SIZES, THRESHOLDS, Toy, live_detector, write_run
 
 SHORT = THRESHOLDS.model_copy(update={"max_detections": 2})
@@ -288,7 +289,15 @@ def test_a_proof_on_training_pictures_is_called_that(copy: Path, toy: Toy, monke
     assert manifest.verification.training_pictures == len(SIZES)
     assert manifest.best_scores == kept  # those of pictures that were not known are worth more
     assert "- Note: these are training pictures" in (copy / "report.md").read_text(encoding="utf-8")
-    assert training_pictures(trained.checkpoint, dataset, dataset) is None
+
+
+def test_training_pictures_in_another_dataset_are_counted(toy: Toy) -> None:
+    checkpoint, dataset = load_trained(toy.run).checkpoint, proof_dataset(toy.data)
+    assert training_pictures(checkpoint, dataset, dataset) is None  # this run knows no pictures
+    digests = [atomic.sha256_of(image.path) for image in dataset.images]
+    for count in (0, 1, len(digests)):
+        seen = replace(checkpoint, pictures=written([*digests[:count], "ab" * 32]))
+        assert training_pictures(seen, dataset, dataset) == count
 
 
 @pytest.mark.parametrize("target", ["model.onnx", "bundle.json"])

@@ -2,13 +2,17 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from detheads.evaluation.coco import evaluate
+from detheads.report.evaluated import training_remarks
+from detheads.training.checkpoint import load_checkpoint
 from detheads.training.config import TrainConfig
+from detheads.training.pictures import written
 from detheads.training.trainer import Trainer
 from tests.training.world import NARROW, World, make_world
 
@@ -42,6 +46,19 @@ def test_several_runs_stand_in_one_table_with_their_differences(
     monkeypatch.setenv("COLUMNS", "250")
     table = detheads("eval", *runs, "--cache", world.caches / "val").out
     assert "95 % interval" in table and str(runs[0]) in table
+
+
+def test_figures_on_training_pictures_are_called_that(
+    runs: tuple[Path, Path], world: World, detheads: Callable[..., Any]
+) -> None:
+    (remark,) = json.loads(detheads("eval", runs[1], "--cache", world.caches / "val", "--json").out)["remarks"]
+    assert "holds the pictures that the head was trained on" in remark
+    checkpoint = load_checkpoint(runs[1])
+    assert training_remarks(checkpoint, world.cache("train")) == []
+    digests = [image.sha256 for image in world.cache("train").manifest.images]
+    some = replace(checkpoint, pictures=written(digests[:3]))
+    (remark,) = training_remarks(some, world.cache("plain"))
+    assert f"holds 3 pictures ({3 / len(digests):.0%}) that the head was trained on" in remark
 
 
 def test_results_of_another_tool_are_evaluated_on_a_dataset(
