@@ -100,6 +100,7 @@ def test_every_picture_that_the_markdown_links_is_there_and_nothing_else(written
     assert set(links) == {
         "score_histogram.png",
         "precision_recall.png",
+        "scores.png",
         "errors.png",
         "anchor_coverage.png",
         "lambda_curve.png",

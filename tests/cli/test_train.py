@@ -29,8 +29,11 @@ def test_train_and_eval_print_one_json_object_and_progress_elsewhere(world: Worl
     trained = _process("train", "fcos", *caches, "-o", run, *line)
     assert trained.returncode == 0, trained.stderr
     answer = json.loads(trained.stdout)
-    assert set(answer) == {"run", "head", "parameters", "best_epoch", "seconds", *NAMES}
-    assert (answer["run"], answer["head"]) == (str(run), "fcos")
+    assert set(answer) == {
+        *("run", "head", "parameters", "epochs", "best_epoch", "seconds", "validated_on_trained"),
+        *NAMES,
+    }
+    assert (answer["run"], answer["head"], answer["epochs"]) == (str(run), "fcos", 2)
     assert "10 images, 6 steps on" in trained.stderr
     assert (run / "plot.png").stat().st_size > 5000
 
