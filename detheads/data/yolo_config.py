@@ -61,7 +61,7 @@ def find_config(folder: Path) -> YoloConfig | None:
         return _read_darknet(darknet[0])
     for name in LISTS:
         for place in (folder, *sorted(folder.glob("*"))):
-            if (place / name).is_file():
+            if is_file(place / name):
                 return replace(read_config(place / name), folder=folder)
     return None
 
@@ -137,7 +137,7 @@ def _utf8(path: Path) -> tuple[bytes, list[str]]:
 
 def _names(content: Mapping[str, Any], path: Path) -> tuple[Category, ...]:
     names = content.get("names")
-    if isinstance(names, str) and (path.parent / names).is_file():
+    if isinstance(names, str) and is_file(path.parent / names):
         return _listed(path.parent / names)
     if isinstance(names, list):
         names = {str(index): name for index, name in enumerate(names)}
@@ -170,6 +170,16 @@ def exists(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110 - Path.exists raises
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is a file; false, too, for a text that cannot be a path."""
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder; false, too, for a text that cannot be a path."""
+    return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises
+
+
 def _keypoints(content: Mapping[str, Any], path: Path) -> tuple[int, int] | None:
     shape = content.get("kpt_shape")
     if shape is None:
@@ -192,7 +202,7 @@ def _read_darknet(path: Path) -> YoloConfig:
     pairs = (line.partition("=")[::2] for line in read_text(path, LARGEST_YAML).splitlines() if "=" in line)
     values = {key.strip(): value.strip() for key, value in pairs}
     named = values.get("names", "obj.names")
-    names = next((place for place in (path.parent / named, path.parent / Path(named).name) if place.is_file()), None)
+    names = next((place for place in (path.parent / named, path.parent / Path(named).name) if is_file(place)), None)
     if names is None:
         raise UserError(f"{path} names {named} as its list of class names, which does not exist; restore it.")
     splits = {}

@@ -9,7 +9,7 @@ from pathlib import Path
 from detheads.data.dataset import SPLIT_NAME
 from detheads.data.file_names import ImageFiles
 from detheads.data.parsed import Problems
-from detheads.data.yolo_config import YoloConfig, exists
+from detheads.data.yolo_config import YoloConfig, exists, is_file, is_folder
 from detheads.foundation.errors import UserError, suggest
 from detheads.foundation.images import IMAGE_SUFFIXES, OTHER_SUFFIXES, survey
 from detheads.foundation.reading import read_text
@@ -50,7 +50,7 @@ def find_places(config: YoloConfig) -> list[Places]:
     result = []
     for places in named:
         other = customary.get(places.split)
-        folders = bool(places.paths) and all(path.is_dir() for path in places.paths)
+        folders = bool(places.paths) and all(map(is_folder, places.paths))
         if other is not None and folders and not any(_related(other.resolve(), path) for path in taken):
             sentence = f"it does not name {other}, which is called like the split {places.split!r} and is not read"
             places = Places(places.split, places.paths, (*places.remarks, sentence))
@@ -76,14 +76,14 @@ def pictures_of(places: Places, config: YoloConfig, problems: Problems) -> Pictu
         raise UserError(f"{config.file} {places.missing}")
     found: dict[Path, None] = {}
     for place in places.paths:
-        if place.is_dir():
+        if is_folder(place):
             listing = survey(place)
             for sentence in listing.remarks():
                 problems.add("warning", place, sentence[:20], sentence)
             found |= {place / name: None for name in listing.names}
         else:
             found |= dict.fromkeys(_listed(place, config, problems))
-    folders = [path for path in places.paths if path.is_dir()]
+    folders = list(filter(is_folder, places.paths))
     if len(places.paths) == 1 and folders:
         return Pictures(folders[0], list(found))
     paths = list(found)
@@ -104,7 +104,7 @@ def label_file(picture: Path, root: Path) -> Path:
         if parts[index].lower() == "images":
             parts[index] = {"images": "labels", "IMAGES": "LABELS"}.get(parts[index], "Labels")
             mirrored = root.joinpath(*parts).with_suffix(".txt")
-            return mirrored if mirrored.exists() or not beside.exists() else beside
+            return mirrored if exists(mirrored) or not exists(beside) else beside
     return beside
 
 
@@ -164,7 +164,7 @@ def _same(first: Path, second: Path) -> bool:
 def _listed(text_file: Path, config: YoloConfig, problems: Problems) -> Iterator[Path]:
     """The pictures that a text file lists, one name a line."""
     here = config.here
-    root = here / config.root if config.root and (here / config.root).is_dir() else here
+    root = here / config.root if config.root and is_folder(here / config.root) else here
     files = ImageFiles(root)
     for number, line in enumerate(read_text(text_file).splitlines(), start=1):
         name = line.strip().replace("\\", "/")
@@ -172,7 +172,7 @@ def _listed(text_file: Path, config: YoloConfig, problems: Problems) -> Iterator
             continue
         places = [text_file.parent / name] if name.startswith("./") else []
         places += [root / name, text_file.parent / name, here / name]
-        path = next((Path(os.path.normpath(place)) for place in places if os.path.isfile(place)), None)  # noqa: PTH113 - false for what is no path
+        path = next((Path(os.path.normpath(place)) for place in places if is_file(place)), None)
         if path is None:
             try:
                 found = files.find(name)

@@ -1,5 +1,6 @@
 """Each mistake in a dataset gets its own sentence and exit code 1."""
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -8,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from detheads.data import list_splits, read_dataset
+from detheads.foundation.errors import UserError
 from tests.data.conftest import Document, write_coco
 
 
@@ -104,6 +107,19 @@ def test_a_broken_yolo_folder_is_refused_in_one_sentence(
     assert finished.code == 1
     assert sentence in finished.err
     assert finished.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("entry", ["{text}", "[{text}]", "{text}.txt", "../{text}"])
+@pytest.mark.parametrize("key", ["names", "path", "train", "val"])
+@pytest.mark.parametrize("text", ["n" * 300, "n" * 5000, "a\\0b"])
+def test_settings_that_cannot_be_names_of_files_are_mistakes_of_the_user(
+    yolo_folder: Path, key: str, entry: str, text: str
+) -> None:
+    settings = {"names": "[ant, bee]", "train": "images/train", key: entry.format(text=f'"{text}"')}
+    (yolo_folder / "data.yaml").write_text("".join(f"{name}: {value}\n" for name, value in settings.items()))
+    with contextlib.suppress(UserError):
+        for name in list_splits(yolo_folder):
+            read_dataset(yolo_folder, name)
 
 
 def test_a_yolo_split_without_images_is_refused(yolo_folder: Path, detheads: Callable[..., Any]) -> None:

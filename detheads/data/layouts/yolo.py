@@ -10,7 +10,7 @@ from pathlib import Path
 from detheads.data.dataset import Dataset
 from detheads.data.layout import Conversion, Split
 from detheads.data.yolo import parse_yolo
-from detheads.data.yolo_config import find_config, read_config
+from detheads.data.yolo_config import find_config, is_folder, read_config
 from detheads.data.yolo_places import find_places
 from detheads.foundation.atomic import inside, write_text
 from detheads.foundation.errors import UserError
@@ -32,7 +32,7 @@ def find(folder: Path) -> list[Split]:
             here.resolve().name,
             places.split,
             config.file,
-            places.paths[0] if len(places.paths) == 1 and places.paths[0].is_dir() else here,
+            places.paths[0] if len(places.paths) == 1 and is_folder(places.paths[0]) else here,
             partial(parse_yolo, config, places),
             labels=here,
             optional=bool(places.missing) and places.split == "test",
