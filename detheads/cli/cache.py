@@ -24,6 +24,7 @@ from detheads.cli.options import (
     require_backbone_of,
 )
 from detheads.cli.output import JsonFlag, emit, remark, steps, table
+from detheads.data.findings import counted
 from detheads.foundation.atomic import sized
 from detheads.foundation.errors import UserError
 from detheads.foundation.geometry import sides
@@ -213,7 +214,11 @@ def verify(
             f"{cache} was not built of the pictures that {data} has now ({difference.sentence}); "
             "run the same 'detheads cache build' again, which extracts only those."
         )
-    compared = "" if dataset is None else f", {len(dataset.images)} pictures, all as cached"
+    compared = (
+        "; the pictures were not looked at (--data DATASET compares them)"
+        if dataset is None
+        else f", {counted(len(dataset.images), 'picture')}, all as cached"
+    )
     answer = {
         "cache": str(cache),
         "shards": len(manifest.shards),
@@ -221,7 +226,7 @@ def verify(
         "pictures": None if difference is None else asdict(difference),
         "ok": not faults,
     }
-    whole = f"{cache}: {len(manifest.shards)} shards, all whole{compared}"
+    whole = f"{cache}: {counted(len(manifest.shards), 'shard')}, all whole{compared}"
     emit(answer, as_json, lambda console: console.print(*(faults or [whole]), sep="\n"))
     if faults:
         raise typer.Exit(1)
