@@ -21,6 +21,10 @@ LONGEST_POINTER = 1024
 """Bytes of a Git LFS pointer are fewer."""
 
 
+Precision = Literal["fp32", "fp16", "bf16", "int8", "mixed"]
+"""What the dense part of a graph computes in; suppression is always FP32."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -115,6 +119,18 @@ class EngineEntry(_Strict):
     status: Literal["built, not executed", "executed"]
 
 
+class CalibrationEntry(_Strict):
+    """The pictures that ranges were measured on."""
+
+    source: str
+    """Name of the dataset, folder or file."""
+    split: str | None = None
+    """Of a dataset."""
+    seed: int
+    images: dict[str, str] = Field(min_length=1)
+    """SHA-256 by name: of a picture's file; of the letterboxed pixels for pictures of an array."""
+
+
 class ArtefactProof(_Strict):
     """One artefact at one batch size against PyTorch. mAP and differences are in AP units, 0..1."""
 
@@ -166,7 +182,9 @@ class BundleManifest(_Strict):
     thresholds: Thresholds
     backbone: BackboneEntry
     head: HeadEntry
-    precision: Literal["fp32"]
+    precision: Precision
+    calibration: CalibrationEntry | None = None
+    """None for fp32, which measures no ranges."""
     hashes: dict[str, str | None]
     """SHA-256 of what the bundle was made from: ``checkpoint``, ``cache``, ``dataset``."""
     tools: dict[str, str]
