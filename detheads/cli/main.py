@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from detheads import __version__
-from detheads.cli import analytical, arena, bench, cache, data, demo, deploy, doctor, export, heads, text, train
+from detheads.cli import analytical, arena, bench, bundle, cache, data, demo, deploy, doctor, export, heads, text, train
 from detheads.cli import eval as evaluation
 from detheads.cli.extras import missing_extra
 from detheads.cli.output import only_json, print_json
@@ -59,6 +59,7 @@ app.add_typer(arena.app, name="arena")
 app.add_typer(analytical.app, name="analytical")
 app.command("export")(export.export)
 app.command("verify")(export.verify)
+app.add_typer(bundle.app, name="bundle")
 app.add_typer(deploy.app, name="deploy")
 app.add_typer(bench.app, name="bench")
 app.command()(demo.demo)

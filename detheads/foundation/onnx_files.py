@@ -1,7 +1,6 @@
 """Which further files an ONNX file reads its weights from, found without the onnx library (the runtime has none).
 
-An ONNX file is one protocol buffer: fields of a number and a wire type, where messages, texts and bytes are of wire
-type 2 and carry their length. Only the fields on the way to the weights are followed (onnx.proto, IR version 10).
+An ONNX file is one protocol buffer. Only the fields on the way to the weights are followed (onnx.proto, IR version 10).
 """
 
 import mmap
@@ -10,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from detheads.foundation.errors import UserError
+from detheads.foundation.protobuf import fields
 
-VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 DEEPEST = 64
 """Graphs within graphs that are followed."""
 
@@ -46,43 +45,11 @@ def external_files(path: Path) -> set[str]:
 def _locations(data: Any, start: int, end: int, message: str, depth: int) -> Iterator[str]:
     if not depth:
         raise ValueError("too deep")
-    for number, first, last in _fields(data, start, end):
-        inner = INSIDE[message].get(number)
+    for number, value, first, last in fields(data, start, end):
+        inner = INSIDE[message].get(number) if value is None else None
         if inner == "entry":
-            parts = {key: bytes(data[low:high]) for key, low, high in _fields(data, first, last)}
+            parts = {part.number: bytes(data[part.start : part.end]) for part in fields(data, first, last)}
             if parts.get(1) == b"location":
                 yield parts.get(2, b"").decode("utf-8", "replace")
         elif inner is not None:
             yield from _locations(data, first, last, inner, depth - 1)
-
-
-def _fields(data: Any, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Number, first byte and end of every field of wire type 2 between two places."""
-    at = start
-    while at < end:
-        key, at = _varint(data, at)
-        kind = key & 7
-        if kind == VARINT:
-            _, at = _varint(data, at)
-        elif kind == LENGTH:
-            length, at = _varint(data, at)
-            if at + length > end:
-                raise ValueError("a field ends behind its message")
-            yield key >> 3, at, at + length
-            at += length
-        elif kind in (FIXED64, FIXED32):
-            at += 8 if kind == FIXED64 else 4
-        else:
-            raise ValueError(f"wire type {kind}")
-
-
-def _varint(data: Any, at: int) -> tuple[int, int]:
-    """A number of seven bits a byte, the lowest first, and the place behind it."""
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-    raise ValueError("a number of more than ten bytes")

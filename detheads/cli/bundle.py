@@ -1,0 +1,70 @@
+"""``detheads bundle``: look at finished bundles and work on them, without torch."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from detheads.cli.output import JsonFlag, emit, table
+from detheads.foundation.atomic import sized
+
+if TYPE_CHECKING:
+    from collections import Counter
+
+    from detheads.foundation.bundle import BundleManifest
+    from detheads.foundation.onnx_summary import GraphSummary
+
+app = typer.Typer(help="Look at bundles and work on them, without torch.", no_args_is_help=True)
+
+Bundle = Annotated[Path, typer.Argument(help="Folder NAME.detheads.")]
+
+
+@app.command()
+def inspect(bundle: Bundle, as_json: JsonFlag = False) -> None:
+    """What is inside: graph, precision, sizes, licence, heads and classes, engines, and what was proven."""
+    from detheads.foundation.bundle import onnx_file, read_manifest
+    from detheads.foundation.contents import file_sizes
+    from detheads.foundation.onnx_summary import summarise
+
+    manifest = read_manifest(bundle)
+    graph = summarise(onnx_file(bundle, manifest))
+    sizes = file_sizes(bundle)
+    answer = manifest.model_dump(mode="json") | {
+        "state": manifest.state,
+        "graph": graph.to_dict(),
+        "sizes": sizes,
+        "bytes": sum(sizes.values()),
+    }
+    emit(answer, as_json, lambda console: _print_inspection(console, manifest, graph, sizes))
+
+
+def _print_inspection(
+    console: Console, manifest: "BundleManifest", graph: "GraphSummary", sizes: dict[str, int]
+) -> None:
+    from detheads.foundation.summary import machines, proof_line
+
+    limits = manifest.thresholds
+    inner = f", and {sum(graph.inner_nodes.values())} inside loops" if graph.inner_nodes else ""
+    weights = ", ".join(f"{sized(size)} {dtype}" for dtype, size in graph.weights.most_common() if size)
+    lines = [
+        ("bundle", f"{manifest.name}, {manifest.state}"),
+        ("proof", proof_line(manifest)),
+        *(("not proven", reason) for reason in (manifest.verification.reasons if manifest.verification else ())),
+        ("licence", f"{manifest.backbone.licence} (weights of {manifest.backbone.name})"),
+        ("precision", f"{manifest.precision}; weights: {weights}"),
+        ("graph", f"{manifest.onnx.file}, opset {graph.opset}, {sum(graph.nodes.values())} nodes{inner}"),
+        ("operators", _counted(graph.nodes)),
+        *([("inside loops", _counted(graph.inner_nodes))] if graph.inner_nodes else []),
+        *(("input", str(tensor)) for tensor in graph.inputs),
+        *(("output", str(tensor)) for tensor in graph.outputs),
+        ("detections", f"score over {limits.score:g}, IoU up to {limits.nms_iou:g}, at most {limits.max_detections}"),
+        *machines(manifest),
+    ]
+    console.print(*(f"{title}: {text}" for title, text in lines), sep="\n")
+    console.print(table(("file", "size"), [*((name, sized(size)) for name, size in sizes.items())]))
+    console.print(table(("id", "class"), [(entry.id, entry.name) for entry in manifest.classes]))
+
+
+def _counted(operators: "Counter[str]") -> str:
+    return ", ".join(f"{count} {name}" for name, count in operators.most_common())
