@@ -2,7 +2,7 @@
 
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -90,15 +90,39 @@ def evaluate(
             annotation refers to an image or category that the ground truth does not list.
     """
     truth, results = _prepare(ground_truth, detections)
-    # Both libraries report on standard output, which is the command line's.
-    with redirect_stdout(io.StringIO()):
-        judge = _hotcoco(truth, results) if evaluator == "hotcoco" else _pycocotools(truth, results)
+    judge = _judged(_hotcoco if evaluator == "hotcoco" else _pycocotools, truth, results)
+    return _statistics(judge, class_names(truth["categories"]))
+
+
+def judge_all(ground_truth: GroundTruth, detections: Detections) -> Any:
+    """pycocotools' ``COCOeval`` of boxes by COCO's own rules, evaluated, accumulated and summarised.
+
+    Args:
+        ground_truth, detections: as :func:`evaluate` takes them.
+
+    Raises:
+        UserError: as :func:`evaluate`.
+    """
+    return _judged(_pycocotools, *_prepare(ground_truth, detections))
+
+
+def statistics_of(judge: Any) -> Statistics:
+    """The statistics of a judge of :func:`judge_all`."""
+    return _statistics(judge, class_names(judge.cocoGt.dataset["categories"]))
+
+
+def _judged(library: Callable[[dict[str, Any], dict[str, Any]], Any], *given: dict[str, Any]) -> Any:
+    with redirect_stdout(io.StringIO()):  # both libraries report on standard output, which is the command line's
+        judge = library(*given)
         judge.evaluate()
         judge.accumulate()
         judge.summarize()
+    return judge
+
+
+def _statistics(judge: Any, names: Sequence[str]) -> Statistics:
     # IoU thresholds x recalls x categories (by ascending id) x areas x detection limits: all areas, 100 detections.
     precision: NDArray[np.float64] = judge.eval["precision"][:, :, :, 0, -1]
-    names = class_names(truth["categories"])
     return Statistics(
         **dict(zip(NAMES, map(_defined, judge.stats), strict=True)),
         per_class={

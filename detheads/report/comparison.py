@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from detheads.evaluation.compare import Resampled, bootstrap_difference
+from detheads.evaluation.coco import judge_at
+from detheads.evaluation.compare import IOUS, Bootstrap, Resampled
 from detheads.evaluation.scores import score_curves
 from detheads.foundation.errors import UserError
 from detheads.foundation.progress import Progress, silent, under
@@ -51,7 +52,7 @@ def compare_runs(found: Sequence[Evaluated], on_progress: Progress = silent) -> 
         if [image.id for image in other.dataset.images] != [image.id for image in first.dataset.images]:
             raise UserError(f"{first.name} and {other.name} were evaluated on other images; use one cache for both.")
     truth, base = first.dataset.coco_json(), first.statistics.require_ap()
-    baseline = Resampled(truth, first.detections)
+    baseline = Bootstrap(Resampled(judge_at(truth, first.detections, IOUS)))
     rows = []
     for each in found:
         best, (head, parameters) = score_curves(truth, each.detections).together.best, each.head or ("", 0)
@@ -59,9 +60,8 @@ def compare_runs(found: Sequence[Evaluated], on_progress: Progress = silent) -> 
             each.name, head, parameters, each.statistics.AP, each.statistics.AP50, None if best is None else best.f1
         )
         if each is not first:
-            interval = bootstrap_difference(
-                baseline, Resampled(truth, each.detections), on_progress=under(f"comparing {each.name}", on_progress)
-            )
+            judged = Resampled(judge_at(truth, each.detections, IOUS))
+            interval = baseline.differences(judged, under(f"comparing {each.name}", on_progress)).AP
             row = replace(row, difference=each.statistics.require_ap() - base, interval=interval)
         rows.append(row)
     return rows
