@@ -12,7 +12,7 @@ AMD EPYC, ONNX Runtime 1.32, best of 25 runs; engine part by TensorRT-RTX 1.7, o
 ============ ============================== ========= ======= ===== =====================================
 form         ms with 10, 40, 100 detections engine MB build s nodes steps one after another; memory
 ============ ============================== ========= ======= ===== =====================================
-greedy loop  0.19, 0.52, 1.19               1.4       0.3        70 one a detection; candidates
+greedy loop  0.22, 0.65, 1.53               2.0       0.5        82 one a detection; candidates
 fixed point  2.00, 2.02, 2.06               2.4       0.3        82 3 to 6; candidates x candidates
 unrolled     2.1 to 2.3                     17.0      26.7     1600 one a detection that might be; candidates
 ============ ============================== ========= ======= ===== =====================================
@@ -37,8 +37,6 @@ SUPPRESSION = "suppression"
 Constants = dict[str, NDArray[np.generic]]
 
 # Boxes are clipped here only to see which have area inside the input: suppression sees them as the head gave them.
-# Urgency is the number of candidates from this one to the last and 0 for what is no candidate. It is unique, so that
-# the best candidate left needs no tie-breaking by the engine.
 RANK = """
     least = Max(dense_boxes, zero)
     inside = Min(least, limits)
@@ -56,7 +54,9 @@ RANK = """
     possible = Greater(ranked_scores, floor)
 """
 
-# All candidates of a row that is finished are as urgent as its best, 0; taking them changes nothing.
+# What is open has its score, everything else 0. ONNX defines the order of TopK between equal scores; OpenVINO has
+# another one. So the best candidate is looked for by score and then by precedence, which is unique (as int32, as
+# TensorRT sorts no int64), and a detection's turn, not its place in that TopK, gives the order of the results.
 SUPPRESS = """
     x1_column, y1_column, x2_column, y2_column = Split<axis=2, num_outputs=4>(ranked_boxes)
     x1 = Squeeze(x1_column, last)
@@ -70,16 +70,19 @@ SUPPRESS = """
     area_column = Unsqueeze(area, last)
     label_column = Unsqueeze(label, last)
     table = Concat<axis=2>(ranked_boxes, area_column, label_column)
-    urgent = Where(possible, urgency, zero)
-    none = Mul(urgent, zero)
-    first_urgency = ReduceMax<keepdims=0>(urgent)
-    begin = Greater(first_urgency, zero)
-    rest, kept = Loop(steps, begin, urgent, none) <body = step (
-        int64 number, bool go, float[batch, $CANDIDATES] open, float[batch, $CANDIDATES] found
+    behind = Sub(number_of_pairs, ranked)
+    precedence = Cast<to=6>(behind)
+    all_open = Where(possible, ranked_scores, zero)
+    none_found = Mul(all_open, zero)
+    highest = ReduceMax<keepdims=0>(all_open)
+    begin = Greater(highest, zero)
+    rest, turns = Loop(steps, begin, all_open, none_found) <body = step (
+        int64 step_number, bool going, float[batch, $CANDIDATES] open, float[batch, $CANDIDATES] found
     ) => (bool go_on, float[batch, $CANDIDATES] still_open, float[batch, $CANDIDATES] now_found) {
-        best_urgency = ReduceMax<keepdims=1>(open, second)
-        best = ArgMax<axis=1, keepdims=1>(open)
-        taken = Equal(open, best_urgency)
+        best_score = ReduceMax<keepdims=1>(open, second)
+        tied = Equal(open, best_score)
+        claims = Where(tied, precedence, no_claim)
+        best = ArgMax<axis=1, keepdims=1>(claims)
         best_row = GatherND<batch_dims=1>(table, best)
         best_x1, best_y1, best_x2, best_y2, best_area, best_label = Split<axis=1, num_outputs=6>(best_row)
         low_x = Max(x1, best_x1)
@@ -97,14 +100,18 @@ SUPPRESS = """
         overlapping = Greater(iou, nms_iou)
         same_class = Equal(label, best_label)
         beaten = And(overlapping, same_class)
+        taken = Equal(positions, best)
         closed = Or(beaten, taken)
         still_open = Where(closed, zero, open)
-        taken_urgency = Where(taken, open, zero)
-        now_found = Max(found, taken_urgency)
-        next_urgency = ReduceMax<keepdims=0>(still_open)
-        go_on = Greater(next_urgency, zero)
+        unfinished = Greater(best_score, zero)
+        detected = And(taken, unfinished)
+        turn_number = Sub(steps, step_number)
+        turn = Cast<to=1>(turn_number)
+        now_found = Where(detected, turn, found)
+        highest_left = ReduceMax<keepdims=0>(still_open)
+        go_on = Greater(highest_left, zero)
     }>
-    order, position = TopK<axis=1>(kept, steps_list)
+    order, position = TopK<axis=1>(turns, steps_list)
     used = Greater(order, zero)
     places = Unsqueeze(position, last)
     chosen_boxes = GatherND<batch_dims=1>(ranked_boxes, places)
@@ -200,7 +207,9 @@ def _tail(thresholds: Thresholds, rows: int, classes: int, height: int, width: i
     }
     if not free:
         constants |= {
-            "urgency": np.arange(candidates, 0, -1, dtype=np.float32),
+            "number_of_pairs": np.array(rows * classes, np.int64),
+            "no_claim": np.array(0, np.int32),
+            "positions": np.arange(candidates, dtype=np.int64),
             "steps": np.array(steps, np.int64),
             "steps_list": np.array([steps], np.int64),
             "second": np.array([1], np.int64),
