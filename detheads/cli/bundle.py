@@ -68,3 +68,23 @@ def _print_inspection(
 
 def _counted(operators: "Counter[str]") -> str:
     return ", ".join(f"{count} {name}" for name, count in operators.most_common())
+
+
+@app.command()
+def check(bundle: Bundle, as_json: JsonFlag = False) -> None:
+    """Which operators edge runtimes would refuse: XNNPACK, CoreML, QNN by their lists, OpenVINO and TensorRT by asking.
+
+    What a runtime refuses another one computes, usually the CPU, and the data travels in between.
+    """
+    from detheads.deploy.edge import check as check_edges
+
+    graph, verdicts = check_edges(bundle)
+    nodes = sum(graph.nodes.values())
+
+    def render(console: Console) -> None:
+        for verdict in verdicts:
+            console.print(f"{verdict.runtime}: {verdict.told(nodes)}")
+            console.print(*(f"  {note}" for note in (*verdict.notes, *filter(None, [verdict.asked]))), sep="\n")
+
+    answer = {"nodes": nodes, "operators": dict(graph.nodes.most_common()), "runtimes": [v.to_dict() for v in verdicts]}
+    emit(answer, as_json, render)
