@@ -55,8 +55,9 @@ RANK = """
 """
 
 # What is open has its score, everything else 0. ONNX defines the order of TopK between equal scores; OpenVINO has
-# another one. So the best candidate is looked for by score and then by precedence, which is unique (as int32, as
-# TensorRT sorts no int64), and a detection's turn, not its place in that TopK, gives the order of the results.
+# another one. So the best candidate is looked for by score and then by precedence, and a detection's turn, not its
+# place in that TopK, gives the order of the results. Precedence is a float, which every TensorRT can sort: unique up to
+# 2^24 pairs (80 classes at 2048 pixels have 7 million); beyond, neighbours of equal score come in the engine's order.
 SUPPRESS = """
     x1_column, y1_column, x2_column, y2_column = Split<axis=2, num_outputs=4>(ranked_boxes)
     x1 = Squeeze(x1_column, last)
@@ -71,7 +72,7 @@ SUPPRESS = """
     label_column = Unsqueeze(label, last)
     table = Concat<axis=2>(ranked_boxes, area_column, label_column)
     behind = Sub(number_of_pairs, ranked)
-    precedence = Cast<to=6>(behind)
+    precedence = Cast<to=1>(behind)
     all_open = Where(possible, ranked_scores, zero)
     none_found = Mul(all_open, zero)
     highest = ReduceMax<keepdims=0>(all_open)
@@ -81,7 +82,7 @@ SUPPRESS = """
     ) => (bool go_on, float[batch, $CANDIDATES] still_open, float[batch, $CANDIDATES] now_found) {
         best_score = ReduceMax<keepdims=1>(open, second)
         tied = Equal(open, best_score)
-        claims = Where(tied, precedence, no_claim)
+        claims = Where(tied, precedence, zero)
         best = ArgMax<axis=1, keepdims=1>(claims)
         best_row = GatherND<batch_dims=1>(table, best)
         best_x1, best_y1, best_x2, best_y2, best_area, best_label = Split<axis=1, num_outputs=6>(best_row)
@@ -208,7 +209,6 @@ def _tail(thresholds: Thresholds, rows: int, classes: int, height: int, width: i
     if not free:
         constants |= {
             "number_of_pairs": np.array(rows * classes, np.int64),
-            "no_claim": np.array(0, np.int32),
             "positions": np.arange(candidates, dtype=np.int64),
             "steps": np.array(steps, np.int64),
             "steps_list": np.array([steps], np.int64),
