@@ -12,9 +12,9 @@ from PIL import Image
 
 from detheads.deploy.pictures import Channels, Picture, as_rgb, each, is_one
 from detheads.deploy.session import CPU, BundleSession
-from detheads.foundation.bundle import BundleManifest
 from detheads.foundation.errors import UserError
 from detheads.foundation.geometry import Letterbox, has_area, letterbox_image, sides
+from detheads.foundation.manifest import BundleManifest
 
 BATCH = 8
 """Pictures in one run of the graph, where the caller does not say; memory grows with it, speed on a CPU hardly."""
@@ -76,15 +76,19 @@ class Detector:
         bundle: folder ``name.detheads/``.
         provider: ONNX Runtime execution provider; never replaced by another one.
         threads: CPU threads of one run; ONNX Runtime's own choice when None.
+        head: whose detections are given, in a bundle of several heads.
 
     Raises:
         UserError: when the bundle cannot be used (see :class:`BundleSession`).
     """
 
-    def __init__(self, bundle: str | Path, *, provider: str = CPU, threads: int | None = None) -> None:
-        self._opened: tuple[Path, str, int | None] = (Path(bundle).absolute(), provider, threads)
+    def __init__(
+        self, bundle: str | Path, *, provider: str = CPU, threads: int | None = None, head: str | None = None
+    ) -> None:
+        self._opened: tuple[Path, str, int | None, str | None] = (Path(bundle).absolute(), provider, threads, head)
         self.session = BundleSession(Path(bundle), provider=provider, threads=threads)
-        self.class_names = tuple(entry.name for entry in self.manifest.classes)
+        self.head = self.manifest.head_named(head)
+        self.class_names = tuple(entry.name for entry in self.head.classes)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (type(self), *self._opened, self.manifest.onnx.sha256)
@@ -99,7 +103,7 @@ class Detector:
 
         ``found.above(detector.draw_scores)`` is what drawing shows.
         """
-        best = self.manifest.best_scores or {}
+        best = self.head.best_scores or {}
         return np.array([best.get(name, DRAW_SCORE) for name in self.class_names])
 
     @property
@@ -157,7 +161,7 @@ class Detector:
         if not prepared:
             return []
         batch = np.ascontiguousarray(np.stack([array for array, _ in prepared]).transpose(0, 3, 1, 2))  # [B, 3, H, W]
-        rows = zip(*self.session.run(batch), (letterbox for _, letterbox in prepared), strict=True)
+        rows = zip(*self.session.run(batch)[self.head.name], (letterbox for _, letterbox in prepared), strict=True)
         return [self._detections(*row) for row in rows]
 
     def _detections(
@@ -180,8 +184,10 @@ def _chunks(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
         yield chunk
 
 
-def _reopen(kind: type[Detector], bundle: Path, provider: str, threads: int | None, sha256: str) -> Detector:
-    detector = kind(bundle, provider=provider, threads=threads)
+def _reopen(
+    kind: type[Detector], bundle: Path, provider: str, threads: int | None, head: str | None, sha256: str
+) -> Detector:
+    detector = kind(bundle, provider=provider, threads=threads, head=head)
     if detector.manifest.onnx.sha256 != sha256:
         raise UserError(f"{bundle} is another bundle than the detector was made from; make the detector anew.")
     return detector

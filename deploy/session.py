@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,13 @@ from detheads.foundation.bundle import read_manifest
 CPU = "CPUExecutionProvider"
 ONNX_RUNTIME = "onnx_runtime"
 """The backend of every provider that does not begin with the name of another one."""
+
+
+OUTPUTS = ("boxes", "scores", "labels")
+"""What a graph gives for each of its heads."""
+
+Rows = tuple[NDArray[Any], ...]
+"""Boxes ``[B, R, 4]`` (xyxy, input pixels), scores ``[B, R]``, labels ``[B, R]``; unused rows have score 0."""
 
 
 class Backend(Protocol):
@@ -27,8 +34,10 @@ class Backend(Protocol):
 
     name: str
 
-    def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
-        """Letterboxed RGB ``[B, 3, H, W]`` -> boxes ``[B, R, 4]`` (xyxy, input pixels), scores, labels ``[B, R]``."""
+    def run(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        """Letterboxed RGB ``[B, 3, H, W]`` -> of each head ``boxes`` ``[B, R, 4]`` (float32, xyxy, input pixels),
+        ``scores`` ``[B, R]`` (float32) and ``labels`` ``[B, R]`` (int32), called ``NAME.boxes`` and so on where there
+        are several heads."""
         ...
 
 
@@ -55,8 +64,8 @@ class BundleSession:
         self._backend: Backend = module.open_backend(bundle, self.manifest, provider, threads)
         self.runtime = self._backend.name
 
-    def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
-        """Letterboxed RGB ``[B, 3, H, W]`` -> boxes ``[B, R, 4]`` (xyxy, input pixels), scores and labels ``[B, R]``.
+    def run(self, images: NDArray[np.uint8]) -> dict[str, Rows]:
+        """Letterboxed RGB ``[B, 3, H, W]`` -> the rows of each head by its name.
 
         Raises:
             ValueError: when the array is not a uint8 batch of the manifest's input size.
@@ -66,7 +75,11 @@ class BundleSession:
             raise ValueError(
                 f"the graph takes uint8 [B, {wanted[0]}, {wanted[1]}, {wanted[2]}], not {images.dtype} {images.shape}"
             )
-        return self._backend.run(images)
+        found = self._backend.run(images)
+        return {
+            head.name: tuple(found[self.manifest.prefix(head) + output] for output in OUTPUTS)
+            for head in self.manifest.heads
+        }
 
 
 def _backend_of(provider: str) -> str:

@@ -1,86 +1,128 @@
 """What a bundle folder holds, written piece by piece: graph, engines, manifest, proof."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
+import onnx
+
 from detheads import __version__
 from detheads.deploy.runtime import installed_builds
 from detheads.export.graph import DetectorGraph
-from detheads.export.onnx_export import export_onnx
+from detheads.export.names import prefix_of
+from detheads.export.onnx_export import check_parity, write_onnx
 from detheads.export.report import VerificationReport
 from detheads.export.source import Trained
+from detheads.export.tail import with_suppression
 from detheads.export.tensorrt_engine import BatchProfile, Library, build_engine, find_library
+from detheads.export.trace import opset_of, trace_dense
 from detheads.foundation import atomic
-from detheads.foundation.bundle import (
+from detheads.foundation.bundle import onnx_file, write_manifest
+from detheads.foundation.manifest import (
+    ONLY_HEAD,
     BackboneEntry,
+    BundledHead,
     BundleManifest,
     ClassEntry,
     EngineEntry,
     HeadEntry,
     InputSpec,
     OnnxEntry,
+    Precision,
     Thresholds,
     graph_metadata,
-    onnx_file,
-    write_manifest,
 )
 from detheads.report.files import MARKDOWN_NAME, write_texts
 
-ONNX_NAME = "model.onnx"
-ENGINE_FOLDER = "engines"
-PRECISION: Final = "fp32"
+ONNX_NAME: Final = "model.onnx"
+ENGINE_FOLDER: Final = "engines"
 
 
-def write_graph(folder: Path, name: str, trained: Trained, thresholds: Thresholds) -> BundleManifest:
-    """Write ``model.onnx`` and ``bundle.json`` of a trained model into ``folder``.
+@dataclass(frozen=True)
+class Master:
+    """What every artefact of a bundle is made from.
+
+    Attributes:
+        dense: the FP32 graph up to suppression, equal to PyTorch.
+        heads: what the manifest says of each head, before any proof.
+    """
+
+    trained: Trained
+    dense: onnx.ModelProto
+    heads: list[BundledHead]
+
+
+def trace_master(trained: Trained, thresholds: Thresholds) -> Master:
+    """Trace a trained model, and compare the graph with PyTorch.
 
     Raises:
-        UserError: when the model cannot be exported (see :func:`export_onnx`).
+        UserError: when the model cannot be traced, or the graph computes something else.
     """
-    checkpoint, spec = trained.checkpoint, trained.backbone.spec
-    classes = [ClassEntry(id=category.id, name=category.name) for category in checkpoint.categories]
-    input_spec = InputSpec(height=checkpoint.feature_spec.height, width=checkpoint.feature_spec.width)
-    backbone = BackboneEntry(
-        name=spec.name, timm_name=spec.timm_name, licence=spec.licence, weights_sha256=trained.backbone.weights_sha256
-    )
-    head = HeadEntry(
-        name=checkpoint.head_name,
-        config=checkpoint.head_config,
-        parameters=sum(parameter.numel() for parameter in trained.head.parameters()),
-    )
-    exported = export_onnx(
-        DetectorGraph(trained.backbone, trained.head, checkpoint.feature_spec, thresholds),
-        folder / ONNX_NAME,
-        {
-            **graph_metadata(classes, input_spec, thresholds, backbone, head),
-            "detheads.version": __version__,
-            "detheads.precision": PRECISION,
-        },
-    )
-    manifest = BundleManifest(
-        name=name,
-        classes=classes,
-        input=input_spec,
+    checkpoint = trained.checkpoint
+    graph = DetectorGraph(trained.backbone, trained.head, checkpoint.feature_spec)
+    dense = trace_dense(graph)
+    parity = check_parity(graph, dense)
+    head = BundledHead(
+        head=HeadEntry(
+            name=checkpoint.head_name,
+            config=checkpoint.head_config,
+            parameters=sum(parameter.numel() for parameter in trained.head.parameters()),
+        ),
+        classes=[ClassEntry(id=category.id, name=category.name) for category in checkpoint.categories],
         thresholds=thresholds,
-        backbone=backbone,
-        head=head,
-        precision=PRECISION,
         hashes={
             "checkpoint": checkpoint.checkpoint_sha256,
             "cache": checkpoint.cache_sha256,
             "dataset": checkpoint.dataset_sha256,
             **({"backbone_file": own} if (own := checkpoint.backbone_file_sha256) else {}),
         },
+        parity=parity[ONLY_HEAD],
+    )
+    return Master(trained, dense, [head])
+
+
+def write_graph(
+    folder: Path, name: str, master: Master, dense: onnx.ModelProto, precision: Precision
+) -> BundleManifest:
+    """Write ``model.onnx`` and ``bundle.json`` into ``folder``.
+
+    Args:
+        dense: the master's graph, in the precision that is shipped; suppression is joined to it here.
+
+    Raises:
+        UserError: when the graph cannot be written (see :func:`write_onnx`).
+    """
+    checkpoint, spec = master.trained.checkpoint, master.trained.backbone.spec
+    input_spec = InputSpec(height=checkpoint.feature_spec.height, width=checkpoint.feature_spec.width)
+    backbone = BackboneEntry(
+        name=spec.name,
+        timm_name=spec.timm_name,
+        licence=spec.licence,
+        weights_sha256=master.trained.backbone.weights_sha256,
+    )
+    model = dense
+    for head in master.heads:
+        model = with_suppression(model, head.thresholds, input_spec.height, input_spec.width, prefix_of(head.name))
+    path = folder / ONNX_NAME
+    write_onnx(
+        model,
+        path,
+        {
+            **graph_metadata(master.heads, input_spec, backbone),
+            "detheads.version": __version__,
+            "detheads.precision": precision,
+        },
+    )
+    manifest = BundleManifest(
+        name=name,
+        heads=master.heads,
+        input=input_spec,
+        backbone=backbone,
+        precision=precision,
         tools=_tool_versions(),
-        onnx=OnnxEntry(
-            file=ONNX_NAME,
-            sha256=atomic.sha256_of(exported.path),
-            opset=exported.opset,
-            bytes=exported.bytes,
-            parity=exported.parity,
-        ),
+        onnx=OnnxEntry(file=ONNX_NAME, sha256=atomic.sha256_of(path), opset=opset_of(model), bytes=path.stat().st_size),
         engines=[],
     )
     write_manifest(folder, manifest)
@@ -114,14 +156,17 @@ def add_engine(
     return manifest
 
 
-def store_proof(folder: Path, manifest: BundleManifest, report: VerificationReport) -> BundleManifest:
+def store_proof(
+    folder: Path, manifest: BundleManifest, report: VerificationReport, head: str = ONLY_HEAD
+) -> BundleManifest:
     """Write the report into the bundle, and into the manifest its short form and best scores, where it holds."""
     write_report(folder, report)
+    entry = manifest.head_named(head if len(manifest.heads) > 1 else None)
     update: dict[str, Any] = {"verification": report.summary()}
-    flattering = report.training_note and manifest.best_scores is not None
+    flattering = report.training_note and entry.best_scores is not None
     if report.passed and report.best_scores and not flattering:
         update |= {"best_scores": dict(report.best_scores), "best_scores_rule": report.best_scores_rule}
-    manifest = manifest.model_copy(update=update)
+    manifest = manifest.with_head(entry.model_copy(update=update))
     write_manifest(folder, manifest)
     return manifest
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from detheads.export.matching import Found, TensorDifference, match, overlaps
-from detheads.foundation.bundle import Thresholds
+from detheads.foundation.manifest import Thresholds
 
 ALIKE = 1e-3
 """Scores that differ by no more are near-equal: rounding decides between them."""

@@ -7,7 +7,7 @@ import numpy as np
 from detheads.export.matching import Comparison, TensorDifference
 from detheads.export.proof import Proof
 from detheads.export.report import ArtefactResult
-from detheads.foundation.bundle import Thresholds
+from detheads.foundation.manifest import Thresholds
 
 CACHE_REMARK = 0.01
 """Difference between cache and live mAP that deserves a note; it says nothing about the artefact."""

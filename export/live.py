@@ -13,8 +13,8 @@ from torch import Tensor
 
 from detheads.backbones.backbone import Backbone
 from detheads.backbones.features import FeatureSpec
-from detheads.foundation.bundle import Thresholds
 from detheads.foundation.geometry import Letterbox, has_area, letterbox_image
+from detheads.foundation.manifest import Thresholds
 from detheads.headkit.contract import Head
 from detheads.ops.nms import hard_nms
 from detheads.ops.scores import detection_scores

@@ -10,6 +10,7 @@ from detheads.evaluation.predict import default_thresholds
 from detheads.export.bundle_writer import (
     add_engine,
     store_proof,
+    trace_master,
     write_graph,
     write_report,
     write_unverified,
@@ -20,11 +21,12 @@ from detheads.export.report import VerificationReport
 from detheads.export.source import Which, load_trained
 from detheads.export.target import require_target
 from detheads.export.tensorrt_engine import BatchProfile, find_library
-from detheads.export.verify import comparable, compare, require_objects
+from detheads.export.verify import comparable, compare, measure, require_objects
 from detheads.foundation import atomic
-from detheads.foundation.bundle import BundleManifest, Thresholds, engine_file, onnx_file, read_manifest
+from detheads.foundation.bundle import engine_file, onnx_file, read_manifest
 from detheads.foundation.claims import staged
 from detheads.foundation.errors import UserError
+from detheads.foundation.manifest import BundleManifest, Thresholds
 from detheads.foundation.progress import Progress, silent
 from detheads.foundation.text import visible
 from detheads.report.files import MARKDOWN_NAME
@@ -171,7 +173,8 @@ def export_run(
         remarks = trained.remarks + ((library.remark,) if library is not None and library.remark else ())
         constants = suppression.applied(thresholds or default_thresholds(trained.head))
         on_progress("ONNX graph", 0, 0)
-        manifest = write_graph(stage.folder, visible(output.stem), trained, constants)
+        master = trace_master(trained, constants)
+        manifest = write_graph(stage.folder, visible(output.stem), master, master.dense, "fp32")
         if library is not None:
             on_progress("TensorRT engine", 0, 0)
             manifest = add_engine(stage.folder, manifest, batch or BatchProfile(), library)
@@ -179,7 +182,8 @@ def export_run(
         if proof is None:
             write_unverified(stage.folder, manifest.name, remarks)
         else:
-            report = compare(stage.folder, trained, proof, on_progress)
+            reference = measure(trained, constants, proof, on_progress)
+            report = compare(stage.folder, reference, on_progress)
             manifest = store_proof(stage.folder, manifest, report)
         if report is None or report.passed:
             stage.publish()
@@ -218,13 +222,13 @@ def verify_bundle(
     comparable(manifest, proof.dataset)
     on_progress("loading", 0, 0)
     trained = load_trained(run, which=which, weights=None if weights is None else Path(weights))
-    if trained.checkpoint.checkpoint_sha256 != manifest.hashes.get("checkpoint"):
+    if trained.checkpoint.checkpoint_sha256 != manifest.first.hashes.get("checkpoint"):
         raise UserError(
             f"{bundle} was not made from the {which} checkpoint of {run}; give the run it was exported from."
         )
     if trained.backbone.weights_sha256 != manifest.backbone.weights_sha256:
         raise UserError(f"{bundle} was made with other backbone weights than {run}; give the run it was exported from.")
-    report = compare(bundle, trained, proof, on_progress)
+    report = compare(bundle, measure(trained, manifest.thresholds, proof, on_progress), on_progress)
     if store:
         store_verdict(bundle, report)
     return report

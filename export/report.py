@@ -9,7 +9,7 @@ from detheads.evaluation.coco import NAMES, UNDEFINED, Statistics
 from detheads.evaluation.scores import RULE
 from detheads.export.diagnosis import LISTED, Apart
 from detheads.export.matching import BEST_BOXES, Comparison, TensorDifference
-from detheads.foundation.bundle import ArtefactProof, EngineEntry, Verification
+from detheads.foundation.manifest import ArtefactProof, EngineEntry, Verification
 from detheads.foundation.summary import training_note
 from detheads.report.markdown import plain, table_lines
 from detheads.report.sections import Column, Table, Value

@@ -17,6 +17,7 @@ from detheads.export.matching import TensorDifference
 from detheads.export.probes import evenly_spaced, odd_pictures
 from detheads.foundation.errors import UserError
 from detheads.foundation.geometry import letterbox_image
+from detheads.foundation.manifest import ONLY_HEAD
 from detheads.foundation.progress import Progress
 
 TENSOR_IMAGES = 8
@@ -73,24 +74,28 @@ def run_artefact(artefact: Artefact, dataset: Dataset, batch: int, on_progress: 
     return found
 
 
-def compare_tensors(live: LiveDetector, graph: Path, dataset: Dataset, threads: int | None) -> TensorDifference:
-    """The tensors before suppression of some images, those of the artefact read inside its graph."""
+def compare_tensors(
+    live: LiveDetector, graph: Path, dataset: Dataset, threads: int | None, head: str = ONLY_HEAD
+) -> TensorDifference:
+    """The tensors before suppression of some images, those of the artefact read inside its graph.
+
+    Args:
+        head: which of the graph's heads.
+    """
     inner = InnerGraph(graph, threads)
     difference = TensorDifference()
     chosen = evenly_spaced(len(dataset.images), TENSOR_IMAGES)
     for image in _images(dataset.images[index] for index in chosen):
         array, _ = letterbox_image(image, live.spec.width, live.spec.height)
-        found = inner.run(np.ascontiguousarray(array.transpose(2, 0, 1)[None]))
+        found = inner.run(np.ascontiguousarray(array.transpose(2, 0, 1)[None]))[head]
         difference.include(differences(partial(live.dense, image), found))
     return difference
 
 
-def run_odd(
-    live: LiveDetector, artefact: Artefact, dataset: Dataset
-) -> tuple[list[str], list[LiveDetections], Sequence[Detections]]:
-    """Both sides on pictures of extreme shape, which the artefact runs as one batch; their names first."""
+def run_odd(live: LiveDetector, dataset: Dataset) -> tuple[list[str], list[Image.Image], list[LiveDetections]]:
+    """PyTorch on pictures of extreme shape: their names, the pictures, what was found."""
     names, pictures = zip(*odd_pictures(dataset.images), strict=True)
-    return list(names), [live.detect(picture) for picture in pictures], artefact.detect(pictures)
+    return list(names), list(pictures), [live.detect(picture) for picture in pictures]
 
 
 def _images(records: Iterable[ImageRecord]) -> Iterator[Image.Image]:

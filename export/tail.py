@@ -28,8 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, numpy_helper, parser
 
-from detheads.export.graph import DENSE_NAMES, OUTPUT_NAMES
-from detheads.foundation.bundle import Thresholds
+from detheads.export.names import DENSE_NAMES, OUTPUT_NAMES
+from detheads.foundation.manifest import Thresholds
 
 SUPPRESSION = "suppression"
 """What the names of the tail's nodes and inner tensors begin with, after the prefix of their head."""

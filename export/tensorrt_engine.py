@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from detheads.export.graph import INPUT_NAME
+from detheads.export.names import INPUT_NAME
 from detheads.foundation.atomic import write_bytes
 from detheads.foundation.errors import UserError
 

@@ -6,59 +6,98 @@ Tensors before suppression (read inside the shipped graph), final boxes, and mAP
 
 import datetime
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from detheads.cache.reader import counted_objects
 from detheads.data.dataset import Category, Dataset
 from detheads.deploy import Detector
-from detheads.evaluation.coco import evaluate
+from detheads.evaluation.coco import Statistics, evaluate
 from detheads.evaluation.scores import best_scores
 from detheads.export.classes import of_these_classes
 from detheads.export.diagnosis import advice, apart
 from detheads.export.judgement import cache_remarks, full_remarks, reasons
-from detheads.export.live import LiveDetector
+from detheads.export.live import LiveDetections, LiveDetector
 from detheads.export.matching import Comparison, Found
 from detheads.export.proof import Proof
 from detheads.export.report import ArtefactResult, VerificationReport
 from detheads.export.sides import compare_tensors, run_artefact, run_live, run_odd
 from detheads.export.source import Trained, dataset_sha256, training_pictures
-from detheads.foundation.bundle import BundleManifest
 from detheads.foundation.coco_results import to_coco_results
 from detheads.foundation.errors import UserError
+from detheads.foundation.manifest import BundleManifest, Thresholds
 from detheads.foundation.progress import Progress, silent
 from detheads.foundation.text import visible
 from detheads.ops.devices import pick_device
 
 
-def compare(bundle: Path, trained: Trained, proof: Proof, on_progress: Progress = silent) -> VerificationReport:
-    """Run the proof's images through a bundle and through the model it was made from, and judge the difference.
+@dataclass(frozen=True)
+class Reference:
+    """The PyTorch side of a proof, measured once however many artefacts are held against it.
+
+    Attributes:
+        dataset: the images that could be used, of the model's classes.
+        found: PyTorch's detections of each.
+        results: the same as COCO results.
+        odd_names, odd_pictures, odd_found: pictures of extreme shape, and what PyTorch finds in them.
+    """
+
+    trained: Trained
+    live: LiveDetector
+    proof: Proof
+    dataset: Dataset
+    found: list[LiveDetections]
+    results: list[dict[str, Any]]
+    statistics: Statistics
+    odd_names: list[str]
+    odd_pictures: list[Image.Image]
+    odd_found: list[LiveDetections]
+
+
+def measure(trained: Trained, thresholds: Thresholds, proof: Proof, on_progress: Progress = silent) -> Reference:
+    """Run the proof's images through a trained model.
+
+    Args:
+        thresholds: constants of suppression, those of the artefacts to come.
 
     Raises:
-        UserError: when the bundle is not what its manifest says, the dataset's classes are not the bundle's, no object
-            of the dataset counts, or an image is missing, unreadable or of another size than annotated.
+        UserError: when the dataset's classes are not the model's, no object of it counts, or an image is missing,
+            unreadable or of another size than annotated.
     """
+    checkpoint = trained.checkpoint
+    live = LiveDetector(trained.backbone, trained.head, checkpoint.feature_spec, thresholds, pick_device(proof.device))
+    wanted = require_objects(of_these_classes(proof.dataset, checkpoint.categories, "the bundle"))
+    dataset, found = run_live(live, wanted, on_progress, proof.skip_bad)
+    require_objects(dataset)
+    results = coco_results(dataset, found)
+    statistics = evaluate(dataset.coco_json(), results)
+    return Reference(trained, live, proof, dataset, found, results, statistics, *run_odd(live, dataset))
+
+
+def compare(bundle: Path, reference: Reference, on_progress: Progress = silent) -> VerificationReport:
+    """Run the same images through a bundle, and judge the difference.
+
+    Raises:
+        UserError: when the bundle is not what its manifest says.
+    """
+    proof, dataset, originals, live = reference.proof, reference.dataset, reference.found, reference.live
+    checkpoint = reference.trained.checkpoint
     detector = Detector(bundle, threads=proof.threads)
     manifest = detector.manifest
-    checkpoint, device = trained.checkpoint, pick_device(proof.device)
-    live = LiveDetector(trained.backbone, trained.head, checkpoint.feature_spec, manifest.thresholds, device)
-
-    dataset, originals = run_live(live, comparable(manifest, proof.dataset), on_progress, proof.skip_bad)
-    require_objects(dataset)
     singles = run_artefact(detector, dataset, 1, on_progress)
     batched = {1: singles}
     for size in sorted({*proof.batch_sizes} - {1}):
         batched[size] = run_artefact(detector, dataset, size, on_progress)
     tensors = compare_tensors(live, bundle / manifest.onnx.file, dataset, proof.threads)
-    odd_names, odd_live, odd_found = run_odd(live, detector, dataset)
-    odd = Comparison.of(odd_live, odd_found)
+    odd_found = detector.detect(reference.odd_pictures)
+    odd = Comparison.of(reference.odd_found, odd_found)
 
     truth = dataset.coco_json()
-    results = coco_results(dataset, originals)
-    statistics = evaluate(truth, results)
-    live_ap = statistics.require_ap()
+    live_ap = reference.statistics.require_ap()
     artefacts = []
     for size, found in batched.items():
         measured = evaluate(truth, coco_results(dataset, found))
@@ -76,7 +115,7 @@ def compare(bundle: Path, trained: Trained, proof: Proof, on_progress: Progress 
     furthest = batched[min(artefacts, key=lambda each: each.versus_live.share).batch]
     names = [record.file_name for record in dataset.images]
     pictures = apart(names, originals, furthest, manifest.thresholds)
-    odd_pictures = apart(odd_names, odd_live, odd_found, manifest.thresholds)
+    odd_pictures = apart(reference.odd_names, reference.odd_found, odd_found, manifest.thresholds)
     shares = [share for each in artefacts for share in (each.versus_live.share, each.versus_single.share)]
     map_cache = checkpoint.metrics.get("AP")
     ratios = [image.width / image.height for image in dataset.images]
@@ -91,10 +130,10 @@ def compare(bundle: Path, trained: Trained, proof: Proof, on_progress: Progress 
         boxes=sum(len(objects.labels) for objects in dataset.objects),
         aspect_ratios=(min(ratios), max(ratios)),
         onnx_sha256=manifest.onnx.sha256,
-        checkpoint_sha256=str(manifest.hashes.get("checkpoint")),
-        live_runtime=f"torch {torch.__version__} {device.type}, torchvision NMS",
+        checkpoint_sha256=checkpoint.checkpoint_sha256,
+        live_runtime=f"torch {torch.__version__} {live.device.type}, torchvision NMS",
         map_cache=map_cache,
-        live=statistics,
+        live=reference.statistics,
         artefacts=artefacts,
         tensors=tensors,
         odd_shapes=odd,
@@ -105,11 +144,11 @@ def compare(bundle: Path, trained: Trained, proof: Proof, on_progress: Progress 
         full_tables=full,
         classes=dataset.class_names,
         apart=[*pictures, *odd_pictures],
-        advice=advice(pictures, odd_pictures, tensors, [*shares, odd.share], proof.min_matched, device.type),
-        best_scores=best_scores(truth, results),
+        advice=advice(pictures, odd_pictures, tensors, [*shares, odd.share], proof.min_matched, live.device.type),
+        best_scores=best_scores(truth, reference.results),
         skipped=dataset.skipped,
         remarks=[
-            *trained.remarks,
+            *reference.trained.remarks,
             *full_remarks(full, len(originals), manifest.thresholds),
             *cache_remarks(map_cache, live_ap),
         ],

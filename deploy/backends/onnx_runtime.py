@@ -7,15 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detheads.deploy.runtime import load_onnxruntime
-from detheads.deploy.session import CPU
-from detheads.foundation.bundle import BundleManifest, onnx_file
+from detheads.deploy.session import CPU, OUTPUTS
+from detheads.foundation.bundle import onnx_file
 from detheads.foundation.cores import check_threads
 from detheads.foundation.errors import UserError
+from detheads.foundation.manifest import BundleManifest
 
 onnxruntime = load_onnxruntime()
 
 INPUT = ("images", "tensor(uint8)")
-OUTPUTS = {"boxes": "tensor(float)", "scores": "tensor(float)", "labels": "tensor(int32)"}
+TYPES = ("tensor(float)", "tensor(float)", "tensor(int32)")
+"""Of :data:`detheads.deploy.session.OUTPUTS`."""
 
 
 class OnnxRuntime:
@@ -29,12 +31,12 @@ class OnnxRuntime:
         path = onnx_file(bundle, manifest)
         self._session = open_graph(path, provider=provider, threads=threads)
         _require_agreement(self._session, manifest, path)
+        self._outputs = [entry.name for entry in self._session.get_outputs()]
         self.name = f"onnxruntime {onnxruntime.__version__} {provider}"
 
-    def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
+    def run(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """See :class:`detheads.deploy.session.Backend`."""
-        boxes, scores, labels = self._session.run(list(OUTPUTS), {INPUT[0]: images})
-        return boxes, scores, labels
+        return dict(zip(self._outputs, self._session.run(self._outputs, {INPUT[0]: images}), strict=True))
 
 
 def open_backend(bundle: Path, manifest: BundleManifest, provider: str, threads: int | None) -> OnnxRuntime:
@@ -92,7 +94,10 @@ def _taken(graph: Path | bytes) -> str | bytes:
 def _require_agreement(session: Any, manifest: BundleManifest, path: Path) -> None:
     inputs = [(entry.name, entry.type) for entry in session.get_inputs()]
     outputs = {entry.name: entry.type for entry in session.get_outputs()}
-    if inputs != [INPUT] or outputs != OUTPUTS:
+    wanted = {
+        manifest.prefix(head) + name: kind for head in manifest.heads for name, kind in zip(OUTPUTS, TYPES, strict=True)
+    }
+    if inputs != [INPUT] or outputs != wanted:
         raise UserError(f"{path} has inputs {inputs} and outputs {outputs}; it is not a graph of 'detheads export'.")
     shape = session.get_inputs()[0].shape
     if shape[1:] != [3, manifest.input.height, manifest.input.width]:

@@ -12,7 +12,7 @@ from detheads.foundation.atomic import sized
 if TYPE_CHECKING:
     from collections import Counter
 
-    from detheads.foundation.bundle import BundleManifest
+    from detheads.foundation.manifest import BundleManifest
     from detheads.foundation.onnx_summary import GraphSummary
 
 app = typer.Typer(help="Look at bundles and work on them, without torch.", no_args_is_help=True)

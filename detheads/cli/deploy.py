@@ -13,7 +13,7 @@ from detheads.foundation.geometry import sides
 
 if TYPE_CHECKING:
     from detheads.deploy.run import RunResult
-    from detheads.foundation.bundle import BundleManifest
+    from detheads.foundation.manifest import BundleManifest
 
 app = typer.Typer(help="Run bundles on pictures, without torch.", no_args_is_help=True)
 
@@ -71,7 +71,7 @@ def run(
     detector = Detector(bundle, provider=provider, threads=threads)
     if detector.manifest.state != "verified":
         remark(f"{bundle} is {detector.manifest.state}: nothing proves that it equals the trained model")
-    floor = detector.manifest.thresholds.score
+    floor = detector.head.thresholds.score
     if score is not None and score < floor:
         remark(
             f"--score {score:g} is below the graph's own floor: nothing below {floor:g} leaves it; export with --score"
@@ -94,7 +94,7 @@ def run(
         remark(f"left out {len(result.skipped)} pictures that cannot be read:")
     for sentence in result.skipped[:SHOWN]:
         remark(f"skipped: {sentence}")
-    rows = detector.manifest.thresholds.max_detections
+    rows = detector.head.thresholds.max_detections
     if result.full:
         remark(
             f"{result.full} of {result.image_count} pictures filled all {rows} rows of the graph, so that there may be "
@@ -159,7 +159,7 @@ def _print_info(console: Console, manifest: "BundleManifest") -> None:
         ("bundle", f"{manifest.name}, {manifest.state}"),
         ("proof", proof_line(manifest)),
         *(("not proven", reason) for reason in (manifest.verification.reasons if manifest.verification else ())),
-        ("head", f"{manifest.head.name}, {manifest.head.parameters:,} parameters"),
+        ("head", f"{manifest.first.head.name}, {manifest.first.head.parameters:,} parameters"),
         ("backbone", f"{manifest.backbone.name}, licence {manifest.backbone.licence}"),
         ("input", f"{sides(manifest.input.height, manifest.input.width)} pixels, RGB, letterboxed"),
         ("detections", found),
@@ -170,5 +170,5 @@ def _print_info(console: Console, manifest: "BundleManifest") -> None:
     best = {name: f"{score:.2f}" for name, score in (manifest.best_scores or {}).items()}
     classes = [(entry.id, entry.name, best.get(entry.name, "not measured")) for entry in manifest.classes]
     console.print(table(("id", "class", "best score"), classes))
-    if manifest.best_scores_rule:
-        console.print(f"best score: {manifest.best_scores_rule}")
+    if manifest.first.best_scores_rule:
+        console.print(f"best score: {manifest.first.best_scores_rule}")

@@ -120,7 +120,7 @@ def export(
         remark_skipped(result.report)
 
     def render(console: Console) -> None:
-        parity = result.manifest.onnx.parity
+        parity = result.manifest.first.parity
         console.print(
             f"self-check: model.onnx differs from PyTorch by at most {parity.dense_boxes:.2g} px "
             f"({parity.best_boxes:.2g} px on the best boxes) and {parity.dense_scores:.2g} in score on random images"

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from detheads.cache.reader import FeatureCache
 from detheads.evaluation.coco import Evaluator, Statistics, evaluate
-from detheads.foundation.bundle import Thresholds
 from detheads.foundation.coco_results import to_coco_results
 from detheads.foundation.errors import UserError
+from detheads.foundation.manifest import Thresholds
 from detheads.foundation.progress import Progress, silent
 from detheads.headkit.contract import Head
 from detheads.ops.nms import hard_nms, soft_nms

@@ -3,8 +3,8 @@
 from typing import Final
 
 from detheads.foundation.atomic import sized
-from detheads.foundation.bundle import BundleManifest
 from detheads.foundation.gpus import build_command, served
+from detheads.foundation.manifest import BundleManifest
 
 UNDEFINED: Final = "undefined"
 BATCH: Final = (1, 4, 8)

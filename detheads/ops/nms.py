@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision import ops
 
-from detheads.foundation.bundle import Thresholds
+from detheads.foundation.manifest import Thresholds
 
 Size = tuple[int, int]
 """Height and width of the model input, pixels."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from detheads.foundation.bundle import Thresholds
+from detheads.foundation.manifest import Thresholds
 from detheads.ops.decisions import decide
 
 

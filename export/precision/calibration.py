@@ -15,10 +15,10 @@ from detheads.data import list_splits, load_picture, read_dataset
 from detheads.data.dataset import Dataset, ImageRecord
 from detheads.foundation import atomic
 from detheads.foundation.arrays import read_arrays
-from detheads.foundation.bundle import CalibrationEntry
 from detheads.foundation.errors import UserError
 from detheads.foundation.geometry import letterbox_image, sides
 from detheads.foundation.images import list_images, load_image
+from detheads.foundation.manifest import CalibrationEntry
 
 IMAGES = 64
 """Pictures that are chosen unless another number is asked for."""

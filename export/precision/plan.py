@@ -7,8 +7,8 @@ from typing import Any, Protocol
 import onnx
 
 from detheads.export.precision.calibration import Calibration
-from detheads.foundation.bundle import Precision
 from detheads.foundation.errors import UserError
+from detheads.foundation.manifest import Precision
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,14 @@ from detheads.analytical.refinement import Round, vote
 from detheads.backbones.backbone import load_backbone
 from detheads.backbones.features import FeatureLayer, FeatureSpec
 from detheads.export.graph import DetectorGraph
-from detheads.export.onnx_export import OPSET, export_onnx
 from detheads.export.tensorrt_engine import BatchProfile, build_engine
-from detheads.foundation.bundle import Thresholds
+from detheads.export.trace import OPSET
 from detheads.foundation.errors import UserError
+from detheads.foundation.manifest import Thresholds
 from detheads.headkit import registry
 from detheads.headkit.blocks import join_main
 from detheads.ops.cofiber import decompose, low_passes
+from tests.export.toy import ship
 from tests.heads.test_export import TRACED_BATCH, Positional
 from tests.heads.worlds import CLASSES, SPECS, random_features
 
@@ -325,10 +326,10 @@ def test_an_engine_is_built_from_pixels_to_boxes(name: str, tmp_path: Path) -> N
     pytest.importorskip("tensorrt_rtx", reason="needs the tensorrt-rtx package")
     encoder = load_backbone("timm:test_vit", (64, 96), random_weights=True)
     head = _random_head(encoder.feature_spec, CONFIGS[name])
-    graph = DetectorGraph(encoder, head, encoder.feature_spec, Thresholds(max_detections=10, candidates=50))
-    exported = export_onnx(graph, tmp_path / "model.onnx", {})
-    assert exported.parity.batch != TRACED_BATCH
-    assert exported.parity.dense_boxes < 1e-2
+    limits = Thresholds(max_detections=10, candidates=50)
+    parity = ship(DetectorGraph(encoder, head, encoder.feature_spec), tmp_path / "model.onnx", limits)
+    assert parity.batch != TRACED_BATCH
+    assert parity.dense_boxes < 1e-2
     built = build_engine(tmp_path / "model.onnx", tmp_path / "model.engine", batch=BatchProfile(1, 2, 5))
     assert built.path.stat().st_size > 50_000
     assert built.batch == BatchProfile(1, 2, 5)

@@ -25,7 +25,8 @@ class Whole:
     def run(self, images):
         count = len(images)
         boxes = np.tile(np.array(self.box, np.float32), (count, 1, 1))
-        return boxes, np.full((count, 1), 0.75, np.float32), np.zeros((count, 1), np.int32)
+        scores, labels = np.full((count, 1), 0.75, np.float32), np.zeros((count, 1), np.int32)
+        return {"boxes": boxes, "scores": scores, "labels": labels}
 
 
 def open_backend(bundle, manifest, provider, threads):

@@ -13,7 +13,7 @@ from PIL import Image
 from detheads.deploy import BundleSession, Detector
 from detheads.deploy.inputs import collect_images
 from detheads.foundation import atomic
-from detheads.foundation.bundle import read_manifest
+from detheads.foundation.bundle import read_manifest, write_manifest
 from detheads.foundation.errors import UserError
 from detheads.foundation.images import load_image
 from tests.export.toy import CATEGORIES, SIZES, Toy, live_detector
@@ -222,7 +222,8 @@ def test_wrong_arrays_are_refused(bundle: Path, shape: tuple[int, ...], dtype: t
 
 def test_unverified_bundle_says_so(bundle: Path, toy: Toy, tmp_path: Path, detheads) -> None:
     copy = Path(shutil.copytree(bundle, tmp_path / "copy.detheads"))
-    atomic.write_json(copy / "bundle.json", atomic.read_json(copy / "bundle.json") | {"verification": None})
+    manifest = read_manifest(copy)
+    write_manifest(copy, manifest.with_head(manifest.first.model_copy(update={"verification": None})))
     assert read_manifest(copy).state == "unverified"
     done = detheads("deploy", "run", copy, toy.images / "bild 2.png", "-o", tmp_path / "out")
     assert done.code == 0

@@ -19,14 +19,16 @@ from detheads.deploy import Detector
 from detheads.deploy.inputs import InputImage, collect_images
 from detheads.deploy.run import run_images
 from detheads.foundation import atomic
+from detheads.foundation.bundle import read_manifest, write_manifest
 from detheads.foundation.drawing import palette_color
 from tests.export.toy import SIZES, Toy
 
 
 def changed(bundle: Path, folder: Path, **entries: Any) -> Path:
-    """A copy of a bundle with other entries in its manifest."""
+    """A copy of a bundle with other entries for its head."""
     copy = Path(shutil.copytree(bundle, folder / "changed.detheads"))
-    atomic.write_json(copy / "bundle.json", atomic.read_json(copy / "bundle.json") | entries)
+    manifest = read_manifest(copy)
+    write_manifest(copy, manifest.with_head(manifest.first.model_copy(update=entries)))
     return copy
 
 
@@ -136,7 +138,7 @@ def test_info_tells_what_a_bundle_is_and_proved(bundle: Path, tmp_path: Path, de
         assert part in shown
     answer = json.loads(detheads("deploy", "info", copy, "--json").out)
     assert answer["state"] == "verified"
-    assert answer["verification"]["images"] == len(SIZES)
+    assert answer["heads"][0]["verification"]["images"] == len(SIZES)
     (copy / "model.onnx").write_bytes(b"")
     assert detheads("deploy", "info", copy).code == 1
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from detheads.cache.reader import FeatureCache
 from detheads.evaluation.coco import NAMES
 from detheads.evaluation.predict import evaluate_cache, predict_cache
-from detheads.foundation.bundle import Thresholds
 from detheads.foundation.errors import UserError
+from detheads.foundation.manifest import Thresholds
 from detheads.headkit.contract import Head, HeadOutput
 from detheads.targets.objects import Targets
 from detheads.training.checkpoint import build_head, load_checkpoint, matching_cache

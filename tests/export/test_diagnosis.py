@@ -6,7 +6,7 @@ import pytest
 from detheads.deploy import Detections
 from detheads.export.diagnosis import Apart, advice, apart
 from detheads.export.matching import TensorDifference
-from detheads.foundation.bundle import Thresholds
+from detheads.foundation.manifest import Thresholds
 
 LIMITS = Thresholds(score=0.05, max_detections=3)
 EQUAL = TensorDifference(images=1, boxes=1e-4, relative_boxes=1e-6, scores=1e-7)

@@ -27,9 +27,10 @@ from detheads.export.target import require_target
 from detheads.export.tensorrt_engine import BatchProfile
 from detheads.export.verify import coco_results
 from detheads.foundation import atomic
-from detheads.foundation.bundle import EngineEntry, Thresholds, read_manifest
+from detheads.foundation.bundle import read_manifest
 from detheads.foundation.errors import UserError
 from detheads.foundation.images import load_image
+from detheads.foundation.manifest import EngineEntry, Thresholds
 from detheads.foundation.progress import silent
 from detheads.training.pictures import written
 from tests.export.toy import SIZES, THRESHOLDS, Toy, live_detector, write_run
@@ -85,7 +86,7 @@ def test_manifest_holds_the_proof(bundle: Path) -> None:
     assert manifest.verification.onnx_sha256 == manifest.onnx.sha256 == atomic.sha256_of(bundle / "model.onnx")
     assert [(entry.id, entry.name) for entry in manifest.classes] == [(3, "cat"), (17, "dog"), (90, "größte Eule")]
     assert manifest.backbone.weights_sha256 is None
-    assert manifest.onnx.parity.dense_boxes < 1e-2
+    assert manifest.first.parity.dense_boxes < 1e-2
     assert manifest.verification.training_pictures is None
     assert manifest.verification.full_tables > 0
 
@@ -96,8 +97,8 @@ def test_best_scores_are_those_of_the_proofs_detections(bundle: Path, toy: Toy) 
     assert manifest.best_scores == best_scores(dataset.coco_json(), coco_results(dataset, found))
     assert set(manifest.best_scores) <= {"cat", "dog", "größte Eule"}
     assert len(manifest.best_scores) >= 2
-    assert "IoU 0.5" in manifest.best_scores_rule
-    assert f"{len(SIZES)} images of {toy.data.name} val" in manifest.best_scores_rule
+    assert "IoU 0.5" in manifest.first.best_scores_rule
+    assert f"{len(SIZES)} images of {toy.data.name} val" in manifest.first.best_scores_rule
 
 
 def test_another_graph_has_no_proof(bundle: Path) -> None:
@@ -134,7 +135,7 @@ def test_other_weights_fail_the_proof(copy: Path, toy: Toy, tmp_path: Path, deth
     """Even with every digest forged, the measurement finds a graph of another head."""
     write_run(tmp_path / "run", seed=1)
     manifest = atomic.read_json(copy / "bundle.json")
-    manifest["hashes"]["checkpoint"] = atomic.sha256_of(tmp_path / "run" / "best.safetensors")
+    manifest["heads"][0]["hashes"]["checkpoint"] = atomic.sha256_of(tmp_path / "run" / "best.safetensors")
     atomic.write_json(copy / "bundle.json", manifest)
     done = detheads("verify", copy, "--run", tmp_path / "run", "--data", toy.data, "--batch-sizes", "1", "--json")
     assert done.code == 1
@@ -155,19 +156,18 @@ def test_bundle_of_another_checkpoint_is_refused(copy: Path, toy: Toy, tmp_path:
 def test_failed_proof_leaves_a_report_and_no_bundle(
     toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, detheads
 ) -> None:
-    from detheads.export import bundle_writer as writer
     from detheads.export import pipeline
-    from detheads.export.onnx_export import export_onnx
 
-    def sabotage(graph, path, metadata):  # as if the exporter had lost the trained weights
+    def sabotage(trained, thresholds):  # as if the exporter had lost the trained weights
         import torch
 
-        exported = export_onnx(graph, path, metadata)
+        master = trace(trained, thresholds)
         with torch.no_grad():
-            graph.head.classes.weight.mul_(-1)
-        return exported
+            trained.head.classes.weight.mul_(-1)
+        return master
 
-    monkeypatch.setattr(writer, "export_onnx", sabotage)
+    trace = pipeline.trace_master
+    monkeypatch.setattr(pipeline, "trace_master", sabotage)
     monkeypatch.setattr(pipeline, "default_thresholds", lambda trained: THRESHOLDS)  # a shorter graph
     target = tmp_path / "bad.detheads"
     done = detheads("export", toy.run, "-o", target, "--data", toy.data, "--onnx-only", "--batch-sizes", "1", "--json")

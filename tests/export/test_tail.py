@@ -11,9 +11,9 @@ from onnx import ModelProto, TensorProto, helper
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from detheads.export.graph import OUTPUT_NAMES
+from detheads.export.names import OUTPUT_NAMES
 from detheads.export.tail import in_suppression, with_suppression
-from detheads.foundation.bundle import Thresholds
+from detheads.foundation.manifest import Thresholds
 from detheads.ops.nms import hard_nms
 
 Detections = tuple[Tensor, ...]

@@ -19,7 +19,7 @@ from detheads.export.proof import Proof, proof_dataset
 from detheads.export.report import ArtefactResult, VerificationReport
 from detheads.export.sides import compare_tensors, run_artefact
 from detheads.export.source import load_trained
-from tests.export.toy import SIZES, Toy, live_detector
+from tests.export.toy import SIZES, THRESHOLDS, Toy, live_detector
 
 NOTHING = Detections(np.zeros((0, 4)), np.zeros(0, np.float32), np.zeros(0, np.int32))
 
@@ -51,7 +51,8 @@ def prove(
     bundle: Path, toy: Toy, monkeypatch: pytest.MonkeyPatch, detector: type[Detector], sizes: tuple[int, ...]
 ) -> VerificationReport:
     monkeypatch.setattr(verify, "Detector", detector)
-    return verify.compare(bundle, load_trained(toy.run), Proof(proof_dataset(toy.data), batch_sizes=sizes))
+    reference = verify.measure(load_trained(toy.run), THRESHOLDS, Proof(proof_dataset(toy.data), batch_sizes=sizes))
+    return verify.compare(bundle, reference)
 
 
 def test_an_artefact_that_loses_objects_in_batches_is_worse_there_and_unlike_itself(

@@ -11,8 +11,12 @@ from PIL import Image
 
 from detheads.backbones.backbone import load_backbone
 from detheads.data.dataset import Category
+from detheads.export.graph import DetectorGraph
 from detheads.export.live import LiveDetector
-from detheads.foundation.bundle import Thresholds
+from detheads.export.onnx_export import check_parity, write_onnx
+from detheads.export.tail import with_suppression
+from detheads.export.trace import trace_dense
+from detheads.foundation.manifest import ONLY_HEAD, ParityEntry, Thresholds
 from detheads.headkit import registry
 from detheads.training.checkpoint import Checkpoint, save_checkpoint
 
@@ -112,3 +116,11 @@ def live_detector(run: Path, thresholds: Thresholds = THRESHOLDS) -> LiveDetecto
     return LiveDetector(
         trained.backbone, trained.head, trained.checkpoint.feature_spec, thresholds, torch.device("cpu")
     )
+
+
+def ship(graph: DetectorGraph, path: Path, thresholds: Thresholds = THRESHOLDS) -> ParityEntry:
+    """Write the FP32 file of a graph with one head, without a bundle around it; returns its self-check."""
+    dense = trace_dense(graph)
+    parity = check_parity(graph, dense)
+    write_onnx(with_suppression(dense, thresholds, graph.spec.height, graph.spec.width), path, {})
+    return parity[ONLY_HEAD]

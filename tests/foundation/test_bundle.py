@@ -9,8 +9,9 @@ import onnx
 import pytest
 
 from detheads.foundation import atomic
-from detheads.foundation.bundle import SCHEMA_VERSION, onnx_file, read_manifest
+from detheads.foundation.bundle import onnx_file, read_manifest
 from detheads.foundation.errors import UserError
+from detheads.foundation.manifest import SCHEMA_VERSION
 from detheads.foundation.onnx_files import external_files
 
 
@@ -25,7 +26,7 @@ def change(bundle: Path, key: str, value: Any) -> None:
     *path, last = key.split(".")
     inner = manifest
     for name in path:
-        inner = inner[name]
+        inner = inner[int(name) if name.isdecimal() else name]
     inner[last] = value
     atomic.write_json(bundle / "bundle.json", manifest)
 
@@ -49,29 +50,49 @@ def test_a_bundle_of_links_is_the_bundle_that_they_point_at(bundle: Path, tmp_pa
         onnx_file(links, read_manifest(links))
 
 
-def test_a_schema_1_bundle_is_read_without_what_was_not_yet_measured(copy: Path) -> None:
-    manifest = atomic.read_json(copy / "bundle.json")
-    for name in ("best_scores", "best_scores_rule"):
-        del manifest[name]
-    del manifest["onnx"]["external"]
-    for name in ("training_pictures", "full_tables"):
-        del manifest["verification"][name]
-    atomic.write_json(copy / "bundle.json", manifest | {"schema_version": 1})
+def older(manifest: dict[str, Any], schema: int) -> dict[str, Any]:
+    """The manifest of a bundle with one head as earlier versions wrote it."""
+    (head,) = manifest["heads"]
+    parity = head.pop("parity")
+    if schema == 1:
+        for name in ("best_scores", "best_scores_rule"):
+            del head[name]
+        for name in ("training_pictures", "full_tables"):
+            del head["verification"][name]
+        del manifest["onnx"]["external"]
+    later = {"heads", "profiles", "calibration"}
+    kept = {key: value for key, value in manifest.items() if key not in later}
+    return kept | head | {"name": "toy", "onnx": manifest["onnx"] | {"parity": parity}, "schema_version": schema}
+
+
+@pytest.mark.parametrize("schema", [1, 2])
+def test_a_bundle_of_an_earlier_schema_is_read_without_what_was_not_yet_measured(copy: Path, schema: int) -> None:
+    now = read_manifest(copy)
+    atomic.write_json(copy / "bundle.json", older(atomic.read_json(copy / "bundle.json"), schema))
     read = read_manifest(copy)
     assert read.state == "verified"
-    assert read.best_scores is None
+    assert read.name == "toy"
+    assert (read.thresholds, read.classes, read.first.parity) == (now.thresholds, now.classes, now.first.parity)
+    assert read.best_scores == (None if schema == 1 else now.best_scores)
+    assert read.graph_metadata() == now.graph_metadata()
 
 
 @pytest.mark.parametrize(
     ("key", "value", "sentence"),
     [
         ("schema_version", SCHEMA_VERSION + 1, r"newer detheads .* pip install -U detheads"),
-        ("schema_version", "2", "schema_version: Input should be 1 or 2"),
-        ("best_scores", {"cat": 1.5}, "best_scores.cat: Input should be less than or equal to 1"),
-        ("thresholds.max_detections", 0, "thresholds.max_detections: Input should be greater than or equal to 1"),
-        ("thresholds.score", "NaN", "thresholds.score"),
+        ("schema_version", "2", "schema_version: Input should be 1, 2 or 3"),
+        ("heads.0.best_scores", {"cat": 1.5}, "heads.0.best_scores.cat: Input should be less than or equal to 1"),
+        (
+            "heads.0.thresholds.max_detections",
+            0,
+            "heads.0.thresholds.max_detections: Input should be greater than or equal to 1",
+        ),
+        ("heads.0.thresholds.score", "NaN", "heads.0.thresholds.score"),
         ("input.height", 10**400, "a number of 401 digits"),
-        ("classes", [], "classes: List should have at least 1 item"),
+        ("heads.0.classes", [], "heads.0.classes: List should have at least 1 item"),
+        ("heads", [], "heads: List should have at least 1 item"),
+        ("heads.0.name", "../a", "heads.0.name: String should match pattern"),
         ("onnx.file", 7, "onnx.file: Input should be a valid string"),
         ("onnx.further", 1, "onnx.further: Extra inputs are not permitted"),
     ],

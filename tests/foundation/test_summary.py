@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from detheads.foundation.bundle import BundleManifest, EngineEntry, read_manifest
+from detheads.foundation.bundle import read_manifest
 from detheads.foundation.gpus import named, served
+from detheads.foundation.manifest import BundleManifest, EngineEntry
 from detheads.foundation.summary import machines, proof_line
 
 ENGINE = EngineEntry(
@@ -55,8 +56,9 @@ def test_an_engine_for_the_machine_that_built_it_and_unknown_gpus_stay_as_they_a
 def test_the_proof_is_told_in_a_line(manifest: BundleManifest, update: dict[str, object], said: str) -> None:
     assert manifest.verification is not None
     proof = manifest.verification.model_copy(update=update)
-    assert said in proof_line(manifest.model_copy(update={"verification": proof}))
+    assert said in proof_line(manifest.with_head(manifest.first.model_copy(update={"verification": proof})))
 
 
 def test_a_bundle_without_a_proof_says_so(manifest: BundleManifest) -> None:
-    assert proof_line(manifest.model_copy(update={"verification": None})).startswith("none: ")
+    unproven = manifest.with_head(manifest.first.model_copy(update={"verification": None}))
+    assert proof_line(unproven).startswith("none: ")

@@ -18,11 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detheads.export.graph import INPUT_NAME, OUTPUT_NAMES, DetectorGraph
+from detheads.export.graph import DetectorGraph
 from detheads.export.matching import Comparison
-from detheads.export.onnx_export import random_inputs
+from detheads.export.names import INPUT_NAME, OUTPUT_NAMES
 from detheads.export.source import load_trained
 from detheads.export.tensorrt_engine import BatchProfile, build_engine, default_capabilities, find_library
+from detheads.export.trace import random_inputs
 from tests.export.toy import THRESHOLDS, Toy
 
 trt = pytest.importorskip("tensorrt_rtx", reason="needs the tensorrt-rtx package")
@@ -47,7 +48,7 @@ class Found:
 @pytest.fixture(scope="module")
 def graph(toy: Toy) -> DetectorGraph:
     trained = load_trained(toy.run)
-    return DetectorGraph(trained.backbone, trained.head, trained.checkpoint.feature_spec, THRESHOLDS)
+    return DetectorGraph(trained.backbone, trained.head, trained.checkpoint.feature_spec)
 
 
 @pytest.fixture

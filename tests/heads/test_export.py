@@ -18,14 +18,16 @@ from detheads.deploy.backends.onnx_runtime import open_graph
 from detheads.export.graph import DetectorGraph
 from detheads.export.inner import Inner, InnerGraph, differences
 from detheads.export.matching import TensorDifference
-from detheads.export.onnx_export import OPSET, PARITY_TOLERANCE, export_onnx, self_check
+from detheads.export.onnx_export import PARITY_TOLERANCE, self_check
 from detheads.export.tensorrt_engine import BatchProfile, build_engine
-from detheads.foundation.bundle import Thresholds
+from detheads.export.trace import OPSET, trace_dense
+from detheads.foundation.manifest import ONLY_HEAD, Thresholds
 from detheads.headkit import registry
 from detheads.headkit.contract import Head
 from detheads.headkit.prior import PRIOR_BIAS
 from detheads.ops.decisions import recording
 from detheads.ops.scores import detection_scores
+from tests.export.toy import ship
 from tests.heads.worlds import SPECS, random_features, small_head, with_blocks
 
 TRACED_BATCH = 2
@@ -205,20 +207,18 @@ SWEPT = [kind for kind in KINDS if kind != "closed_form refined"]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", SWEPT)
-def test_the_self_check_of_an_export_says_the_same_on_any_threads(
-    kind: str, tmp_path: Path, threads: Callable[[int], None]
-) -> None:
+def test_the_self_check_of_an_export_says_the_same_on_any_threads(kind: str, threads: Callable[[int], None]) -> None:
     blocks = registry.entry(kind.partition(" ")[0]).head.blocks
     name = "timm:vit_tiny_patch16_224" if blocks else "effnet_lite0"
     encoder = load_backbone(name, (128, 160), random_weights=bool(blocks), blocks=blocks)
     head = lively_head(kind, encoder.feature_spec, 3)
-    graph = DetectorGraph(encoder, head, encoder.feature_spec, Thresholds(max_detections=3, candidates=50))
-    path = export_onnx(graph, tmp_path / "model.onnx", {}).path
+    graph = DetectorGraph(encoder, head, encoder.feature_spec)
+    model = trace_dense(graph)
     for count in (1, 2):
         threads(count)
-        inner = InnerGraph(path, count)
+        inner = InnerGraph(model, count)
         for seed in range(20):
-            difference = self_check(graph, inner.run, seed=seed)
+            difference = self_check(graph, inner.run, seed=seed)[ONLY_HEAD]
             assert difference.within(PARITY_TOLERANCE), (count, seed, difference)
 
 
@@ -232,10 +232,10 @@ def test_an_engine_is_built_from_pixels_to_boxes(entry: registry.Entry, backbone
         backbone = "timm:vit_tiny_patch16_224"  # the smallest with the twelve blocks that heads count on
     encoder = load_backbone(backbone, (64, 96), random_weights=True, blocks=entry.head.blocks)
     head = small_head(entry, encoder.feature_spec)
-    graph = DetectorGraph(encoder, head, encoder.feature_spec, Thresholds(max_detections=10, candidates=50))
-    exported = export_onnx(graph, tmp_path / "model.onnx", {})
-    assert exported.parity.batch != TRACED_BATCH
-    assert exported.parity.dense_boxes < 1e-2
+    limits = Thresholds(max_detections=10, candidates=50)
+    parity = ship(DetectorGraph(encoder, head, encoder.feature_spec), tmp_path / "model.onnx", limits)
+    assert parity.batch != TRACED_BATCH
+    assert parity.dense_boxes < 1e-2
     built = build_engine(tmp_path / "model.onnx", tmp_path / "model.engine", batch=BatchProfile(1, 2, 5))
     assert built.path.stat().st_size > 100_000
     assert built.batch == BatchProfile(1, 2, 5)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from detheads.foundation.bundle import Thresholds
+from detheads.foundation.manifest import Thresholds
 from detheads.ops.nms import hard_nms, soft_nms
 from detheads.ops.suppression import select_detections
 

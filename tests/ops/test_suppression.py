@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
-from detheads.foundation.bundle import Thresholds
+from detheads.foundation.manifest import Thresholds
 from detheads.ops.scores import detection_scores
 from detheads.ops.suppression import select_detections
 
