@@ -19,11 +19,17 @@ class Plan:
         calibration: pictures that the graph's ranges are measured on; every precision but fp32 needs them.
         keep: keep the parts of the declared policy in FP32, and those whose measured range needs it. Without it
             everything is converted: an experiment that shows what the policy is for.
+        method: how INT8 ranges follow from what was measured: ``minmax``, ``entropy`` or ``percentile``.
+        fallback: return the blocks that INT8 harms most to FP32 until the judge is content.
+        engine: INT8 in the form that TensorRT takes, not in the one that CPUs are fast with.
     """
 
     precision: Precision = "fp32"
     calibration: Calibration | None = None
     keep: bool = True
+    method: str = "minmax"
+    fallback: bool = True
+    engine: bool = False
 
     def pictures(self) -> Calibration:
         """The calibration.

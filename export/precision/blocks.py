@@ -1,0 +1,69 @@
+"""Layers that may be INT8, and the blocks in which they change precision together."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import onnx
+
+WEIGHTED = ("Conv", "MatMul", "Gemm")
+"""Operators whose second input holds weights, and for which every host has INT8 kernels."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Weights and the nodes that read them: several where a head applies one module to every level.
+
+    Attributes:
+        weight: name of the tensor.
+        nodes: names of the nodes.
+        block: see :func:`block_of`.
+    """
+
+    weight: str
+    nodes: tuple[str, ...]
+    block: str
+
+
+def weighted_layers(dense: onnx.ModelProto, kept: Callable[[onnx.NodeProto], bool]) -> list[Layer]:
+    """The layers of a dense graph that may be INT8, in its order: those with trained weights as a constant.
+
+    Args:
+        kept: whether a node stays in higher precision whatever it costs; then all nodes of its layer do.
+    """
+    constants = {tensor.name: tensor for tensor in dense.graph.initializer if tensor.data_type == tensor.FLOAT}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in dense.graph.node:
+        if node.op_type not in WEIGHTED or node.input[1] not in constants:
+            continue
+        if node.op_type != "Conv" and len(constants[node.input[1]].dims) != 2:  # one number a channel needs a matrix
+            continue
+        readers.setdefault(node.input[1], []).append(node)
+    return [
+        Layer(weight, tuple(node.name for node in nodes), block_of(nodes[0].name))
+        for weight, nodes in readers.items()
+        if not any(kept(node) for node in nodes)
+    ]
+
+
+def block_of(node: str) -> str:
+    """The block of a node ``MODULE.PATH/OpType``.
+
+    Inside a numbered module (a block of a backbone, a stage of a tower, a layer of a decoder) the parent of its module:
+    ``backbone.blocks.3.mlp`` for ``backbone.blocks.3.mlp.fc1/MatMul``. Elsewhere the module itself.
+    """
+    path = node.rpartition("/")[0]
+    parent = path.rpartition(".")[0]
+    return parent if any(part.isdigit() for part in parent.split(".")) else path or "graph"
+
+
+def in_blocks(layers: Sequence[Layer]) -> dict[str, list[Layer]]:
+    """The layers by block, in the order of the graph."""
+    blocks: dict[str, list[Layer]] = {}
+    for layer in layers:
+        blocks.setdefault(layer.block, []).append(layer)
+    return blocks
+
+
+def stays_float(node: onnx.NodeProto) -> bool:
+    """Whether INT8 is never tried: a patch embedding reads pixels, and exporters keep it in higher precision."""
+    return ".patch_embed." in node.name
