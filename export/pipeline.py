@@ -34,7 +34,7 @@ from detheads.report.files import MARKDOWN_NAME
 from detheads.training.checkpoint import load_checkpoint
 
 MOST_DETECTIONS = 1000
-"""That ``max_detections`` may be: each is a step of the unrolled suppression."""
+"""That ``max_detections`` may be: each is a step of the suppression, one after another."""
 
 REJECTED_SUFFIX = ".rejected"
 """Ending of the folder that keeps the report of an export whose proof failed."""
