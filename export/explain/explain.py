@@ -1,0 +1,227 @@
+"""From a difference to its cause: the stages in order, each held against PyTorch, each hypothesis tried."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from detheads.data.dataset import Dataset
+from detheads.data.pictures import load_picture
+from detheads.deploy import Detector
+from detheads.deploy.detector import Prepared
+from detheads.export.diagnosis import apart
+from detheads.export.explain.constants import explain_suppression
+from detheads.export.explain.distance import REPRODUCES, SAME, mean_distance, worst_first
+from detheads.export.explain.explanation import Cause, Departure, Explanation
+from detheads.export.explain.inspection import InsideFound, explain_inside
+from detheads.export.explain.preprocessing import explain_detections, explain_inputs
+from detheads.export.explain.trail import Sides
+from detheads.export.live import LiveDetections, LiveDetector
+from detheads.export.matching import Dense, Found
+from detheads.foundation.geometry import Letterbox, has_area, letterbox_image
+from detheads.foundation.manifest import Thresholds
+from detheads.foundation.progress import Progress, silent
+from detheads.ops.nms import hard_nms
+from detheads.ops.scores import detection_scores
+
+PICTURES = 3
+"""That an explanation is made on, the worst of all: an image through PyTorch takes up to seconds, and some twenty other
+inputs of each are tried where nothing but detections is known."""
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """An artefact to explain: what detects, and what of its inside can be seen.
+
+    Attributes:
+        detect: RGB pictures -> detections in their own pixels.
+        prepare: a picture -> the input it makes, ``[H, W, 3]`` RGB 0..255; None where it shows none.
+        graph: its ONNX graph; None where it shows none.
+    """
+
+    detect: Callable[[Sequence[Image.Image]], Sequence[Found]]
+    prepare: Callable[[Image.Image], Prepared] | None = None
+    graph: onnx.ModelProto | None = None
+
+    @classmethod
+    def of(cls, detector: Detector, graph: Path) -> "Suspect":
+        """A bundle's detector with the graph that it runs."""
+        return cls(detector.detect, detector.prepare, onnx.load_model(str(graph)))
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture of an explanation: itself, its letterboxed input ``[3, H, W]``, and what both sides found in it."""
+
+    name: str
+    image: Image.Image
+    array: NDArray[np.uint8]
+    letterbox: Letterbox
+    live: Found
+    found: Found
+
+
+def explain(
+    suspect: Suspect,
+    live: LiveDetector,
+    dataset: Dataset,
+    originals: Sequence[Found],
+    found: Sequence[Found],
+    *,
+    failed: bool = True,
+    head_name: str = "head",
+    prefix: str = "",
+    threads: int | None = None,
+    on_progress: Progress = silent,
+) -> Explanation:
+    """Name the first stage that departs and the likely cause.
+
+    It is made on the pictures whose detections differ most.
+
+    Args:
+        live: the PyTorch side.
+        originals, found: detections of all images, by PyTorch and by the artefact, in their order.
+        failed: the proof failed. Else detections that differ by what its limits allow need no cause.
+        head_name: what the nodes of the graph call the head.
+        prefix: of the head's tensors, in a graph of several heads.
+
+    Raises:
+        UserError: when an image cannot be read, or ONNX Runtime refuses the graph.
+    """
+    started = time.perf_counter()
+    shown = [_shown(dataset, place, live, originals, found) for place in worst_first(originals, found)[:PICTURES]]
+    size = live.spec.width, live.spec.height
+    on_progress("explaining, inputs", 0, 0)
+    causes: list[Cause] = []
+    departure: Departure | None = None
+    if suspect.prepare is not None:
+        inputs = [suspect.prepare(one.image)[0] for one in shown]
+        if (cause := explain_inputs(inputs, [one.image for one in shown], size)) is not None:
+            causes, departure = [cause], Departure("input")
+    inside = None
+    if suspect.graph is not None:
+        on_progress("explaining, tensors", 0, 0)
+        sides = Sides(suspect.graph, live.backbone, live.head, head_name=head_name, prefix=prefix, threads=threads)
+        inside = explain_inside(sides, [one.array for one in shown], dataset.class_names, threads)
+        causes, departure = [*causes, *inside.causes], departure or inside.departure
+    if not causes and failed:
+        on_progress("explaining, detections", 0, 0)
+        cause = _explain_found(suspect, live, shown, inside)
+        if cause is not None:
+            causes = [cause]
+            departure = None if cause.kind in {"ties", "rounding"} else Departure(cause.stage)
+    return Explanation(
+        departure,
+        causes,
+        () if inside is None else inside.trail,
+        [one.name for one in shown],
+        time.perf_counter() - started,
+    )
+
+
+def _explain_found(
+    suspect: Suspect, live: LiveDetector, shown: Sequence[Shown], inside: InsideFound | None
+) -> Cause | None:
+    """Why detections differ although nothing before them does, as far as it can be seen."""
+    found, ours = [one.found for one in shown], [one.live for one in shown]
+    base = mean_distance(ours, found)
+    if base <= SAME:
+        return None
+    alone = [suspect.detect([one.image])[0] for one in shown]
+    if mean_distance(ours, alone) <= SAME:
+        return Cause("graph", "batch", "the artefact errs in batches only: alone it finds what PyTorch finds")
+    if suspect.prepare is None:
+        size, images = (live.spec.width, live.spec.height), [one.image for one in shown]
+        cause = explain_detections(found, images, size, lambda array, image: _detect(live, array, image))
+        if cause is not None:
+            return cause
+    dense = [_dense(live, one.array) for one in shown] if inside is None else inside.dense
+    rounds = inside is not None and inside.precision != "float32"
+
+    def suppress(thresholds: Thresholds) -> list[Found]:
+        rows = zip(dense, shown, strict=True)
+        return [_suppressed(boxes, scores, one.letterbox, thresholds, live) for (boxes, scores), one in rows]
+
+    cause = explain_suppression(found, live.thresholds, suppress, REPRODUCES * base if rounds else SAME)
+    if cause is not None and cause.kind == "suppression":
+        return cause
+    if cause is None and rounds and inside is not None:
+        return Cause(
+            "rounding",
+            "decode",
+            f"the rounding of {inside.precision} adds up from layer to layer: no tensor departs by more than it "
+            "explains, and no single layer makes half of the difference; keep more of the network in higher precision",
+            {"distance": base},
+        )
+    tied = _explain_ties(live, shown)
+    if tied is not None or inside is not None:
+        return tied or cause
+    return Cause(
+        "unknown",
+        "unknown",
+        f"its detections differ ({base:.3g}; 0 equal, 1 nothing in common), its inside cannot be seen, and no other "
+        "preprocessing or suppression reproduces them",
+        {"distance": base},
+    )
+
+
+def _explain_ties(live: LiveDetector, shown: Sequence[Shown]) -> Cause | None:
+    """Near-equal numbers between which rounding decides, where most of what is unmatched comes from them."""
+    names = [one.name for one in shown]
+    pictures = apart(names, [one.live for one in shown], [one.found for one in shown], live.thresholds)
+    lone = [one for picture in pictures for one in picture.lone]
+    tied = sum(bool(one.cause) for one in lone)
+    if 2 * tied <= len(lone):
+        return None
+    return Cause(
+        "ties",
+        "suppression",
+        f"{tied} of {len(lone)} unmatched detections lost to one of nearly the same score, to the floor or to a full "
+        "table: rounding decides between them",
+        {"unmatched": len(lone), "tied": tied},
+    )
+
+
+def _shown(
+    dataset: Dataset, place: int, live: LiveDetector, originals: Sequence[Found], found: Sequence[Found]
+) -> Shown:
+    record = dataset.images[place]
+    image = load_picture(record)
+    array, letterbox = letterbox_image(image, live.spec.width, live.spec.height)
+    pixels = np.ascontiguousarray(array.transpose(2, 0, 1))
+    return Shown(record.file_name, image, pixels, letterbox, originals[place], found[place])
+
+
+def _dense(live: LiveDetector, array: NDArray[np.uint8]) -> Dense:
+    images = torch.from_numpy(array)[None].to(live.device)
+    with torch.inference_mode():
+        output = live.head(live.backbone(live.backbone.normalise(images)))
+        scores = detection_scores(output.logits, output.quality)
+    return output.boxes[0].cpu().numpy(), scores[0].cpu().numpy()
+
+
+def _detect(live: LiveDetector, array: NDArray[np.uint8], image: Image.Image) -> Found:
+    """PyTorch on an input ``[H, W, 3]`` that was made of a picture in some way, taken for a letterboxed one."""
+    boxes, scores = _dense(live, np.ascontiguousarray(array.transpose(2, 0, 1)))
+    letterbox = Letterbox.fit(image.width, image.height, live.spec.width, live.spec.height)
+    return _suppressed(boxes, scores, letterbox, live.thresholds, live)
+
+
+def _suppressed(
+    boxes: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    letterbox: Letterbox,
+    thresholds: Thresholds,
+    live: LiveDetector,
+) -> LiveDetections:
+    size = live.spec.height, live.spec.width
+    kept, values, labels = hard_nms(torch.from_numpy(boxes), torch.from_numpy(scores), thresholds, size=size)
+    original = letterbox.to_original(kept.numpy())
+    seen = has_area(original)
+    return LiveDetections(original[seen], values.numpy()[seen], labels.numpy()[seen])
