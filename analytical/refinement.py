@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from detheads.analytical.anchors import decode, sides_of
 from detheads.analytical.config import Config
 from detheads.ops.decisions import decide
-from detheads.ops.suppression import highest
+from detheads.ops.ranking import highest
 
 MARGIN = 1.5
 """The grid covers the box and a margin: this many times its sides."""

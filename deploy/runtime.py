@@ -10,9 +10,6 @@ from typing import Any
 
 from detheads.foundation.errors import UserError
 
-EXTRAS = {"onnxruntime": "cpu", "onnxruntime-gpu": "gpu", "onnxruntime-openvino": "openvino"}
-"""Distributions that this package names as extras; further builds are used when they are installed."""
-
 _BUILD = re.compile(r"onnxruntime(-[a-z0-9-]+)?")
 _NOT_BUILDS = frozenset({"onnxruntime-tools", "onnxruntime-extensions", "onnxruntime-genai", "onnxruntime-easy"})
 
@@ -31,8 +28,8 @@ def advice(builds: dict[str, str]) -> str:
     """What to do about the installed builds: a sentence, empty when exactly one is there."""
     if not builds:
         return (
-            "No ONNX Runtime is installed; install one build of it: pip install 'detheads[cpu]', or [gpu] or "
-            "[openvino] in its place."
+            "No ONNX Runtime is installed; install one build of it: pip install 'detheads[cpu]', or [gpu] in its "
+            "place; or run with another --backend, such as openvino."
         )
     if len(builds) > 1:
         keep = next((name for name in builds if name != "onnxruntime"), "onnxruntime")

@@ -9,15 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detheads.deploy import backends
+from detheads.deploy.agreement import OUTPUTS
 from detheads.foundation.bundle import read_manifest
 
 CPU = "CPUExecutionProvider"
 ONNX_RUNTIME = "onnx_runtime"
 """The backend of every provider that does not begin with the name of another one."""
-
-
-OUTPUTS = ("boxes", "scores", "labels")
-"""What a graph gives for each of its heads."""
+SHORT = {"cpu": CPU, "cuda": "CUDAExecutionProvider"}
+"""Providers of ONNX Runtime that have a short name."""
 
 Rows = tuple[NDArray[Any], ...]
 """Boxes ``[B, R, 4]`` (xyxy, input pixels), scores ``[B, R]``, labels ``[B, R]``; unused rows have score 0."""
@@ -30,9 +29,11 @@ class Backend(Protocol):
 
     Attributes:
         name: library, version and device that run the graph.
+        file: the artefact that runs, by its name in the bundle: the graph, or an engine.
     """
 
     name: str
+    file: str
 
     def run(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """Letterboxed RGB ``[B, 3, H, W]`` -> of each head ``boxes`` ``[B, R, 4]`` (float32, xyxy, input pixels),
@@ -46,12 +47,14 @@ class BundleSession:
 
     Args:
         bundle: folder ``name.detheads/``.
-        provider: execution provider of ONNX Runtime, or one of another backend. There is no fallback to another one.
+        provider: ``cpu``, ``cuda``, the name of another backend, or an execution provider of ONNX Runtime; each with
+            ``:DEVICE`` where it is not the first one. There is no fallback to another one.
         threads: CPU threads of one run; the library's own choice when None.
 
     Attributes:
         manifest: what the bundle says of itself.
-        runtime: library, version and provider that run the graph.
+        runtime: library, version and device that run it.
+        file: the artefact that runs, by its name in the bundle.
 
     Raises:
         UserError: when the folder is no bundle, a file is not the one the manifest describes, graph and manifest
@@ -60,9 +63,10 @@ class BundleSession:
 
     def __init__(self, bundle: Path, *, provider: str = CPU, threads: int | None = None) -> None:
         self.manifest = read_manifest(bundle)
-        module = importlib.import_module(f"{backends.__name__}.{_backend_of(provider)}")
+        backend, provider = _backend_of(provider)
+        module = importlib.import_module(f"{backends.__name__}.{backend}")
         self._backend: Backend = module.open_backend(bundle, self.manifest, provider, threads)
-        self.runtime = self._backend.name
+        self.runtime, self.file = self._backend.name, self._backend.file
 
     def run(self, images: NDArray[np.uint8]) -> dict[str, Rows]:
         """Letterboxed RGB ``[B, 3, H, W]`` -> the rows of each head by its name.
@@ -82,7 +86,15 @@ class BundleSession:
         }
 
 
-def _backend_of(provider: str) -> str:
-    name = provider.partition(":")[0]
-    known = {module.name for module in pkgutil.iter_modules(backends.__path__)}
-    return name if name in known else ONNX_RUNTIME
+def known_backends() -> list[str]:
+    """Names that every installation knows; what each needs is asked when it is opened."""
+    modules = {module.name for module in pkgutil.iter_modules(backends.__path__)} - {ONNX_RUNTIME}
+    return sorted(modules | SHORT.keys())
+
+
+def _backend_of(provider: str) -> tuple[str, str]:
+    """The file in ``backends/`` that a name belongs to, and what it calls it."""
+    name, colon, device = provider.partition(":")
+    if name in SHORT:
+        return ONNX_RUNTIME, f"{SHORT[name]}{colon}{device}"
+    return (name if name in known_backends() else ONNX_RUNTIME), provider

@@ -1,4 +1,4 @@
-"""What a bundle folder holds, written piece by piece: graph, engines, manifest, proof."""
+"""What a bundle folder holds, written piece by piece: graph, manifest, proof."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,17 +16,15 @@ from detheads.export.onnx_export import check_parity, write_onnx
 from detheads.export.report import VerificationReport
 from detheads.export.source import Trained
 from detheads.export.tail import with_suppression
-from detheads.export.tensorrt_engine import BatchProfile, Library, build_engine, find_library
 from detheads.export.trace import opset_of, trace_dense
 from detheads.foundation import atomic
-from detheads.foundation.bundle import onnx_file, write_manifest
+from detheads.foundation.bundle import write_manifest
 from detheads.foundation.manifest import (
     ONLY_HEAD,
     BackboneEntry,
     BundledHead,
     BundleManifest,
     ClassEntry,
-    EngineEntry,
     HeadEntry,
     InputSpec,
     OnnxEntry,
@@ -37,7 +35,6 @@ from detheads.foundation.manifest import (
 from detheads.report.files import MARKDOWN_NAME, write_texts
 
 ONNX_NAME: Final = "model.onnx"
-ENGINE_FOLDER: Final = "engines"
 
 
 @dataclass(frozen=True)
@@ -125,33 +122,6 @@ def write_graph(
         onnx=OnnxEntry(file=ONNX_NAME, sha256=atomic.sha256_of(path), opset=opset_of(model), bytes=path.stat().st_size),
         engines=[],
     )
-    write_manifest(folder, manifest)
-    return manifest
-
-
-def add_engine(
-    folder: Path, manifest: BundleManifest, batch: BatchProfile, library: Library | None = None
-) -> BundleManifest:
-    """Build a TensorRT engine from the bundle's graph and list it in the manifest.
-
-    Raises:
-        UserError: when no library is usable or it refuses the graph (see :func:`build_engine`).
-    """
-    library = library or find_library()
-    name = f"{ENGINE_FOLDER}/{Path(manifest.onnx.file).stem}.{manifest.precision}.{library.name}.engine"
-    built = build_engine(onnx_file(folder, manifest), folder / name, batch=batch, library=library)
-    entry = EngineEntry(
-        file=name,
-        sha256=atomic.sha256_of(built.path),
-        bytes=built.bytes,
-        builder=built.builder,
-        batch=(batch.smallest, batch.best, batch.largest),
-        compute_capabilities=built.compute_capabilities,
-        build_seconds=round(built.seconds, 3),
-        layer_types=built.layer_types,
-        status="built, not executed",
-    )
-    manifest = manifest.model_copy(update={"engines": [*manifest.engines, entry]})
     write_manifest(folder, manifest)
     return manifest
 

@@ -6,9 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from detheads.deploy.engines.bundled import add_engine
+from detheads.deploy.engines.library import find_library
+from detheads.deploy.engines.options import EngineOptions
 from detheads.evaluation.predict import default_thresholds
 from detheads.export.bundle_writer import (
-    add_engine,
     store_proof,
     trace_master,
     write_graph,
@@ -20,7 +22,6 @@ from detheads.export.proof import Proof
 from detheads.export.report import VerificationReport
 from detheads.export.source import Which, load_trained
 from detheads.export.target import require_target
-from detheads.export.tensorrt_engine import BatchProfile, find_library
 from detheads.export.verify import comparable, compare, measure, require_objects
 from detheads.foundation import atomic
 from detheads.foundation.bundle import engine_file, onnx_file, read_manifest
@@ -33,7 +34,7 @@ from detheads.report.files import MARKDOWN_NAME
 from detheads.training.checkpoint import load_checkpoint
 
 MOST_DETECTIONS = 1000
-"""That ``max_detections`` may be: each is a step of the unrolled suppression."""
+"""That ``max_detections`` may be: each is a step of the suppression, one after another."""
 
 REJECTED_SUFFIX = ".rejected"
 """Ending of the folder that keeps the report of an export whose proof failed."""
@@ -134,7 +135,7 @@ def export_run(
     which: Which = "best",
     weights: str | Path | None = None,
     tensorrt: bool = True,
-    batch: BatchProfile | None = None,
+    engine: EngineOptions | None = None,
     thresholds: Thresholds | None = None,
     suppression: Suppression = Suppression(),
     force: bool = False,
@@ -149,7 +150,7 @@ def export_run(
         which: checkpoint of the run.
         weights: backbone weight file, where the backbone's own source is not to be used.
         tensorrt: build a TensorRT engine too.
-        batch: batch sizes of the engine.
+        engine: how it is built.
         thresholds: constants of the post-processing inside the graph; the head's usual ones when None.
         suppression: which of them are to be others.
         force: replace an existing bundle.
@@ -164,7 +165,10 @@ def export_run(
     rejected = output.with_suffix(REJECTED_SUFFIX)
     for place in (output, rejected):  # before the work, as everything is that it would be lost by
         atomic.try_output(place, folder=True)
+    engine = engine or EngineOptions()
     library = find_library() if tensorrt else None
+    if library is not None:
+        engine.require_possible(library)
     with staged(output, require) as stage:
         on_progress("loading", 0, 0)
         if proof is not None:
@@ -177,7 +181,7 @@ def export_run(
         manifest = write_graph(stage.folder, visible(output.stem), master, master.dense, "fp32")
         if library is not None:
             on_progress("TensorRT engine", 0, 0)
-            manifest = add_engine(stage.folder, manifest, batch or BatchProfile(), library)
+            manifest = add_engine(stage.folder, manifest, engine, library, on_progress)
         report = None
         if proof is None:
             write_unverified(stage.folder, manifest.name, remarks)

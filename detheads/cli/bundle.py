@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from detheads.cli import bundle_build
 from detheads.cli.output import JsonFlag, emit, table
 from detheads.foundation.atomic import sized
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from detheads.foundation.onnx_summary import GraphSummary
 
 app = typer.Typer(help="Look at bundles and work on them, without torch.", no_args_is_help=True)
+app.command()(bundle_build.build)
 
 Bundle = Annotated[Path, typer.Argument(help="Folder NAME.detheads.")]
 

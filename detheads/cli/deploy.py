@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from detheads.cli.checks import possible_threads
-from detheads.cli.options import FontOption
+from detheads.cli.options import BackendOption, FontOption
 from detheads.cli.output import JsonFlag, emit, remark, steps, table
 from detheads.foundation.geometry import sides
 
@@ -49,9 +49,8 @@ def run(
         int | None,
         typer.Option(min=1, callback=possible_threads, help="CPU threads; ONNX Runtime's own choice if unset."),
     ] = None,
-    provider: Annotated[
-        str, typer.Option(help="ONNX Runtime provider; never replaced.", show_default="the CPU's")
-    ] = "CPUExecutionProvider",
+    backend: BackendOption = "cpu",
+    provider: Annotated[str | None, typer.Option(hidden=True, help="What --backend was called before.")] = None,
     pictures: Annotated[bool, typer.Option(help="Write annotated pictures too.")] = True,
     font: FontOption = None,
     skip_bad: Annotated[
@@ -68,7 +67,7 @@ def run(
     from detheads.deploy.run import run_images
 
     inputs = collect_images(images, split=split, images_json=images_json, skip_bad=skip_bad, on_remark=remark)
-    detector = Detector(bundle, provider=provider, threads=threads)
+    detector = Detector(bundle, provider=provider or backend, threads=threads)
     if detector.manifest.state != "verified":
         remark(f"{bundle} is {detector.manifest.state}: nothing proves that it equals the trained model")
     floor = detector.head.thresholds.score

@@ -22,6 +22,7 @@ PACKAGES = {
     "onnxscript": "export",
     "tensorrt": "engines on a GPU machine",
     "tensorrt-rtx-cu13": "engines built without a GPU",
+    "cuda-python": "engines executed",
 }
 
 

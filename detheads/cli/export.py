@@ -83,12 +83,12 @@ def export(
     require_target(output, force)  # before the imports that take seconds
     sizes, chosen = parse_batch_sizes(batch_sizes), parse_which(which)
 
+    from detheads.deploy.engines.options import BatchProfile, EngineOptions
     from detheads.export.pipeline import Suppression, export_run
     from detheads.export.proof import Proof, proof_dataset
-    from detheads.export.tensorrt_engine import BatchProfile
     from detheads.ops.devices import pick_device
 
-    profile = BatchProfile.parse(batch)
+    engine = EngineOptions(BatchProfile.parse(batch))
     pick_device(device)  # refused before the graph is made
     proof = None
     if data is not None:
@@ -109,7 +109,7 @@ def export(
             which=chosen,
             weights=weights,
             tensorrt=tensorrt,
-            batch=profile,
+            engine=engine,
             suppression=Suppression(score, iou, max_detections),
             force=force,
             on_progress=on_progress,

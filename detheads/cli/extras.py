@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, distribution, requires
 COMMANDS = {"export": "export", "verify": "export", "demo": "export"}
 """Commands that need more than the first extra that has what is missing."""
 DISTRIBUTIONS = {
+    "cuda": "cuda-python",
     "huggingface_hub": "timm",  # which requires it
     "open_clip": "open_clip_torch",
     "sklearn": "scikit-learn",

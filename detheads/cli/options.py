@@ -44,6 +44,10 @@ FontOption = Annotated[
     Path | None, typer.Option("--font", help="Font file for names on pictures, before the package's own.")
 ]
 
+BackendOption = Annotated[
+    str, typer.Option(help="cpu, cuda, openvino, or an ONNX Runtime provider, with :DEVICE; never replaced.")
+]
+
 EpochsOption = Annotated[int, typer.Option(help="Passes over the cache.")]
 BatchOption = Annotated[int, typer.Option(help="Images a step.")]
 RateOption = Annotated[float, typer.Option(help="Peak learning rate.")]

@@ -71,7 +71,7 @@ def claimed(
             (the sentence names the first difference); it is a file.
     """
     existed = folder.exists()
-    with _only_process(folder, f"{kind.activity} {folder}") as locked:
+    with only_process(folder, f"{kind.activity} {folder}") as locked:
         record = folder / kind.record
         begun = record.is_file()
         try:
@@ -177,7 +177,7 @@ def staged(target: Path, require: Callable[[Path], None]) -> Iterator[Stage]:
     target = target.resolve()  # so that '.' has a name and a parent
     require(target)
     workshop = _workshop(target)
-    with _only_process(workshop, f"writing {target}") as locked:
+    with only_process(workshop, f"writing {target}") as locked:
         folder = workshop / secrets.token_hex(4)  # a name of its own, for a leftover may withstand removal
         try:
             if locked:
@@ -229,8 +229,11 @@ def _put_back(workshop: Path, target: Path) -> None:
 
 
 @contextmanager
-def _only_process(folder: Path, activity: str) -> Iterator[bool]:
+def only_process(folder: Path, activity: str) -> Iterator[bool]:
     """Hold the lock of ``folder``, which is made where it is missing.
+
+    Args:
+        activity: what a process does that holds it, for the sentence of those that come second.
 
     Yields:
         False on a file system without locks.

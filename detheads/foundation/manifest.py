@@ -111,6 +111,25 @@ class EngineEntry(_Strict):
     layer_types: dict[str, int]
     """Layer outputs of the parsed network counted by type: the proof of the precision."""
     status: Literal["built, not executed", "executed"]
+    onnx: str | None = None
+    """The graph of the bundle that it was built from, and its SHA-256; None in engines of older versions."""
+    onnx_sha256: str | None = None
+    layer_kinds: dict[str, dict[str, int]] = Field(default_factory=dict)
+    """``layer_types`` for each kind of layer."""
+    products: dict[str, int] = Field(default_factory=dict)
+    """Convolutions and matrix products counted by the type they compute in."""
+    executed_types: dict[str, int] | None = None
+    """Layer outputs of the built engine counted by type, as its inspector told on a GPU; None: never asked."""
+    platform: str | None = None
+    """Where it was built, ``linux-x86_64``; an engine of ``tensorrt`` runs nowhere else."""
+    gpu: str | None = None
+    """Name of the GPU that it was built on; None where there was none."""
+    workspace_gb: float | None = None
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    stripped: bool = False
+    """Its weights were left out; the runtime takes them from the graph."""
+    refittable: bool = False
 
 
 class CalibrationEntry(_Strict):

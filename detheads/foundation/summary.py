@@ -26,7 +26,8 @@ def machines(manifest: BundleManifest) -> list[tuple[str, str]]:
             (engine.file, f"{sized(engine.bytes)}, {engine.builder}, batch {batch}, {engine.status}; for {serves}")
         )
     command = build_command(graph.file, manifest.input.height, manifest.input.width, BATCH)
-    lines.append(("other GPUs", f"build an engine on the machine itself (a Jetson, an H100): {command}"))
+    advice = f"build an engine on the machine itself (a Jetson, an H100): detheads bundle build BUNDLE, or {command}"
+    lines.append(("other GPUs", advice))
     return lines
 
 

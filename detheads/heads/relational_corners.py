@@ -38,7 +38,7 @@ from detheads.headkit.registry import register
 from detheads.ops.decisions import decide
 from detheads.ops.losses import heatmap_focal_loss
 from detheads.ops.points import grid_points
-from detheads.ops.suppression import highest
+from detheads.ops.ranking import highest
 from detheads.targets.heatmap import gaussian_radius, grid_cells, heatmap_targets
 from detheads.targets.objects import Targets
 

@@ -41,7 +41,7 @@ from detheads.headkit.queries import QueryHead, box_layers, class_layer
 from detheads.headkit.registry import register
 from detheads.ops.losses import sigmoid_focal_loss
 from detheads.ops.points import flatten_levels, ltrb_to_boxes
-from detheads.ops.suppression import highest
+from detheads.ops.ranking import highest
 from detheads.targets.atss import assign_atss
 from detheads.targets.objects import Targets
 

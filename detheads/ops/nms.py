@@ -1,6 +1,6 @@
 """Post-processing of one image on the evaluation side: torchvision's NMS, and soft-NMS.
 
-Independent of :func:`detheads.ops.suppression.select_detections`, which the deployed graph carries.
+Independent of :mod:`detheads.export.tail`, which the deployed graph carries.
 """
 
 import torch

@@ -19,8 +19,9 @@ from detheads.analytical.first_stage import Discriminant, Mixture
 from detheads.analytical.refinement import Round, vote
 from detheads.backbones.backbone import load_backbone
 from detheads.backbones.features import FeatureLayer, FeatureSpec
+from detheads.deploy.engines.builder import build_engine
+from detheads.deploy.engines.options import BatchProfile, EngineOptions
 from detheads.export.graph import DetectorGraph
-from detheads.export.tensorrt_engine import BatchProfile, build_engine
 from detheads.export.trace import OPSET
 from detheads.foundation.errors import UserError
 from detheads.foundation.manifest import Thresholds
@@ -330,6 +331,7 @@ def test_an_engine_is_built_from_pixels_to_boxes(name: str, tmp_path: Path) -> N
     parity = ship(DetectorGraph(encoder, head, encoder.feature_spec), tmp_path / "model.onnx", limits)
     assert parity.batch != TRACED_BATCH
     assert parity.dense_boxes < 1e-2
-    built = build_engine(tmp_path / "model.onnx", tmp_path / "model.engine", batch=BatchProfile(1, 2, 5))
+    options = EngineOptions(BatchProfile(1, 2, 5))
+    built = build_engine(tmp_path / "model.onnx", tmp_path / "model.engine", options, precision="fp32")
     assert built.path.stat().st_size > 50_000
-    assert built.batch == BatchProfile(1, 2, 5)
+    assert built.options == options

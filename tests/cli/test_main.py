@@ -22,7 +22,7 @@ from detheads.cli.output import JsonFlag, emit
 from detheads.foundation.errors import UserError
 from detheads.foundation.text import visible
 
-ON_SOME_PLATFORMS = {"tensorrt", "tensorrt_rtx"}
+ON_SOME_PLATFORMS = {"tensorrt", "tensorrt_rtx", "cuda"}
 """Where one is missing, the command says so itself."""
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "matplotlib", "sklearn", "pycocotools", "tensorrt_rtx")
@@ -46,7 +46,8 @@ def python(code: str, *arguments: object, **options: Any) -> subprocess.Complete
 def test_every_promised_command_is_there() -> None:
     promised = """data info|data validate|data convert|data augment|data draw|data scenes|cache build|cache info|
     cache verify|cache backbones|heads list|heads show|train|eval|analytical fit|analytical collect|analytical eval|
-    analytical sweep|analytical ablate|export|verify|deploy run|demo|bench cache|bench train|bench analytical|doctor"""
+    analytical sweep|analytical ablate|export|verify|bundle build|deploy run|demo|bench cache|bench train|
+    bench analytical|doctor"""
     assert {tuple(command.split()) for command in promised.split("|")} <= set(COMMANDS)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 class Whole:
     def __init__(self, manifest, device, threads):
-        self.name = f"whole {device} {threads}"
+        self.name, self.file = f"whole {device} {threads}", manifest.onnx.file
         self.box = [0, 0, manifest.input.width, manifest.input.height]
 
     def run(self, images):
@@ -41,7 +41,7 @@ def test_a_backend_of_one_file_runs_bundles(
     monkeypatch.setattr(backends, "__path__", [*backends.__path__, str(tmp_path)])
     out = tmp_path / "out"
     line = ("deploy", "run", bundle, toy.images, "--threads", 3, "-o", out, "--json")
-    finished = detheads(*line, "--provider", "whole:left")
+    finished = detheads(*line, "--backend", "whole:left")
     assert finished.code == 0, finished.err
     answer = json.loads(finished.out)
     assert (answer["runtime"], answer["detections"]) == ("whole left 3", len(SIZES))
@@ -53,6 +53,6 @@ def test_a_backend_of_one_file_runs_bundles(
 def test_a_provider_of_no_backend_is_onnx_runtime_s_to_refuse(
     bundle: Path, toy: Toy, tmp_path: Path, detheads: Callable[..., Any]
 ) -> None:
-    refused = detheads("deploy", "run", bundle, toy.images, "--provider", "whole:left", "-o", tmp_path / "out")
+    refused = detheads("deploy", "run", bundle, toy.images, "--backend", "whole:left", "-o", tmp_path / "out")
     assert refused.code == 1
     assert "ONNX Runtime has no whole:left here; it offers" in refused.err

@@ -18,13 +18,13 @@ import pytest
 from PIL import Image
 
 from detheads.deploy import Detector
+from detheads.deploy.engines.options import BatchProfile, EngineOptions
 from detheads.evaluation.scores import best_scores
 from detheads.export.pipeline import Suppression, export_run, verify_bundle
 from detheads.export.proof import Proof, proof_dataset
 from detheads.export.sides import run_live
 from detheads.export.source import dataset_sha256, load_trained, training_pictures
 from detheads.export.target import require_target
-from detheads.export.tensorrt_engine import BatchProfile
 from detheads.export.verify import coco_results
 from detheads.foundation import atomic
 from detheads.foundation.bundle import read_manifest
@@ -111,7 +111,7 @@ def test_engine_goes_into_the_bundle(toy: Toy, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="needs the tensorrt-rtx package")
     target = tmp_path / "with engine.detheads"
     small = THRESHOLDS.model_copy(update={"max_detections": 5})
-    export_run(toy.run, target, proof=None, thresholds=small, batch=BatchProfile(1, 2, 3))
+    export_run(toy.run, target, proof=None, thresholds=small, engine=EngineOptions(BatchProfile(1, 2, 3)))
     manifest = read_manifest(target)
     (engine,) = manifest.engines
     assert engine.status == "built, not executed"

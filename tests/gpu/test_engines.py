@@ -18,11 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from detheads.deploy.engines.builder import build_engine
+from detheads.deploy.engines.library import default_capabilities, find_library
+from detheads.deploy.engines.options import BatchProfile, EngineOptions
 from detheads.export.graph import DetectorGraph
 from detheads.export.matching import Comparison
 from detheads.export.names import INPUT_NAME, OUTPUT_NAMES
 from detheads.export.source import load_trained
-from detheads.export.tensorrt_engine import BatchProfile, build_engine, default_capabilities, find_library
 from detheads.export.trace import random_inputs
 from tests.export.toy import THRESHOLDS, Toy
 
@@ -33,7 +35,7 @@ TYPES = {
     trt.DataType.INT32: torch.int32,
     trt.DataType.FLOAT: torch.float32,
 }
-BATCH = BatchProfile(1, 2, 5)
+OPTIONS = EngineOptions(BatchProfile(1, 2, 5))
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def test_an_engine_finds_on_the_gpu_what_onnx_runtime_finds(
     major, minor = torch.cuda.get_device_capability()
     if library.name == "tensorrt_rtx" and f"SM{major}{minor}" not in default_capabilities(library):
         pytest.skip(f"{library.name} {library.version} does not compile for SM{major}{minor}")
-    built = build_engine(model, tmp_path / "model.engine", batch=BATCH, library=library)
+    built = build_engine(model, tmp_path / "model.engine", OPTIONS, library=library)
 
     class Log(library.module.ILogger):  # type: ignore[name-defined,misc]
         def log(self, severity: Any, message: str) -> None:

@@ -15,11 +15,12 @@ from detheads.analytical.config import PRESETS
 from detheads.backbones.backbone import load_backbone
 from detheads.backbones.features import FeatureSpec
 from detheads.deploy.backends.onnx_runtime import open_graph
+from detheads.deploy.engines.builder import build_engine
+from detheads.deploy.engines.options import BatchProfile, EngineOptions
 from detheads.export.graph import DetectorGraph
 from detheads.export.inner import Inner, InnerGraph, differences
 from detheads.export.matching import TensorDifference
 from detheads.export.onnx_export import PARITY_TOLERANCE, self_check
-from detheads.export.tensorrt_engine import BatchProfile, build_engine
 from detheads.export.trace import OPSET, trace_dense
 from detheads.foundation.manifest import ONLY_HEAD, Thresholds
 from detheads.headkit import registry
@@ -236,6 +237,7 @@ def test_an_engine_is_built_from_pixels_to_boxes(entry: registry.Entry, backbone
     parity = ship(DetectorGraph(encoder, head, encoder.feature_spec), tmp_path / "model.onnx", limits)
     assert parity.batch != TRACED_BATCH
     assert parity.dense_boxes < 1e-2
-    built = build_engine(tmp_path / "model.onnx", tmp_path / "model.engine", batch=BatchProfile(1, 2, 5))
+    options = EngineOptions(BatchProfile(1, 2, 5))
+    built = build_engine(tmp_path / "model.onnx", tmp_path / "model.engine", options, precision="fp32")
     assert built.path.stat().st_size > 100_000
-    assert built.batch == BatchProfile(1, 2, 5)
+    assert built.options == options

@@ -5,7 +5,7 @@ import torch
 
 from detheads.headkit.peaks import FLOOR, peaks
 from detheads.ops.decisions import decide, recording
-from detheads.ops.suppression import highest
+from detheads.ops.ranking import highest
 
 SCORES = torch.tensor([[0.1, 0.9, 0.5, 0.7, 0.9]])
 
