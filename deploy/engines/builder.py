@@ -131,6 +131,8 @@ def _configure(library: Library, config: Any, options: EngineOptions, capabiliti
     trt = library.module
     for name in options.flags:
         config.set_flag(getattr(trt.BuilderFlag, name))
+    if not options.tf32:  # on by default, and the graph decides the precision
+        config.clear_flag(trt.BuilderFlag.TF32)
     if options.workspace_gb is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(options.workspace_gb * 10**9))
     if options.hardware_compatible:

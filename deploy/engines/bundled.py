@@ -9,8 +9,9 @@ from typing import Final
 from detheads.deploy.engines.builder import EngineBuild, build_engine
 from detheads.deploy.engines.library import Library, default_capabilities, find_library
 from detheads.deploy.engines.machine import gpu_here, platform_name
+from detheads.deploy.engines.opening import inspected
 from detheads.deploy.engines.options import EngineOptions
-from detheads.deploy.engines.recognition import misfit
+from detheads.deploy.engines.recognition import misfit, stale
 from detheads.foundation import atomic
 from detheads.foundation.bundle import engine_file, onnx_file, read_manifest, write_manifest
 from detheads.foundation.claims import only_process
@@ -73,8 +74,9 @@ def build_into(
         built = build_engine(
             graph, bundle / name, options, library=library, precision=manifest.precision, on_progress=on_progress
         )
-        entry = entry_of(built, name, manifest)
         try:
+            entry = entry_of(built, name, manifest)
+            entry = entry.model_copy(update={"executed_types": inspected(bundle, manifest, entry, library)})
             current = read_manifest(bundle)  # a build takes minutes
             if current.onnx.sha256 != manifest.onnx.sha256:
                 raise UserError(f"{bundle} was exported again while the engine was built; build it again.")
@@ -135,14 +137,8 @@ def entry_of(built: EngineBuild, name: str, manifest: BundleManifest) -> EngineE
         hardware_compatible=options.hardware_compatible,
         stripped=options.strip_weights,
         refittable=options.refittable,
+        tf32=options.tf32,
     )
-
-
-def stale(entry: EngineEntry, manifest: BundleManifest) -> str:
-    """Why an engine is not of the bundle's graph: part of a sentence, empty where it is, as far as it is recorded."""
-    if entry.onnx_sha256 in (None, manifest.onnx.sha256):
-        return ""
-    return f"it was built from another {manifest.onnx.file}"
 
 
 def _earlier(manifest: BundleManifest, library: Library) -> EngineEntry | None:
@@ -177,8 +173,14 @@ def _other_options(entry: EngineEntry, options: EngineOptions, library: Library)
         "GPUs": (set(entry.compute_capabilities), set(wanted or entry.compute_capabilities)),
         "workspace": (entry.workspace_gb, options.workspace_gb),
         "options": (
-            (entry.version_compatible, entry.hardware_compatible, entry.stripped, entry.refittable),
-            (options.version_compatible, options.hardware_compatible, options.strip_weights, options.refittable),
+            (entry.version_compatible, entry.hardware_compatible, entry.stripped, entry.refittable, entry.tf32),
+            (
+                options.version_compatible,
+                options.hardware_compatible,
+                options.strip_weights,
+                options.refittable,
+                options.tf32,
+            ),
         ),
     }
     other = [what for what, (has, wants) in pairs.items() if has != wants]

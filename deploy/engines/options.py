@@ -76,6 +76,7 @@ class EngineOptions:
         hardware_compatible: every GPU from Ampere on runs it, at some cost in speed.
         strip_weights: leave the weights out; the runtime takes them from the bundle's ONNX file.
         refittable: its weights can be replaced by others later.
+        tf32: FP32 products may be computed in TF32, with 10 bits of mantissa; the library would do so by itself.
     """
 
     batch: BatchProfile = field(default_factory=BatchProfile)
@@ -86,6 +87,7 @@ class EngineOptions:
     hardware_compatible: bool = False
     strip_weights: bool = False
     refittable: bool = False
+    tf32: bool = False
 
     @property
     def flags(self) -> list[str]:

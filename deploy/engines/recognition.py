@@ -6,7 +6,7 @@ from typing import Final
 
 from detheads.deploy.engines.library import AHEAD_OF_TIME, AMPERE, Library
 from detheads.deploy.engines.machine import Gpu, platform_name
-from detheads.foundation.manifest import EngineEntry
+from detheads.foundation.manifest import BundleManifest, EngineEntry
 from detheads.foundation.reading import open_regular
 
 TAGS: Final = {b"ftrt": "tensorrt", b"vtrt": "tensorrt_rtx"}
@@ -26,6 +26,13 @@ def header(path: Path) -> tuple[str, str] | None:
     if library is None or len(first) < VERSION_AT + 4 or first[4:8] != bytes(4):
         return None
     return library, ".".join(str(byte) for byte in first[VERSION_AT:])
+
+
+def stale(entry: EngineEntry, manifest: BundleManifest) -> str:
+    """Why an engine is not of the bundle's graph: part of a sentence, empty where it is, as far as it is recorded."""
+    if entry.onnx_sha256 in (None, manifest.onnx.sha256):
+        return ""
+    return f"it was built from another {manifest.onnx.file}"
 
 
 def misfit(entry: EngineEntry, library: Library, gpu: Gpu | None, path: Path | None = None) -> str:

@@ -42,6 +42,9 @@ def build(
     refittable: Annotated[
         bool, typer.Option("--refittable", help="Its weights can be replaced by others later.")
     ] = False,
+    tf32: Annotated[
+        bool, typer.Option("--tf32", help="FP32 products may be computed in TF32: faster, less exact.")
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Build anew even where the bundle has such an engine that fits.")
     ] = False,
@@ -65,6 +68,7 @@ def build(
         hardware_compatible,
         strip_weights,
         refittable,
+        tf32,
     )
     with steps() as on_progress:
         result = build_into(bundle, options, library=find_library(library), force=force, on_progress=on_progress)

@@ -45,7 +45,10 @@ FontOption = Annotated[
 ]
 
 BackendOption = Annotated[
-    str, typer.Option(help="cpu, cuda, openvino, or an ONNX Runtime provider, with :DEVICE; never replaced.")
+    str,
+    typer.Option(
+        help="cpu, cuda, openvino, tensorrt, tensorrt_rtx, or an ONNX Runtime provider, with :DEVICE; never replaced."
+    ),
 ]
 
 EpochsOption = Annotated[int, typer.Option(help="Passes over the cache.")]

@@ -130,6 +130,8 @@ class EngineEntry(_Strict):
     stripped: bool = False
     """Its weights were left out; the runtime takes them from the graph."""
     refittable: bool = False
+    tf32: bool | None = None
+    """Whether FP32 products may be computed in TF32; None in engines of older versions, which might."""
 
 
 class CalibrationEntry(_Strict):

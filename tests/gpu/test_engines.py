@@ -1,172 +1,120 @@
-"""Engines executed: what TensorRT-RTX finds on a GPU is what ONNX Runtime finds on the processor.
+"""Engines executed: what TensorRT finds on a GPU is what ONNX Runtime finds on the processor.
 
-Without a GPU the same code drives an imitation of the library's engine, specified by its real classes, that ONNX
+Without a GPU the same tests drive an imitation of the library's engine, specified by its real classes, that ONNX
 Runtime computes: addresses, shapes and types are then known to be handed over rightly.
 """
 
-import ctypes
-from dataclasses import dataclass
+import shutil
+import threading
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
-from unittest.mock import create_autospec
 
 import numpy as np
-import onnxruntime
 import pytest
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from detheads.deploy.engines.builder import build_engine
-from detheads.deploy.engines.library import default_capabilities, find_library
+from detheads.deploy.detector import Detections, Detector
+from detheads.deploy.engines import opening
+from detheads.deploy.engines.bundled import build_into
+from detheads.deploy.engines.library import find_library
+from detheads.deploy.engines.machine import find_gpu
 from detheads.deploy.engines.options import BatchProfile, EngineOptions
-from detheads.export.graph import DetectorGraph
 from detheads.export.matching import Comparison
-from detheads.export.names import INPUT_NAME, OUTPUT_NAMES
-from detheads.export.source import load_trained
-from detheads.export.trace import random_inputs
-from tests.export.toy import THRESHOLDS, Toy
+from detheads.foundation.bundle import read_manifest
+from tests.deploy.engines.imitation import HostCuda, engine_of, library_of
 
 trt = pytest.importorskip("tensorrt_rtx", reason="needs the tensorrt-rtx package")
+runtime = pytest.importorskip("cuda.bindings.runtime", reason="needs the cuda-python package")
 
-TYPES = {
-    trt.DataType.UINT8: torch.uint8,
-    trt.DataType.INT32: torch.int32,
-    trt.DataType.FLOAT: torch.float32,
-}
-OPTIONS = EngineOptions(BatchProfile(1, 2, 5))
+BATCH = BatchProfile(1, 2, 5)
+NEAR, EXACT = 0.5, 1e-6
+"""Pixels: TensorRT rounds products to TF32, the imitation nothing."""
 
 
-@dataclass(frozen=True)
-class Found:
-    """Detections of one image, unused rows left out."""
-
-    boxes: NDArray[np.float64]
-    scores: NDArray[np.float32]
-    labels: NDArray[np.integer]
-
-
-@pytest.fixture(scope="module")
-def graph(toy: Toy) -> DetectorGraph:
-    trained = load_trained(toy.run)
-    return DetectorGraph(trained.backbone, trained.head, trained.checkpoint.feature_spec)
-
-
-@pytest.fixture
-def model(bundle: Path) -> Path:
-    return bundle / "model.onnx"
-
-
-def run_engine(engine: Any, images: Tensor, stream: Any) -> dict[str, NDArray[Any]]:
-    """Execute ``engine`` on a uint8 batch ``[B, 3, H, W]`` that lies on its device."""
-    context = engine.create_execution_context()
-    assert context.set_input_shape(INPUT_NAME, tuple(images.shape))
-    tensors = {INPUT_NAME: images.contiguous()}
-    for name in (engine.get_tensor_name(index) for index in range(engine.num_io_tensors)):
-        kind = TYPES[engine.get_tensor_dtype(name)]
-        if engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT:
-            shape = tuple(context.get_tensor_shape(name))
-            tensors[name] = torch.full(shape, 77, dtype=kind, device=images.device)  # what is not written, shows
-        assert tensors[name].dtype == kind
-        assert context.set_tensor_address(name, tensors[name].data_ptr())
-    if images.is_cuda:
-        torch.cuda.synchronize()  # the tensors were filled on another stream
-    assert context.execute_async_v3(stream.cuda_stream)
-    stream.synchronize()
-    return {name: tensor.cpu().numpy() for name, tensor in tensors.items() if name != INPUT_NAME}
+@pytest.fixture(scope="module", params=["imitated", pytest.param("executed", marks=pytest.mark.gpu)])
+def opened(
+    request: pytest.FixtureRequest, bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Detector, float]:
+    """The toy's bundle with an engine on a GPU, and how near its boxes must be."""
+    folder = Path(shutil.copytree(bundle, tmp_path_factory.mktemp("engine") / "toy.detheads"))
+    library = find_library("tensorrt_rtx" if request.param == "imitated" else None)
+    if request.param == "executed":
+        gpu = find_gpu()
+        if library.capabilities and gpu.capability not in library.capabilities:
+            pytest.skip(f"{library} does not compile for {gpu}")
+        build_into(folder, EngineOptions(BATCH), library=library)
+        return Detector(folder, provider=library.name), NEAR
+    build_into(folder, EngineOptions(BATCH, ("SM86",)), library=library)
+    cuda = HostCuda(runtime)
+    imitated = library_of(
+        trt, library.name, library.version, lambda content: engine_of(trt, folder / "model.onnx", cuda, BATCH.sizes)
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(opening, "cuda_runtime", lambda: cuda)
+        patch.setattr(opening, "load_library", lambda name: imitated)
+        return Detector(folder, provider=library.name), EXACT
 
 
-def assert_same_detections(found: dict[str, NDArray[Any]], model: Path, images: Tensor, pixels: float) -> None:
-    """The engine's detections against ONNX Runtime's, as sets: rounding may change the order of near-equal scores."""
-    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-    expected = dict(zip(OUTPUT_NAMES, session.run(list(OUTPUT_NAMES), {INPUT_NAME: images.numpy()}), strict=True))
-    assert {name: (array.shape, array.dtype) for name, array in found.items()} == {
-        name: (array.shape, array.dtype) for name, array in expected.items()
-    }
-    comparison = Comparison()
-    for image in range(len(images)):
-        comparison.add(*(_detections(outputs, image) for outputs in (found, expected)))
-    assert comparison.matched >= len(images)
+def pictures(detector: Detector, count: int) -> list[NDArray[np.uint8]]:
+    size = detector.manifest.input
+    random = np.random.default_rng(40 + count)
+    small = random.integers(0, 256, (count, 9, 7, 3), dtype=np.uint8)
+    return [np.kron(one, np.ones((size.height // 9, size.width // 7, 1), np.uint8)) for one in small]
+
+
+def assert_same(found: list[Detections], expected: list[Detections], pixels: float) -> None:
+    """As sets: rounding may change the order of near-equal scores."""
+    comparison = Comparison.of(expected, found)
+    assert comparison.matched >= len(expected)
     assert comparison.share >= 0.98
     assert comparison.box_difference <= pixels
     assert comparison.score_difference <= 0.01
 
 
-def _detections(outputs: dict[str, NDArray[Any]], image: int) -> Found:
-    boxes, scores, labels = (outputs[name][image] for name in ("boxes", "scores", "labels"))
-    used = scores > 0
-    return Found(boxes[used].astype(np.float64), scores[used], labels[used])
+@pytest.mark.parametrize("count", [1, 2, 5, 7])
+def test_an_engine_finds_what_onnx_runtime_finds(count: int, opened: tuple[Detector, float], bundle: Path) -> None:
+    detector, pixels = opened
+    images = pictures(detector, count)
+    expected = Detector(bundle)(images)
+    for _ in range(3):  # the second run may capture a CUDA graph, the third launches it
+        assert_same(detector(images, batch=count), expected, pixels)
+
+
+def test_threads_share_an_engine(opened: tuple[Detector, float], bundle: Path) -> None:
+    detector, pixels = opened
+    images = {count: pictures(detector, count) for count in (1, 3, 4)}
+    expected = {count: Detector(bundle)(some) for count, some in images.items()}
+    found: dict[int, list[Detections]] = {}
+    threads = [
+        threading.Thread(target=lambda count=count: found.update({count: detector(images[count])})) for count in images
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for count, some in expected.items():
+        assert_same(found[count], some, pixels)
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("batch", [1, 2, 5])
-def test_an_engine_finds_on_the_gpu_what_onnx_runtime_finds(
-    batch: int, graph: DetectorGraph, model: Path, tmp_path: Path
-) -> None:
-    """Half a pixel and a hundredth of a score: TensorRT rounds products to TF32."""
+@pytest.mark.parametrize("option", ["strip_weights", "refittable"])
+def test_an_engine_whose_weights_are_put_back_finds_the_same(option: str, bundle: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bundle, tmp_path / "toy.detheads"))
     library = find_library()
-    major, minor = torch.cuda.get_device_capability()
-    if library.name == "tensorrt_rtx" and f"SM{major}{minor}" not in default_capabilities(library):
-        pytest.skip(f"{library.name} {library.version} does not compile for SM{major}{minor}")
-    built = build_engine(model, tmp_path / "model.engine", OPTIONS, library=library)
-
-    class Log(library.module.ILogger):  # type: ignore[name-defined,misc]
-        def log(self, severity: Any, message: str) -> None:
-            """Said by the assertion below."""
-
-    engine = library.module.Runtime(Log()).deserialize_cuda_engine(built.path.read_bytes())
-    assert engine is not None
-    images = random_inputs(graph, batch, seed=40 + batch)
-    found = run_engine(engine, images.cuda(), torch.cuda.Stream())
-    assert_same_detections(found, model, images, pixels=0.5)
+    gpu = find_gpu()
+    capabilities = (gpu.capability,) if library.capabilities else None
+    full = build_into(folder, EngineOptions(BATCH, capabilities), library=library).entry
+    other = build_into(folder, EngineOptions(BATCH, capabilities, **{option: True}), library=library).entry
+    if option == "strip_weights":
+        assert other.bytes < full.bytes
+    detector = Detector(folder, provider=library.name)
+    images = pictures(detector, 2)
+    assert_same(detector(images), Detector(bundle)(images), NEAR)
 
 
-@pytest.mark.parametrize("batch", [1, 5])
-def test_an_imitated_engine_is_driven_as_the_real_one_would_be(batch: int, graph: DetectorGraph, model: Path) -> None:
-    images = random_inputs(graph, batch, seed=40 + batch)
-    found = run_engine(imitation(model), images, SimpleNamespace(cuda_stream=0, synchronize=lambda: None))
-    assert_same_detections(found, model, images, pixels=1e-6)
-
-
-def imitation(model: Path) -> Any:
-    """An engine with the methods of ``ICudaEngine`` whose work ONNX Runtime does on the addresses it is given."""
-    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-    names = [INPUT_NAME, *OUTPUT_NAMES]
-    kinds = dict(zip(names, (trt.DataType.UINT8, *[trt.DataType.FLOAT] * 2, trt.DataType.INT32), strict=True))
-    shapes: dict[str, tuple[int, ...]] = {}
-    addresses: dict[str, int] = {}
-    rows = THRESHOLDS.max_detections
-
-    def set_input_shape(name: str, shape: tuple[int, ...]) -> bool:
-        shapes.update(
-            {name: shape, "boxes": (shape[0], rows, 4), "scores": (shape[0], rows), "labels": (shape[0], rows)}
-        )
-        return True
-
-    def memory(name: str) -> NDArray[Any]:
-        kind = np.dtype(trt.nptype(kinds[name]))
-        size = int(np.prod(shapes[name])) * kind.itemsize
-        return np.frombuffer((ctypes.c_uint8 * size).from_address(addresses[name]), kind).reshape(shapes[name])
-
-    def execute_async_v3(stream_handle: int) -> bool:
-        for name, values in zip(
-            OUTPUT_NAMES, session.run(list(OUTPUT_NAMES), {INPUT_NAME: memory(INPUT_NAME)}), strict=True
-        ):
-            memory(name)[...] = values
-        return True
-
-    context = create_autospec(trt.IExecutionContext, instance=True)
-    context.set_input_shape.side_effect = set_input_shape
-    context.get_tensor_shape.side_effect = lambda name: trt.Dims(shapes[name])
-    context.set_tensor_address.side_effect = lambda name, address: addresses.update({name: address}) is None
-    context.execute_async_v3.side_effect = execute_async_v3
-    engine = create_autospec(trt.ICudaEngine, instance=True)
-    engine.num_io_tensors = len(names)
-    engine.get_tensor_name.side_effect = names.__getitem__
-    engine.get_tensor_dtype.side_effect = kinds.__getitem__
-    engine.get_tensor_mode.side_effect = lambda name: (
-        trt.TensorIOMode.INPUT if name == INPUT_NAME else trt.TensorIOMode.OUTPUT
-    )
-    engine.create_execution_context.return_value = context
-    return engine
+@pytest.mark.gpu
+def test_the_inspector_tells_the_types_of_the_built_engine(bundle: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bundle, tmp_path / "toy.detheads"))
+    build_into(folder, EngineOptions(BATCH), library=find_library())
+    (entry,) = read_manifest(folder).engines
+    assert entry.executed_types is not None
+    assert "HALF" not in entry.executed_types

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from onnx import ModelProto
+from onnx import ModelProto, helper
 
 from detheads.foundation import atomic
 from detheads.foundation.bundle import read_manifest, write_manifest
@@ -27,7 +27,8 @@ MANIFEST = {
     "tools": {},
     "engines": [],
 }
-PARITY = {"batch": 1, "dense_boxes": 0, "relative_boxes": 0, "best_boxes": 0, "dense_scores": 0}
+PARITY: dict[str, float] = {"batch": 1, "dense_boxes": 0, "relative_boxes": 0, "best_boxes": 0, "dense_scores": 0}
+ONNX = {"file": "model.onnx", "sha256": "", "opset": 20, "bytes": 1, "parity": PARITY}
 
 
 @pytest.fixture
@@ -37,9 +38,11 @@ def small(tmp_path: Path) -> Small:
     def make(graph: ModelProto | None = None, **update: Any) -> Path:
         folder = tmp_path / "small.detheads"
         folder.mkdir()
-        path = saved(graph or convolution(), folder / "model.onnx")
-        onnx = {"file": path.name, "sha256": atomic.sha256_of(path), "opset": 20, "bytes": path.stat().st_size}
-        write_manifest(folder, BundleManifest.model_validate(MANIFEST | {"onnx": onnx | {"parity": PARITY}} | update))
+        model = graph or convolution()
+        helper.set_model_props(model, BundleManifest.model_validate(MANIFEST | {"onnx": ONNX}).graph_metadata())
+        path = saved(model, folder / "model.onnx")
+        onnx = ONNX | {"sha256": atomic.sha256_of(path), "bytes": path.stat().st_size}
+        write_manifest(folder, BundleManifest.model_validate(MANIFEST | {"onnx": onnx} | update))
         return folder
 
     return make

@@ -86,3 +86,38 @@ def looped() -> ModelProto:
 def saved(graph: ModelProto, path: Path) -> Path:
     onnx.save(graph, str(path))
     return path
+
+
+def detector() -> ModelProto:
+    """Two detections of each image whose boxes, scores and labels follow from its mean grey."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT, name="backbone/Cast"),
+            helper.make_node("ReduceMean", ["floats", "axes"], ["grey"], keepdims=0, name="head/ReduceMean"),
+            helper.make_node("Unsqueeze", ["grey", "last"], ["column"], name="head/Unsqueeze"),
+            helper.make_node("Mul", ["column", "shares"], ["scores"], name="head/Mul"),
+            helper.make_node("Unsqueeze", ["scores", "end"], ["cells"], name="head/Unsqueeze_1"),
+            helper.make_node("Mul", ["cells", "corners"], ["boxes"], name="head/Mul_1"),
+            helper.make_node("Mul", ["column", "twice"], ["large"], name="head/Mul_2"),
+            helper.make_node("Cast", ["large"], ["labels"], to=TensorProto.INT32, name="head/Cast"),
+        ],
+        "g",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 3, SIDE, SIDE])],
+        [
+            helper.make_tensor_value_info("boxes", TensorProto.FLOAT, ["batch", 2, 4]),
+            helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 2]),
+            helper.make_tensor_value_info("labels", TensorProto.INT32, ["batch", 2]),
+        ],
+        [
+            numpy_helper.from_array(np.array(value), name)
+            for name, value in {
+                "axes": np.array([1, 2, 3]),
+                "last": np.array([1]),
+                "end": np.array([2]),
+                "shares": np.array([[1 / 255, 1 / 510]], np.float32),
+                "corners": np.array([[[0, 0, 8, 8]]], np.float32),
+                "twice": np.array([[1, 2]], np.float32),
+            }.items()
+        ],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)

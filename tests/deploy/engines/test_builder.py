@@ -249,6 +249,7 @@ def test_tensorrt_is_told_every_option_and_builds_for_its_own_gpu(
     )
     built = build_engine(saved(convolution(), tmp_path / "a.onnx"), tmp_path / "a.engine", options, library=library)
     assert config.flags == ["VERSION_COMPATIBLE", "STRIP_PLAN", "REFIT_IDENTICAL", "REFIT"]
+    config.config.clear_flag.assert_called_once_with(trt.BuilderFlag.TF32)
     assert config.config.set_memory_pool_limit.call_args.args == (trt.MemoryPoolType.WORKSPACE, 2 * 10**9)
     assert config.config.hardware_compatibility_level == trt.HardwareCompatibilityLevel.AMPERE_PLUS
     assert config.config.profiling_verbosity == trt.ProfilingVerbosity.DETAILED
