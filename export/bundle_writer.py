@@ -11,6 +11,7 @@ import onnx
 from detheads import __version__
 from detheads.deploy.runtime import installed_builds
 from detheads.export.graph import DetectorGraph
+from detheads.export.model_card import CARD_NAME, write_card
 from detheads.export.names import prefix_of
 from detheads.export.onnx_export import check_parity, write_onnx
 from detheads.export.report import VerificationReport
@@ -32,7 +33,7 @@ from detheads.foundation.manifest import (
     Thresholds,
     graph_metadata,
 )
-from detheads.report.files import MARKDOWN_NAME, write_texts
+from detheads.report.files import JSON_NAME, MARKDOWN_NAME, write_texts
 
 ONNX_NAME: Final = "model.onnx"
 
@@ -122,8 +123,7 @@ def write_graph(
         onnx=OnnxEntry(file=ONNX_NAME, sha256=atomic.sha256_of(path), opset=opset_of(model), bytes=path.stat().st_size),
         engines=[],
     )
-    write_manifest(folder, manifest)
-    return manifest
+    return write_manifest(folder, manifest)
 
 
 def store_proof(
@@ -137,8 +137,8 @@ def store_proof(
     if report.passed and report.best_scores and not flattering:
         update |= {"best_scores": dict(report.best_scores), "best_scores_rule": report.best_scores_rule}
     manifest = manifest.with_head(entry.model_copy(update=update))
-    write_manifest(folder, manifest)
-    return manifest
+    write_card(folder, manifest)
+    return write_manifest(folder, manifest, rewritten=(MARKDOWN_NAME, JSON_NAME, CARD_NAME))
 
 
 def write_report(folder: Path, report: VerificationReport) -> Path:
@@ -146,10 +146,12 @@ def write_report(folder: Path, report: VerificationReport) -> Path:
     return write_texts(folder, report.to_dict(), report.to_markdown())
 
 
-def write_unverified(folder: Path, name: str, remarks: Sequence[str]) -> None:
-    """Write the ``report.md`` of a bundle that was not compared with anything."""
-    lines = [f"# {name}: unverified", "", "Nobody compared this bundle with the model it was made from.", ""]
+def write_unverified(folder: Path, manifest: BundleManifest, remarks: Sequence[str]) -> BundleManifest:
+    """Write the ``report.md`` and the card of a bundle that was not compared with anything."""
+    lines = [f"# {manifest.name}: unverified", "", "Nobody compared this bundle with the model it was made from.", ""]
     atomic.write_text(folder / MARKDOWN_NAME, "\n".join([*lines, *(f"- Note: {remark}" for remark in remarks), ""]))
+    write_card(folder, manifest)
+    return write_manifest(folder, manifest)
 
 
 def _tool_versions() -> dict[str, str]:

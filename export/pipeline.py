@@ -184,7 +184,7 @@ def export_run(
             manifest = add_engine(stage.folder, manifest, engine, library, on_progress)
         report = None
         if proof is None:
-            write_unverified(stage.folder, manifest.name, remarks)
+            manifest = write_unverified(stage.folder, manifest, remarks)
         else:
             reference = measure(trained, constants, proof, on_progress)
             report = compare(stage.folder, reference, on_progress)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from detheads.foundation.bundle import MANIFEST_NAME
+from detheads.foundation.contents import MANIFEST_NAME
 from detheads.foundation.errors import UserError
 
 SUFFIX = ".detheads"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from detheads.cli import bundle_build
+from detheads.cli import bundle_build, bundle_sign
 from detheads.cli.output import JsonFlag, emit, table
 from detheads.foundation.atomic import sized
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Look at bundles and work on them, without torch.", no_args_is_help=True)
 app.command()(bundle_build.build)
+app.command()(bundle_sign.keygen)
+app.command()(bundle_sign.sign)
 
 Bundle = Annotated[Path, typer.Argument(help="Folder NAME.detheads.")]
 

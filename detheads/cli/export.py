@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from detheads.cli.bundle_sign import check_integrity
 from detheads.cli.checks import possible_threads, require_existing, require_run
 from detheads.cli.options import BackboneFile, HeadFiles, SkipBad, WeightsOption
 from detheads.cli.output import JsonFlag, emit, remark, steps
@@ -141,8 +142,14 @@ def export(
 
 def verify(
     bundle: Annotated[Path, typer.Argument(help="Folder NAME.detheads.")],
-    run: Annotated[Path, typer.Option(help="The training run it was exported from.")],
-    data: Annotated[Path, typer.Option(help="Dataset folder to prove the bundle on.")],
+    run: Annotated[Path | None, typer.Option(help="The training run it was exported from.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Dataset folder to prove the bundle on.")] = None,
+    integrity: Annotated[
+        bool, typer.Option("--integrity", help="Compare files with their digests alone; needs no run and no data.")
+    ] = False,
+    public_key: Annotated[
+        Path | None, typer.Option(help="With --integrity: whose signature it must have, Ed25519 in PEM.")
+    ] = None,
     split: SplitOption = None,
     which: WhichOption = "best",
     head_file: HeadFiles = None,
@@ -163,6 +170,11 @@ def verify(
     """
     from detheads.foundation.bundle import read_manifest
 
+    if integrity:
+        check_integrity(bundle, public_key, as_json)
+        return
+    if run is None or data is None or public_key is not None:
+        raise UserError("give --run RUN and --data DATASET to prove a bundle, or --integrity (with --public-key KEY).")
     require_run(run)
     require_existing(data, weights)
     read_manifest(bundle)  # before the imports that take seconds

@@ -1,17 +1,18 @@
 """A bundle folder ``name.detheads/`` as it is read: its manifest, and its files compared with their digests."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
 from pydantic import ValidationError
 
 from detheads.foundation import atomic
+from detheads.foundation.contents import MANIFEST_NAME, listed
 from detheads.foundation.errors import UserError
 from detheads.foundation.manifest import SCHEMA_VERSION, BundleManifest, EngineEntry
 from detheads.foundation.onnx_files import external_files
 from detheads.foundation.reading import read_json
 
-MANIFEST_NAME: Final = "bundle.json"
 LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
 LONGEST_POINTER: Final = 1024
 """Bytes of a Git LFS pointer are fewer."""
@@ -105,6 +106,15 @@ def _checked(bundle: Path, name: str, sha256: str, size: int | None) -> Path:
     return path
 
 
-def write_manifest(bundle: Path, manifest: BundleManifest) -> None:
-    """Write ``bundle/bundle.json`` atomically."""
+def write_manifest(bundle: Path, manifest: BundleManifest, rewritten: Collection[str] = ()) -> BundleManifest:
+    """Write ``bundle/bundle.json`` atomically, with the digests of all files that are there (see :func:`listed`).
+
+    Args:
+        rewritten: files that were just written anew.
+
+    Returns:
+        The manifest as it was written.
+    """
+    manifest = listed(bundle, manifest, rewritten)
     atomic.write_json(bundle / MANIFEST_NAME, manifest.model_dump(mode="json"))
+    return manifest

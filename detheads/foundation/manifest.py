@@ -235,6 +235,9 @@ class BundleManifest(_Strict):
     profiles: list[ProfileEntry] = Field(default_factory=list)
     calibration: CalibrationEntry | None = None
     """None for fp32, which measures no ranges."""
+    files: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of every file of the bundle but this one, its signature and what devices proved; ``/`` between folders.
+    Empty in bundles of earlier versions."""
 
     @model_validator(mode="before")
     @classmethod

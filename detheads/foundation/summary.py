@@ -4,9 +4,11 @@ from typing import Final
 
 from detheads.foundation.atomic import sized
 from detheads.foundation.gpus import build_command, served
-from detheads.foundation.manifest import BundleManifest
+from detheads.foundation.manifest import BundledHead, BundleManifest
 
 UNDEFINED: Final = "undefined"
+LIBRARIES: Final = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+"""How libraries are called in a sentence."""
 BATCH: Final = (1, 4, 8)
 """Batch sizes of an engine that is still to be built."""
 HOSTS: Final = (
@@ -31,18 +33,20 @@ def machines(manifest: BundleManifest) -> list[tuple[str, str]]:
     return lines
 
 
-def proof_line(manifest: BundleManifest) -> str:
-    """What the last proof of a bundle says."""
-    proof = manifest.verification
+def proof_line(manifest: BundleManifest, head: BundledHead | None = None) -> str:
+    """What the last proof of a bundle says, or of one of its heads."""
+    proof = (head or manifest.first).verification
     if proof is None:
         return "none: nobody compared the bundle with the model it was made from"
     if proof.onnx_sha256 != manifest.onnx.sha256:
         return "of another graph; verify the bundle again"
     live, shipped = (UNDEFINED if ap is None else f"{ap:.4f}" for ap in (proof.map_live, proof.artefacts[0].map))
     note = training_note(proof.training_pictures, proof.images)
+    library = proof.artefacts[0].runtime.partition(" ")[0]
     return (
-        f"{'holds' if proof.passed else 'FAILED'}: mAP {live} in PyTorch, {shipped} in ONNX Runtime on {proof.images} "
-        f"pictures of {proof.dataset} {proof.split}{f'; {note}' if note else ''}"
+        f"{'holds' if proof.passed else 'FAILED'}: mAP {live} in PyTorch, {shipped} in "
+        f"{LIBRARIES.get(library, library)} on {proof.images} pictures of {proof.dataset} {proof.split}"
+        f"{f'; {note}' if note else ''}"
     )
 
 

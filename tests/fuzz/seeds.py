@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from detheads.foundation import atomic
-from detheads.foundation.bundle import MANIFEST_NAME
+from detheads.foundation.contents import MANIFEST_NAME
 from detheads.foundation.manifest import BundleManifest
 
 NAMES = {"train": ["a.jpg", "sub/b 2.png"], "val": ["c.png"]}
