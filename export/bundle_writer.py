@@ -15,6 +15,7 @@ from detheads.export.model_card import CARD_NAME, write_card
 from detheads.export.names import prefix_of
 from detheads.export.onnx_export import check_parity, write_onnx
 from detheads.export.report import VerificationReport
+from detheads.export.report_document import report_markdown, report_page
 from detheads.export.source import Trained
 from detheads.export.tail import with_suppression
 from detheads.export.trace import opset_of, trace_dense
@@ -36,6 +37,7 @@ from detheads.foundation.manifest import (
 from detheads.report.files import JSON_NAME, MARKDOWN_NAME, write_texts
 
 ONNX_NAME: Final = "model.onnx"
+PAGE_NAME: Final = "report.html"
 
 
 @dataclass(frozen=True)
@@ -142,8 +144,9 @@ def store_proof(
 
 
 def write_report(folder: Path, report: VerificationReport) -> Path:
-    """Write ``report.json`` and ``report.md`` into ``folder``; returns the Markdown file's path."""
-    return write_texts(folder, report.to_dict(), report.to_markdown())
+    """Write ``report.html``, ``report.json`` and ``report.md`` into ``folder``; returns the Markdown file's path."""
+    atomic.write_text(folder / PAGE_NAME, report_page(report))
+    return write_texts(folder, report.to_dict(), report_markdown(report))
 
 
 def write_unverified(folder: Path, manifest: BundleManifest, remarks: Sequence[str]) -> BundleManifest:

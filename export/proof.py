@@ -1,18 +1,17 @@
 """What a proof is asked to show: the request that goes unchanged from the caller to the judgement."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from detheads.data import list_splits, read_dataset
 from detheads.data.dataset import Dataset
+from detheads.export.limits import Limits
 from detheads.foundation.errors import UserError
+from detheads.foundation.manifest import Precision
 
-MAX_MAP_DROP = 0.001
-"""Default tolerance in AP units (0..1) for an FP32 graph."""
-
-MIN_MATCHED = 0.99
-"""Share of detections that must have a counterpart. Without it two unlike detectors of equal mAP would pass."""
+PICTURES = 4
+"""On the report's page, when no other number is asked for: about 300 kB."""
 
 
 @dataclass(frozen=True)
@@ -22,20 +21,30 @@ class Proof:
     Attributes:
         dataset: images with boxes, of the bundle's classes (further classes are left out); see :func:`proof_dataset`.
         batch_sizes: batch sizes of the artefact; 1 is always among them. The PyTorch side runs single images.
-        max_map_drop: largest allowed ``|live - artefact|`` in AP units, 0..1.
-        min_matched: smallest allowed share of detections with a counterpart on the other side.
+        max_map_drop: largest allowed ``|live - artefact|`` of the mAP in AP units, 0..1; by precision when None.
+        min_matched: smallest allowed share of detections with a counterpart on the other side; by precision when None.
+        limits: of further figures (see :class:`detheads.export.limits.Limits`).
+        strict: images that are not enough to prove the tolerance fail the proof.
         device: torch device of the PyTorch side.
         threads: CPU threads of ONNX Runtime.
         skip_bad: leave out images that cannot be used, and list them.
+        pictures: that the page shows, those that differ most.
     """
 
     dataset: Dataset
     batch_sizes: Sequence[int] = (1, 2, 5)
-    max_map_drop: float = MAX_MAP_DROP
-    min_matched: float = MIN_MATCHED
+    max_map_drop: float | None = None
+    min_matched: float | None = None
+    limits: Mapping[str, float] = field(default_factory=dict)
+    strict: bool = False
     device: str = "cpu"
     threads: int | None = None
     skip_bad: bool = False
+    pictures: int = PICTURES
+
+    def limits_of(self, precision: Precision) -> Limits:
+        """The limits for an artefact of a precision."""
+        return Limits.of(precision, self.max_map_drop, self.min_matched, self.limits)
 
 
 def proof_dataset(data: str | Path, split: str | None = None, *, skip_bad: bool = False) -> Dataset:

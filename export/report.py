@@ -1,25 +1,47 @@
-"""The proof as a value, as JSON and as Markdown."""
+"""The proof as a value and as JSON; :mod:`detheads.export.report_document` makes a page and Markdown of it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from detheads import __version__
-from detheads.evaluation.coco import NAMES, UNDEFINED, Statistics
+from detheads.evaluation.coco import Statistics
+from detheads.evaluation.compare import Interval
 from detheads.evaluation.scores import RULE
+from detheads.export.criteria import Criterion
 from detheads.export.diagnosis import LISTED, Apart
-from detheads.export.matching import BEST_BOXES, Comparison, TensorDifference
-from detheads.foundation.manifest import ArtefactProof, EngineEntry, Verification
+from detheads.export.limits import Limits
+from detheads.export.matching import Comparison, TensorDifference
+from detheads.foundation.manifest import ArtefactProof, EngineEntry, Precision, Verification
 from detheads.foundation.summary import training_note
-from detheads.report.markdown import plain, table_lines
-from detheads.report.sections import Column, Table, Value
+from detheads.report.curves import PrecisionRecall
+from detheads.report.pictures import Scene
 
 NOT_EXECUTED = "the runtime executes model.onnx; this engine needs an NVIDIA GPU and was built, not executed"
+NOT_ENOUGH = "the images are not enough to prove the tolerance for others like them"
+
+
+class Explanation(Protocol):
+    """Where and why two sides depart, found by looking inside; see ``verify --explain``."""
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+    def told(self) -> Sequence[str]:
+        """Sentences for a reader, the most telling first."""
+        ...
 
 
 @dataclass(frozen=True)
 class ArtefactResult:
-    """One artefact at one batch size. ``map_drop`` = live AP minus its AP, in AP units 0..1."""
+    """One artefact at one batch size.
+
+    Attributes:
+        map_drop: live AP minus its AP, in AP units 0..1.
+        criteria: every figure that is held against PyTorch's.
+        precision: that it computes in.
+        bytes: size of its file.
+        milliseconds: an image took in this proof, resizing included; a benchmark is ``detheads deploy bench``.
+    """
 
     file: str
     runtime: str
@@ -28,6 +50,21 @@ class ArtefactResult:
     map_drop: float
     versus_live: Comparison
     versus_single: Comparison
+    criteria: Sequence[Criterion] = ()
+    precision: Precision = "fp32"
+    bytes: int | None = None
+    milliseconds: float | None = None
+
+    @property
+    def interval(self) -> Interval | None:
+        """In which 95 % of the mAP drops lie when the images are drawn anew."""
+        return next((each.interval for each in self.criteria if each.kind == "AP"), None)
+
+    @property
+    def worst_class(self) -> Criterion | None:
+        """The class that differs most, of those with boxes enough where there are any; None for a single class."""
+        classes = [each for each in self.criteria if each.kind == "class"]
+        return max(classes, key=lambda each: (each.failed, each.enough, abs(each.drop)), default=None)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -36,6 +73,12 @@ class ArtefactResult:
             "batch": self.batch,
             "map": self.statistics.AP,
             "map_drop": self.map_drop,
+            "map_drop_interval": None if self.interval is None else list(self.interval),
+            "worst_class": None if self.worst_class is None else self.worst_class.name,
+            "precision": self.precision,
+            "bytes": self.bytes,
+            "milliseconds_per_image": self.milliseconds,
+            "criteria": [criterion.to_dict() for criterion in self.criteria],
             "statistics": self.statistics.to_dict(),
             "versus_live": self.versus_live.to_dict(),
             "versus_batch_1": self.versus_single.to_dict(),
@@ -63,8 +106,10 @@ class VerificationReport:
     tensors: TensorDifference
     odd_shapes: Comparison
     engines: Sequence[EngineEntry]
-    max_map_drop: float
-    min_matched: float
+    limits: Limits
+    precision: Precision = "fp32"
+    licence: str = ""
+    """Of the backbone's weights."""
     training_pictures: int | None = None
     """How many of the images the model was trained on; None where the run does not tell."""
     full_tables: int = 0
@@ -78,12 +123,26 @@ class VerificationReport:
     """By class, from PyTorch's detections."""
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Images left out on request, and why."""
+    curves: Mapping[str, Sequence[PrecisionRecall]] = field(default_factory=dict)
+    """Precision over recall of both sides, by what they are called."""
+    scenes: Sequence[Scene] = ()
+    """Pictures with what both sides found, those that differ most first."""
+    conversion: Mapping[str, Any] = field(default_factory=dict)
+    """How the graph came to its precision: what ``precision.json`` of the bundle says."""
+    explanation: Explanation | None = None
+    shortcomings: Sequence[str] = ()
+    """Why these images do not prove the tolerance for others like them; empty where they do."""
     remarks: list[str] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
         return not self.reasons
+
+    @property
+    def conclusive(self) -> bool:
+        """Whether the images are enough to prove the tolerance of the mAP."""
+        return not self.shortcomings
 
     @property
     def worst(self) -> ArtefactResult:
@@ -93,7 +152,9 @@ class VerificationReport:
     @property
     def verdict(self) -> str:
         """One line: whether the proof holds, and what kind of pictures it stands on."""
-        return "; ".join(filter(None, ("proof holds" if self.passed else "proof FAILED", self.training_note)))
+        outcome = "proof holds" if self.passed else "proof FAILED"
+        doubt = "" if self.conclusive else NOT_ENOUGH
+        return "; ".join(filter(None, (outcome, doubt if self.passed else "", self.training_note)))
 
     @property
     def training_note(self) -> str:
@@ -121,18 +182,11 @@ class VerificationReport:
             checkpoint_sha256=self.checkpoint_sha256,
             map_cache=self.map_cache,
             map_live=self.live.require_ap(),
-            max_map_drop=self.max_map_drop,
-            artefacts=[
-                ArtefactProof(
-                    file=artefact.file,
-                    runtime=artefact.runtime,
-                    batch=artefact.batch,
-                    map=artefact.statistics.require_ap(),
-                    map_drop=artefact.map_drop,
-                    matched=artefact.versus_live.share,
-                )
-                for artefact in self.artefacts
-            ],
+            max_map_drop=self.limits.drops["AP"],
+            min_matched=self.limits.matched,
+            limits=dict(self.limits.drops),
+            shortcomings=list(self.shortcomings),
+            artefacts=[_short(artefact) for artefact in self.artefacts],
             date=self.date,
         )
 
@@ -145,6 +199,8 @@ class VerificationReport:
             "reasons": self.reasons,
             "remarks": self.remarks,
             "bundle": self.bundle,
+            "precision": self.precision,
+            "licence": self.licence,
             "date": self.date,
             "dataset": {
                 "name": self.dataset,
@@ -162,14 +218,19 @@ class VerificationReport:
             "map_live": self.live.AP,
             "map_artefact": self.worst.statistics.AP,
             "map_drop": self.worst.map_drop,
-            "max_map_drop": self.max_map_drop,
-            "min_matched": self.min_matched,
+            "max_map_drop": self.limits.drops["AP"],
+            "min_matched": self.limits.matched,
+            "limits": dict(self.limits.drops),
+            "conclusive": self.conclusive,
+            "shortcomings": list(self.shortcomings),
             "live": {"runtime": self.live_runtime, "statistics": self.live.to_dict()},
             "artefacts": [artefact.to_dict() for artefact in self.artefacts],
             "full_tables": self.full_tables,
             "best_scores": dict(self.best_scores),
             "best_scores_rule": self.best_scores_rule,
             "advice": list(self.advice),
+            "explanation": None if self.explanation is None else self.explanation.to_dict(),
+            "conversion": dict(self.conversion),
             "apart": [picture.to_dict() for picture in self.apart[:LISTED]],
             "tensors": self.tensors.to_dict(),
             "odd_shapes": self.odd_shapes.to_dict(),
@@ -179,144 +240,22 @@ class VerificationReport:
             ],
         }
 
-    def to_markdown(self) -> str:
-        """The report for a reader."""
-        return "\n".join(
-            [
-                *self._head(),
-                *self._map(),
-                *self._boxes(),
-                *self._apart(),
-                *self._scores(),
-                *self._tensors(),
-                *self._engines(),
-                "",
-            ]
-        )
 
-    def _head(self) -> list[str]:
-        low, high = self.aspect_ratios
-        verdict = "**passed**" if self.passed else "**FAILED**"
-        return [
-            f"# Verification of {plain(self.bundle)}: {verdict}",
-            "",
-            *(f"- {plain(reason)}" for reason in self.reasons),
-            *(f"- Likely cause: {plain(sentence)}" for sentence in self.advice[:1]),
-            *(f"- {plain(sentence)}" for sentence in self.advice[1:]),
-            *(f"- Note: {plain(note)}" for note in filter(None, [self.training_note])),
-            *(f"- Left out: {plain(reason)}" for reason in self.skipped.values()),
-            *(f"- Note: {plain(remark)}" for remark in self.remarks),
-            f"- Images: {self.images} of {plain(f'{self.dataset} {self.split}')} with {self.boxes} boxes, "
-            f"width / height from {low:.2f} to {high:.2f}",
-            f"- PyTorch side: {self.live_runtime}, image files, batch 1",
-            f"- Tolerance: |mAP difference| <= {self.max_map_drop:g}, "
-            f"matched detections >= {100 * self.min_matched:g} %",
-            f"- {self.date}, detheads {__version__}, graph SHA-256 `{self.onnx_sha256}`",
-            "",
-        ]
-
-    def _map(self) -> list[str]:
-        worst, live, cached = self.worst, self.live.require_ap(), self.map_cache
-        sources = Table(
-            [Column("from"), Column("mAP", ".4f"), Column("difference to the line above")],
-            [
-                ("feature cache, as trained", "not recorded" if cached is None else cached, ""),
-                ("PyTorch on the image files", live, "" if cached is None else f"{live - cached:+.4f}"),
-                (f"{worst.file}, furthest of all batch sizes", worst.statistics.AP, f"{0.0 - worst.map_drop:+.6f}"),
-            ],
-        )
-        compared = {"PyTorch": self.live} | {
-            f"{each.file}, batch {each.batch}": each.statistics for each in self.artefacts
-        }
-        statistics = Table(
-            [Column("statistic"), *(Column(title, ".4f", absent=UNDEFINED) for title in compared)],
-            [[name, *(getattr(each, name) for each in compared.values())] for name in NAMES],
-        )
-        lines = ["## mAP", "", *table_lines(sources), "", "AP over IoU 0.50:0.95 by pycocotools, in 0..1.", ""]
-        return [*lines, *table_lines(statistics), ""]
-
-    def _boxes(self) -> list[str]:
-        rows = [_row(f"PyTorch, {each.file} at batch {each.batch}", each.versus_live) for each in self.artefacts]
-        rows += [
-            _row(f"{each.file} at batch 1, at batch {each.batch}", each.versus_single) for each in self.artefacts[1:]
-        ]
-        rows.append(_row("PyTorch, artefact, on strips 8:1 and 1:8 and odd sizes", self.odd_shapes))
-        columns = [
-            Column("compared"),
-            Column("images"),
-            Column("matched"),
-            Column("unmatched (first, second)"),
-            Column("largest box difference, px", ".3g"),
-            Column("of score", ".3g"),
-        ]
-        lines = ["## Boxes", "", *table_lines(Table(columns, rows))]
-        return [*lines, "", f"Runtime: {plain(self.artefacts[0].runtime)}.", ""]
-
-    def _apart(self) -> list[str]:
-        if not self.apart:
-            return []
-        lines = ["### Pictures that differ most", ""]
-        lines += [f"- {plain(picture.told(self.classes))}" for picture in self.apart[:LISTED]]
-        further = len(self.apart) - LISTED
-        return [*lines, *([f"- and {further} more pictures"] if further > 0 else []), ""]
-
-    def _scores(self) -> list[str]:
-        if not self.best_scores:
-            return []
-        rows = Table([Column("class"), Column("best score", ".3f")], list(self.best_scores.items()))
-        return [
-            "## Best scores",
-            "",
-            *table_lines(rows),
-            "",
-            f"{plain(self.best_scores_rule[:1].upper())}{plain(self.best_scores_rule[1:])}.",
-            "",
-        ]
-
-    def _tensors(self) -> list[str]:
-        t = self.tensors
-        return [
-            "## Tensors before suppression, read inside the shipped graph",
-            "",
-            f"Over {t.images} images the largest differences to PyTorch are {t.boxes:.3g} px on all boxes "
-            f"({t.relative_boxes:.3g} of a box's longer side), {t.best_boxes:.3g} px on the {BEST_BOXES} boxes of best "
-            f"score of each image, and "
-            f"{t.scores:.3g} on scores.",
-            *(
-                [f"Of the head's choices between near-equal numbers {t.ties} were made otherwise, by rounding alone."]
-                if t.ties
-                else []
-            ),
-            "",
-        ]
-
-    def _engines(self) -> list[str]:
-        if not self.engines:
-            return []
-        titles = ("file", "builder", "for", "batch", "MB", "seconds", "layer outputs", "status")
-        columns = [Column(title, ".1f" if title in ("MB", "seconds") else "") for title in titles]
-        rows = [
-            (
-                engine.file,
-                engine.builder,
-                ", ".join(engine.compute_capabilities),
-                ":".join(map(str, engine.batch)),
-                engine.bytes / 1e6,
-                engine.build_seconds,
-                ", ".join(f"{count} {name}" for name, count in engine.layer_types.items()),
-                engine.status,
-            )
-            for engine in self.engines
-        ]
-        return ["## Engines", "", *table_lines(Table(columns, rows)), "", f"Not executed: {NOT_EXECUTED}."]
-
-
-def _row(what: str, comparison: Comparison) -> Sequence[Value]:
-    return (
-        what,
-        comparison.images,
-        f"{100 * comparison.share:.2f} %",
-        f"{comparison.only_first}, {comparison.only_second}",
-        comparison.box_difference,
-        comparison.score_difference,
+def _short(artefact: ArtefactResult) -> ArtefactProof:
+    """One artefact at one batch size for the manifest."""
+    worst = artefact.worst_class
+    return ArtefactProof(
+        file=artefact.file,
+        runtime=artefact.runtime,
+        batch=artefact.batch,
+        map=artefact.statistics.require_ap(),
+        map_drop=artefact.map_drop,
+        matched=artefact.versus_live.share,
+        map50=artefact.statistics.AP50,
+        map75=artefact.statistics.AP75,
+        map_drop_interval=artefact.interval,
+        worst_class=None if worst is None else worst.name,
+        worst_class_drop=None if worst is None else worst.drop,
+        precision=artefact.precision,
+        milliseconds=artefact.milliseconds,
     )

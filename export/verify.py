@@ -15,22 +15,28 @@ from PIL import Image
 
 from detheads.cache.reader import counted_objects
 from detheads.data.dataset import Category, Dataset
-from detheads.deploy import Detector
-from detheads.evaluation.coco import Statistics, evaluate
+from detheads.deploy import Detections, Detector
+from detheads.evaluation.coco import Statistics
+from detheads.evaluation.compare import Bootstrap
 from detheads.evaluation.scores import best_scores
 from detheads.export.classes import of_these_classes
+from detheads.export.criteria import criteria
 from detheads.export.diagnosis import advice, apart
-from detheads.export.judgement import cache_remarks, full_remarks, reasons
+from detheads.export.judged import Judged, judged, objects_of
+from detheads.export.judgement import cache_remarks, class_remarks, full_remarks, reasons, shortcomings
 from detheads.export.live import LiveDetections, LiveDetector
 from detheads.export.matching import Comparison, Found
 from detheads.export.proof import Proof
 from detheads.export.report import ArtefactResult, VerificationReport
-from detheads.export.sides import compare_tensors, run_artefact, run_live, run_odd
+from detheads.export.report_pictures import scenes
+from detheads.export.sides import Timed, compare_tensors, run_artefact, run_live, run_odd
 from detheads.export.source import Trained, dataset_sha256, training_pictures
 from detheads.foundation.coco_results import to_coco_results
+from detheads.foundation.contents import PRECISION_NAME
 from detheads.foundation.errors import UserError
 from detheads.foundation.manifest import BundleManifest, Thresholds
-from detheads.foundation.progress import Progress, silent
+from detheads.foundation.progress import Progress, silent, under
+from detheads.foundation.reading import read_json
 from detheads.foundation.text import visible
 from detheads.ops.devices import pick_device
 
@@ -43,6 +49,8 @@ class Reference:
         dataset: the images that could be used, of the model's classes.
         found: PyTorch's detections of each.
         results: the same as COCO results.
+        judged: what pycocotools says of them.
+        bootstrap: their APs when the images are drawn anew.
         odd_names, odd_pictures, odd_found: pictures of extreme shape, and what PyTorch finds in them.
     """
 
@@ -52,10 +60,15 @@ class Reference:
     dataset: Dataset
     found: list[LiveDetections]
     results: list[dict[str, Any]]
-    statistics: Statistics
+    judged: Judged
+    bootstrap: Bootstrap
     odd_names: list[str]
     odd_pictures: list[Image.Image]
     odd_found: list[LiveDetections]
+
+    @property
+    def statistics(self) -> Statistics:
+        return self.judged.statistics
 
 
 def measure(trained: Trained, thresholds: Thresholds, proof: Proof, on_progress: Progress = silent) -> Reference:
@@ -74,8 +87,9 @@ def measure(trained: Trained, thresholds: Thresholds, proof: Proof, on_progress:
     dataset, found = run_live(live, wanted, on_progress, proof.skip_bad)
     require_objects(dataset)
     results = coco_results(dataset, found)
-    statistics = evaluate(dataset.coco_json(), results)
-    return Reference(trained, live, proof, dataset, found, results, statistics, *run_odd(live, dataset))
+    own = judged(dataset, results)
+    bootstrap = Bootstrap(own.resampled, on_progress=under("verifying", on_progress))
+    return Reference(trained, live, proof, dataset, found, results, own, bootstrap, *run_odd(live, dataset))
 
 
 def compare(bundle: Path, reference: Reference, on_progress: Progress = silent) -> VerificationReport:
@@ -88,30 +102,37 @@ def compare(bundle: Path, reference: Reference, on_progress: Progress = silent) 
     checkpoint = reference.trained.checkpoint
     detector = Detector(bundle, threads=proof.threads)
     manifest = detector.manifest
-    singles = run_artefact(detector, dataset, 1, on_progress)
-    batched = {1: singles}
-    for size in sorted({*proof.batch_sizes} - {1}):
-        batched[size] = run_artefact(detector, dataset, size, on_progress)
+    limits, objects = proof.limits_of(manifest.precision), objects_of(dataset, reference.judged.resampled)
     tensors = compare_tensors(live, bundle / manifest.onnx.file, dataset, proof.threads)
     odd_found = detector.detect(reference.odd_pictures)
     odd = Comparison.of(reference.odd_found, odd_found)
 
-    truth = dataset.coco_json()
     live_ap = reference.statistics.require_ap()
-    artefacts = []
-    for size, found in batched.items():
-        measured = evaluate(truth, coco_results(dataset, found))
+    batched: dict[int, list[Detections]] = {}
+    artefacts, sides = [], []
+    for size in sorted({1, *proof.batch_sizes}):
+        timed = Timed(detector)
+        batched[size] = found = run_artefact(timed, dataset, size, on_progress)
+        side = judged(dataset, coco_results(dataset, found))
+        differences = reference.bootstrap.differences(side.resampled, under("verifying", on_progress))
+        sides.append(side)
         artefacts.append(
             ArtefactResult(
                 file=manifest.onnx.file,
                 runtime=detector.session.runtime,
                 batch=size,
-                statistics=measured,
-                map_drop=live_ap - measured.require_ap(),
+                statistics=side.statistics,
+                map_drop=live_ap - side.statistics.require_ap(),
                 versus_live=Comparison.of(originals, found),
-                versus_single=Comparison.of(singles, found),
+                versus_single=Comparison.of(batched[1], found),
+                criteria=criteria(reference.statistics, side.statistics, differences, objects, limits),
+                precision=manifest.precision,
+                bytes=manifest.onnx.bytes,
+                milliseconds=1000 * timed.seconds / timed.images,
             )
         )
+    furthest_ap = max(range(len(artefacts)), key=lambda place: abs(artefacts[place].map_drop))
+    missing = shortcomings(artefacts[furthest_ap].criteria, len(dataset.images))
     furthest = batched[min(artefacts, key=lambda each: each.versus_live.share).batch]
     names = [record.file_name for record in dataset.images]
     pictures = apart(names, originals, furthest, manifest.thresholds)
@@ -138,22 +159,38 @@ def compare(bundle: Path, reference: Reference, on_progress: Progress = silent) 
         tensors=tensors,
         odd_shapes=odd,
         engines=manifest.engines,
-        max_map_drop=proof.max_map_drop,
-        min_matched=proof.min_matched,
+        limits=limits,
+        precision=manifest.precision,
+        licence=manifest.backbone.licence,
         training_pictures=training_pictures(checkpoint, proof.dataset, dataset),
         full_tables=full,
         classes=dataset.class_names,
         apart=[*pictures, *odd_pictures],
-        advice=advice(pictures, odd_pictures, tensors, [*shares, odd.share], proof.min_matched, live.device.type),
-        best_scores=best_scores(truth, reference.results),
+        advice=advice(pictures, odd_pictures, tensors, [*shares, odd.share], limits.matched, live.device.type),
+        best_scores=best_scores(dataset.coco_json(), reference.results),
         skipped=dataset.skipped,
         remarks=[
             *reference.trained.remarks,
             *full_remarks(full, len(originals), manifest.thresholds),
             *cache_remarks(map_cache, live_ap),
+            *class_remarks(artefacts[furthest_ap].criteria),
         ],
-        reasons=reasons(artefacts, odd, tensors, sum(len(found.scores) for found in originals), proof),
+        curves={"PyTorch": reference.judged.curves, manifest.onnx.file: sides[furthest_ap].curves},
+        scenes=scenes(dataset, originals, furthest, proof.pictures),
+        conversion=conversion(bundle),
+        shortcomings=missing,
+        reasons=[
+            *reasons(artefacts, odd, tensors, sum(len(found.scores) for found in originals), limits),
+            *(missing if proof.strict else ()),
+        ],
     )
+
+
+def conversion(bundle: Path) -> dict[str, Any]:
+    """How the bundle's graph came to its precision; empty where nothing tells."""
+    path = bundle / PRECISION_NAME
+    found = read_json(path) if path.is_file() else {}
+    return found if isinstance(found, dict) else {}
 
 
 def coco_results(dataset: Dataset, found: Sequence[Found]) -> list[dict[str, Any]]:

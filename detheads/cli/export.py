@@ -19,12 +19,26 @@ if TYPE_CHECKING:
 WhichOption = Annotated[str, typer.Option(help="Checkpoint of the run: best or last.")]
 SplitOption = Annotated[str | None, typer.Option(help="Split to verify on; the validation split when left out.")]
 DropOption = Annotated[
-    float,
-    typer.Option(min=0, max=1, help="Largest allowed |mAP difference|, in AP units 0..1 (0.001 is 0.1 points)."),
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        help="Largest allowed |mAP difference|, in AP units 0..1; when left out fp32 0.001, fp16 and bf16 0.003, int8 "
+        "and mixed 0.005. Other limits are multiples of it.",
+    ),
+]
+LimitOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit", metavar="NAME=VALUE", help="Limit of AP50, AP75, small, medium, large or class (the worst one)."
+    ),
 ]
 MatchedOption = Annotated[
-    float, typer.Option(min=0, max=1, help="Smallest allowed share of detections found by both sides.")
+    float | None,
+    typer.Option(min=0, max=1, help="Smallest allowed share of detections found by both sides; by precision."),
 ]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Fail where the images are not enough to prove it.")]
+PicturesOption = Annotated[int, typer.Option(min=0, max=50, help="Pictures in report.html, those that differ most.")]
 BatchSizesOption = Annotated[str, typer.Option(help="Batch sizes to verify, such as 1,2,5; 1 is always among them.")]
 DeviceOption = Annotated[str, typer.Option(help="Torch device of the PyTorch side: cpu, cuda, ...")]
 ThreadsOption = Annotated[
@@ -58,8 +72,11 @@ def export(
     head_file: HeadFiles = None,
     backbone_file: BackboneFile = None,
     weights: WeightsOption = None,
-    max_map_drop: DropOption = 0.001,
-    min_matched: MatchedOption = 0.99,
+    max_map_drop: DropOption = None,
+    limit: LimitOption = None,
+    min_matched: MatchedOption = None,
+    strict: StrictOption = False,
+    pictures: PicturesOption = 4,
     batch_sizes: BatchSizesOption = "1,2,5",
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
@@ -78,8 +95,11 @@ def export(
     require_run(run)
     require_existing(data, weights)
 
+    from detheads.export.limits import parse_limits
     from detheads.export.target import require_target
     from detheads.foundation.summary import machines
+
+    limits = parse_limits(limit or ())
 
     require_target(output, force)  # before the imports that take seconds
     sizes, chosen = parse_batch_sizes(batch_sizes), parse_which(which)
@@ -98,6 +118,9 @@ def export(
             sizes,
             max_map_drop=max_map_drop,
             min_matched=min_matched,
+            limits=limits,
+            strict=strict,
+            pictures=pictures,
             device=device,
             threads=threads,
             skip_bad=skip_bad,
@@ -155,8 +178,11 @@ def verify(
     head_file: HeadFiles = None,
     backbone_file: BackboneFile = None,
     weights: WeightsOption = None,
-    max_map_drop: DropOption = 0.001,
-    min_matched: MatchedOption = 0.99,
+    max_map_drop: DropOption = None,
+    limit: LimitOption = None,
+    min_matched: MatchedOption = None,
+    strict: StrictOption = False,
+    pictures: PicturesOption = 4,
     batch_sizes: BatchSizesOption = "1,2,5",
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
@@ -165,9 +191,10 @@ def verify(
 ) -> None:
     """Compare a bundle with the model it was made from: tensors, boxes and mAP. Exits 1 beyond the tolerance.
 
-    The report is written into the bundle (report.md, report.json, bundle.json), whatever it says; where the bundle
-    cannot be written, the verdict is shown only.
+    The report is written into the bundle (report.html, report.md, report.json, bundle.json), whatever it says; where
+    the bundle cannot be written, the verdict is shown only.
     """
+    from detheads.export.limits import parse_limits
     from detheads.foundation.bundle import read_manifest
 
     if integrity:
@@ -178,6 +205,7 @@ def verify(
     require_run(run)
     require_existing(data, weights)
     read_manifest(bundle)  # before the imports that take seconds
+    limits = parse_limits(limit or ())
     sizes, chosen = parse_batch_sizes(batch_sizes), parse_which(which)
 
     from detheads.export.pipeline import store_verdict, verify_bundle
@@ -188,6 +216,9 @@ def verify(
         sizes,
         max_map_drop=max_map_drop,
         min_matched=min_matched,
+        limits=limits,
+        strict=strict,
+        pictures=pictures,
         device=device,
         threads=threads,
         skip_bad=skip_bad,
@@ -199,7 +230,7 @@ def verify(
     remark_skipped(report)
     emit(report.to_dict(), as_json, lambda console: print_verdict(console, report))
     refusal = store_verdict(bundle, report)  # after it was shown: nothing that fails now loses it
-    remark(refusal or f"report: {bundle / 'report.md'}")
+    remark(refusal or f"report: {bundle / 'report.html'}")
     if not report.passed:
         raise typer.Exit(1)
 
@@ -215,10 +246,16 @@ def print_verdict(console: Console, report: "VerificationReport") -> None:
     cache = "not recorded" if report.map_cache is None else f"{report.map_cache:.4f}"
     worst = report.worst
     console.print(f"mAP on {report.images} images: cache {cache}, PyTorch {report.live.AP:.4f}, ", end="")
-    console.print(f"{worst.file} {worst.statistics.AP:.4f} (drop {worst.map_drop:+.6f})")
+    between = "" if worst.interval is None else f", 95 % interval {worst.interval[0]:+.4f} to {worst.interval[1]:+.4f}"
+    console.print(f"{worst.file} {worst.statistics.AP:.4f} (drop {worst.map_drop:+.6f}{between})")
+    if worst.worst_class is not None:
+        console.print(f"class that differs most: {worst.worst_class.name} (drop {worst.worst_class.drop:+.4f})")
     console.print(report.verdict)
     for reason in report.reasons:
         console.print(f"  {reason}")
+    for sentence in report.shortcomings:
+        if sentence not in report.reasons:
+            console.print(f"  {sentence}")
     for number, sentence in enumerate(report.advice):
         console.print(f"  {'' if number else 'likely cause: '}{sentence}")
     for picture in report.apart[:LISTED] if report.advice else ():

@@ -57,6 +57,7 @@ class Resampled:
     Attributes:
         images: number of images, in ascending order of their ids.
         boxes: objects that count of each class, ``[K]``.
+        showing: images that show one, ``[K]``.
     """
 
     def __init__(self, judge: Any, area: Area = "all") -> None:
@@ -69,7 +70,9 @@ class Resampled:
         self.images = len(place)
         self._ious = len(judge.params.iouThrs)
         self._classes = [_class_verdicts(found[number], place) for number in judge.params.catIds]
-        self.boxes = np.array([0 if each is None else each.objects.sum() for each in self._classes], np.int64)
+        objects = [np.zeros(1, np.int64) if each is None else each.objects for each in self._classes]
+        self.boxes = np.array([each.sum() for each in objects], np.int64)
+        self.showing = np.array([np.count_nonzero(each) for each in objects], np.int64)
 
     def average_precisions(self, times: NDArray[np.integer], on_progress: Progress = silent) -> NDArray[np.float64]:
         """AP of every draw, class and IoU ``[S, K, T]``; NaN where a draw has no object of the class.

@@ -11,6 +11,8 @@ from detheads.foundation.errors import UserError
 from detheads.foundation.manifest import BundleManifest
 
 MANIFEST_NAME: Final = "bundle.json"
+PRECISION_NAME: Final = "precision.json"
+"""How the graph came to its precision, in a bundle that is not fp32."""
 SIGNATURE_NAME: Final = "bundle.sig.json"
 DEVICE_NAME: Final = "device.json"
 """What devices proved of a bundle. It comes after the bundle was made, and is neither listed nor signed."""

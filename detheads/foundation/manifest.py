@@ -171,6 +171,17 @@ class ArtefactProof(_Strict):
     """PyTorch minus artefact; positive when the artefact is worse. None where one of the two is undefined."""
     matched: float = Field(ge=0, le=1)
     """Share of detections that have a counterpart of the same class on the other side."""
+    precision: Precision = "fp32"
+    map50: float | None = None
+    map75: float | None = None
+    """AP at IoU 0.5 and 0.75."""
+    map_drop_interval: tuple[float, float] | None = None
+    """In which 95 % of the drops lie when the images are drawn anew (paired bootstrap); None: not measured."""
+    worst_class: str | None = None
+    """The class whose AP differs most, of those with boxes enough; None: there is one class, or it was not measured."""
+    worst_class_drop: float | None = None
+    milliseconds: float | None = None
+    """An image took in the proof, resizing included."""
 
 
 class Verification(_Strict):
@@ -195,6 +206,11 @@ class Verification(_Strict):
     map_live: float | None
     """PyTorch on the image files; None where no object defines one."""
     max_map_drop: float
+    min_matched: float | None = None
+    limits: dict[str, float] = Field(default_factory=dict)
+    """Largest allowed differences by the figure's name, that of the mAP (``AP``) among them."""
+    shortcomings: list[str] | None = None
+    """Why the images do not prove the tolerance for others like them; empty when they do, None: not examined."""
     artefacts: list[ArtefactProof] = Field(min_length=1)
     date: str
     """ISO 8601, UTC."""

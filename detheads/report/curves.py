@@ -33,11 +33,13 @@ class PrecisionRecall:
 
 
 def measure_curves(judge: Any) -> list[PrecisionRecall]:
-    """A curve for each IoU of a judge of :func:`detheads.evaluation.coco.judge_at`."""
+    """A curve for each of ``CURVE_IOUS``, of a judge of :mod:`detheads.evaluation.coco` that has them."""
     curves = []
-    for index, iou in enumerate(judge.params.iouThrs.tolist()):
-        precision = judge.eval["precision"][index, :, :, 0, 0]  # [101, K], a column of -1 for a class without objects
-        recall = judge.eval["recall"][index, :, 0, 0]  # [K]
+    for iou in CURVE_IOUS:
+        index = judge.params.iouThrs.tolist().index(iou)
+        # Objects of all sizes, the best 100 detections.
+        precision = judge.eval["precision"][index, :, :, 0, -1]  # [101, K], a column of -1 for a class without objects
+        recall = judge.eval["recall"][index, :, 0, -1]  # [K]
         known = recall > -1
         there = bool(known.any())
         curves.append(

@@ -1,4 +1,4 @@
-"""The plots that all reports share, and figures as PNG."""
+"""The plots that all reports share, and figures as PNG and as SVG."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -19,6 +19,16 @@ def png(figure: "Figure") -> bytes:
     """A figure as the bytes of a PNG file."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=DPI)
+    return stream.getvalue()
+
+
+def svg(figure: "Figure") -> bytes:
+    """A figure as the bytes of an SVG file, the same for the same figure; its texts stay texts."""
+    from matplotlib import rc_context
+
+    stream = io.BytesIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "detheads"}):
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     return stream.getvalue()
 
 

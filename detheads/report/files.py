@@ -49,7 +49,7 @@ def write_document(document: Document, folder: Path, plots_left: Sequence[str] =
     """
     require_folder(folder)
     for plot in (plot for section in document.sections for plot in section.plots):
-        atomic.write_bytes(folder / plot.name, plot.png)
+        atomic.write_bytes(folder / plot.name, plot.data)
     write_strips(
         folder,
         {

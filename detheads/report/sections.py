@@ -64,11 +64,16 @@ class Table:
 
 @dataclass(frozen=True)
 class Plot:
-    """A PNG picture; ``name`` is that of its file beside the page."""
+    """A picture as PNG or SVG; ``name`` is that of its file beside the page, and its ending tells which."""
 
     title: str
     name: str
-    png: bytes
+    data: bytes
+
+    @property
+    def kind(self) -> str:
+        """Its media type."""
+        return "image/svg+xml" if self.name.endswith(".svg") else "image/png"
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from detheads.deploy.engines.options import BatchProfile, EngineOptions
 from detheads.evaluation.scores import best_scores
 from detheads.export.pipeline import Suppression, export_run, verify_bundle
 from detheads.export.proof import Proof, proof_dataset
+from detheads.export.report import NOT_ENOUGH
 from detheads.export.sides import run_live
 from detheads.export.source import dataset_sha256, load_trained, training_pictures
 from detheads.export.target import require_target
@@ -74,7 +75,7 @@ def test_report_holds_the_three_figures_and_every_depth(bundle: Path) -> None:
     assert any("have a full table of 20 detections" in remark for remark in report["remarks"])
     assert report["advice"] == report["apart"] == []
     text = (bundle / "report.md").read_text(encoding="utf-8")
-    assert "**passed**" in text
+    assert text.startswith("# Verification of toy: passed\n")
     assert "feature cache, as trained | 0.2500" in text
     assert "## Best scores" in text
 
@@ -89,6 +90,15 @@ def test_manifest_holds_the_proof(bundle: Path) -> None:
     assert manifest.first.parity.dense_boxes < 1e-2
     assert manifest.verification.training_pictures is None
     assert manifest.verification.full_tables > 0
+    assert manifest.verification.limits["class"] == 0.01
+    assert manifest.verification.min_matched == 0.99
+    assert len(manifest.verification.shortcomings or ()) == 2  # few images, few boxes
+    for proof in manifest.verification.artefacts:
+        assert proof.precision == "fp32"
+        assert proof.map50 is not None and proof.map75 is not None and proof.map50 > proof.map75
+        assert proof.map_drop_interval is not None and max(map(abs, proof.map_drop_interval)) < 1e-3
+        assert proof.worst_class in {"cat", "dog", "größte Eule"}
+        assert proof.milliseconds is not None and proof.milliseconds > 0
 
 
 def test_best_scores_are_those_of_the_proofs_detections(bundle: Path, toy: Toy) -> None:
@@ -144,7 +154,7 @@ def test_other_weights_fail_the_proof(copy: Path, toy: Toy, tmp_path: Path, deth
     assert abs(report["map_drop"]) > 0.001
     assert any("mAP differs by" in reason for reason in report["reasons"])
     assert read_manifest(copy).state == "failed verification"
-    assert "**FAILED**" in (copy / "report.md").read_text(encoding="utf-8")
+    assert ": FAILED\n" in (copy / "report.md").read_text(encoding="utf-8")
 
 
 def test_bundle_of_another_checkpoint_is_refused(copy: Path, toy: Toy, tmp_path: Path) -> None:
@@ -177,7 +187,7 @@ def test_failed_proof_leaves_a_report_and_no_bundle(
     assert not answer["passed"]
     assert not target.exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.rejected"]
-    assert "**FAILED**" in (tmp_path / "bad.rejected" / "report.md").read_text(encoding="utf-8")
+    assert ": FAILED\n" in (tmp_path / "bad.rejected" / "report.md").read_text(encoding="utf-8")
 
 
 def test_detecting_nothing_proves_nothing(toy: Toy, tmp_path: Path) -> None:
@@ -283,7 +293,7 @@ def test_a_proof_on_training_pictures_is_called_that(copy: Path, toy: Toy, monke
         "detheads.export.pipeline.load_trained", lambda *_, **__: replace(trained, checkpoint=checkpoint)
     )
     report = verify_bundle(copy, toy.run, Proof(dataset, batch_sizes=(1,)))
-    assert report.verdict == "proof holds; these are training pictures"
+    assert report.verdict == f"proof holds; {NOT_ENOUGH}; these are training pictures"
     manifest = read_manifest(copy)
     assert manifest.verification is not None
     assert manifest.verification.training_pictures == len(SIZES)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +12,16 @@ from PIL import Image
 
 from detheads.deploy import Detections, Detector
 from detheads.evaluation.coco import NAMES, Statistics
+from detheads.evaluation.compare import Interval
 from detheads.export import verify
-from detheads.export.judgement import cache_remarks, reasons
+from detheads.export.criteria import Criterion
+from detheads.export.judgement import cache_remarks, class_remarks, reasons, shortcomings
+from detheads.export.limits import Limits
 from detheads.export.live import LiveDetector
 from detheads.export.matching import Comparison, TensorDifference
 from detheads.export.proof import Proof, proof_dataset
 from detheads.export.report import ArtefactResult, VerificationReport
+from detheads.export.report_document import report_markdown
 from detheads.export.sides import compare_tensors, run_artefact
 from detheads.export.source import load_trained
 from tests.export.toy import SIZES, THRESHOLDS, Toy, live_detector
@@ -97,8 +102,8 @@ def test_an_artefact_that_fails_on_one_odd_shape_is_rejected(
     assert not report.passed
     assert any(picture.picture.startswith("bild 6.png, ") for picture in report.apart)
     assert report.to_dict()["apart"][0]["unmatched"] > 0
-    assert "### Pictures that differ most" in report.to_markdown()
-    assert "Likely cause: the tensors before suppression are equal but for rounding" in report.to_markdown()
+    assert "## Pictures that differ most" in report_markdown(report)
+    assert "Likely cause: the tensors before suppression are equal but for rounding" in report_markdown(report)
 
 
 def test_tensors_inside_the_graph_are_held_against_pytorch(bundle: Path, toy: Toy) -> None:
@@ -144,29 +149,35 @@ def statistics(ap: float) -> Statistics:
 
 ALIKE = Comparison(images=3, matched=10)
 UNLIKE = Comparison(images=3, matched=96, only_first=3, only_second=1)  # 98 %
-GOOD = ArtefactResult("model.onnx", "runtime", 2, statistics(0.5), 0.0, ALIKE, ALIKE)
+AP = Criterion("AP", "AP", 0.5, 0.5, 2000, 0.001, Interval(-0.0001, 0.0002))
+GOOD = ArtefactResult("model.onnx", "runtime", 2, statistics(0.5), 0.0, ALIKE, ALIKE, criteria=[AP])
 SAME = TensorDifference(images=1)
-USUAL = Proof(None)  # type: ignore[arg-type]  # the judgement reads no image
+
+
+def dropped(drop: float, **changes: Any) -> ArtefactResult:
+    """An artefact of which one figure is less by so much."""
+    return replace(GOOD, criteria=[AP, replace(AP, **{"live": 0.5, "artefact": 0.5 - drop, **changes})])
 
 
 def judge(
     artefact: ArtefactResult = GOOD, odd: Comparison = ALIKE, tensors: TensorDifference = SAME, detections: int = 10
 ) -> list[str]:
-    return reasons([GOOD, artefact], odd, tensors, detections, USUAL)
+    return reasons([GOOD, artefact], odd, tensors, detections, Limits.of("fp32"))
 
 
 def test_a_difference_as_large_as_the_tolerance_holds() -> None:
     exactly = Comparison(matched=99, only_first=1, only_second=1)
     for drop in (0.001, -0.001, 0.5 - 0.499):
-        assert judge(replace(GOOD, map_drop=drop, versus_live=exactly, versus_single=exactly), odd=exactly) == []
+        assert judge(replace(dropped(drop), versus_live=exactly, versus_single=exactly), odd=exactly) == []
 
 
 @pytest.mark.parametrize(
     ("measured", "reason"),
     [
-        ({"artefact": replace(GOOD, map_drop=0.0011)}, "model.onnx at batch 2: mAP differs by +0.0011, allowed is"),
-        ({"artefact": replace(GOOD, map_drop=-0.0011)}, "model.onnx at batch 2: mAP differs by -0.0011"),
-        ({"artefact": replace(GOOD, map_drop=float("nan"))}, "mAP differs by +nan"),
+        ({"artefact": dropped(0.0011)}, "model.onnx at batch 2: mAP differs by +0.0011, allowed is 0.001"),
+        ({"artefact": dropped(-0.0011)}, "model.onnx at batch 2: mAP differs by -0.0011"),
+        ({"artefact": dropped(float("nan"))}, "mAP differs by +nan"),
+        ({"artefact": dropped(0.1, name="dog", kind="class")}, "AP of class 'dog' (2000 boxes) differs by +0.1000"),
         ({"artefact": replace(GOOD, versus_live=UNLIKE)}, "only 97.96 % of detections match those of PyTorch"),
         ({"artefact": replace(GOOD, versus_single=UNLIKE)}, "match those of its own batch of 1, required are 99 %"),
         ({"odd": UNLIKE}, "images of extreme shape: only 97.96 % of detections match"),
@@ -178,6 +189,49 @@ def test_a_difference_as_large_as_the_tolerance_holds() -> None:
 def test_each_measurement_beyond_its_limit_is_one_reason(measured: dict[str, object], reason: str) -> None:
     (found,) = judge(**measured)  # type: ignore[arg-type]
     assert reason in found
+
+
+def test_of_many_classes_the_worst_are_named_and_the_others_counted() -> None:
+    lost = [replace(AP, name=f"class {number}", kind="class", artefact=0.4 - number / 100) for number in range(5)]
+    (reason,) = judge(replace(GOOD, criteria=[AP, *lost]))
+    assert [f"'class {number}'" in reason for number in range(5)] == [False, False, True, True, True]
+    assert reason.index("class 4") < reason.index("class 3")
+    assert reason.endswith(", and 2 more classes")
+
+
+WIDE = replace(AP, artefact=0.4995, interval=Interval(-0.0005, 0.0015))
+
+
+@pytest.mark.parametrize(
+    ("ap", "images", "sentences"),
+    [
+        (AP, 20, []),
+        (replace(AP, interval=None), 20, []),
+        (replace(AP, boxes=100), 20, []),
+        (replace(AP, boxes=99), 20, ["moves the mAP of 99 boxes by about 0.001, more than the tolerance of 0.001: at "
+                                     "least 100 boxes"]),
+        (replace(AP, boxes=9, limit=0.0), 20, ["the tolerance is 0"]),
+        (AP, 19, ["19 images say little of others: at least 20 are needed"]),
+        (WIDE, 100, ["mAP difference from -0.0005 to +0.0015 (95 % interval), and the tolerance is 0.001; about 400 "
+                     "images would settle it"]),
+        (replace(WIDE, artefact=0.499), 100, ["the tolerance is 0.001"]),
+        (replace(WIDE, boxes=10), 5, ["moves the mAP of 10 boxes", "5 images say little"]),
+    ],
+)  # fmt: skip
+def test_images_that_do_not_prove_the_tolerance_are_told_with_what_would(
+    ap: Criterion, images: int, sentences: list[str]
+) -> None:
+    found = shortcomings([ap], images)
+    assert len(found) == len(sentences)
+    assert all(sentence in told for sentence, told in zip(sentences, found, strict=True))
+    assert images == 100 or all("would settle" not in told for told in found)
+
+
+def test_classes_with_few_boxes_are_named_once() -> None:
+    few = [replace(AP, name=f"class {number}", kind="class", boxes=40 + number) for number in range(12)]
+    (remark,) = class_remarks([AP, *few])
+    assert remark.startswith("10 of 12 classes have fewer than 50 boxes (class 0, class 1, class 2 and 7 more)")
+    assert class_remarks([AP, *few[10:]]) == []
 
 
 @pytest.mark.parametrize(
