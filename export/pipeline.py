@@ -36,6 +36,9 @@ from detheads.training.checkpoint import load_checkpoint
 MOST_DETECTIONS = 1000
 """That ``max_detections`` may be: each is a step of the suppression, one after another."""
 
+MOST_CANDIDATES = 3840
+"""That ``candidates`` may be: a TopK of more is refused by TensorRT-RTX 1.7 ("exceeds the maximum value allowed")."""
+
 REJECTED_SUFFIX = ".rejected"
 """Ending of the folder that keeps the report of an export whose proof failed."""
 
@@ -48,23 +51,32 @@ class Suppression:
         score: detections score more than this.
         iou: of two detections of a class that overlap more than this the better one is kept; 1 keeps all.
         max_detections: of an image, 1 to 1000.
+        candidates: (box, class) pairs of an image that take part, the best ones, 1 to 3840.
     """
 
     score: float | None = None
     iou: float | None = None
     max_detections: int | None = None
+    candidates: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("score", "iou"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise UserError(f"{name} is between 0 and 1, not {value}.")
-        if self.max_detections is not None and not 1 <= self.max_detections <= MOST_DETECTIONS:
-            raise UserError(f"max_detections is from 1 to {MOST_DETECTIONS}, not {self.max_detections}.")
+        for name, most in (("max_detections", MOST_DETECTIONS), ("candidates", MOST_CANDIDATES)):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= most:
+                raise UserError(f"{name} is from 1 to {most}, not {value}.")
 
     def applied(self, usual: Thresholds) -> Thresholds:
         """The usual constants with those of this request."""
-        changed = {"score": self.score, "nms_iou": self.iou, "max_detections": self.max_detections}
+        changed = {
+            "score": self.score,
+            "nms_iou": self.iou,
+            "max_detections": self.max_detections,
+            "candidates": self.candidates,
+        }
         return usual.model_copy(update={name: value for name, value in changed.items() if value is not None})
 
 

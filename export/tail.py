@@ -56,7 +56,8 @@ RANK = """
 
 # What is open has its score, everything else 0. ONNX defines the order of TopK between equal scores; OpenVINO has
 # another one. So the best candidate is looked for by score and then by precedence, and a detection's turn, not its
-# place in that TopK, gives the order of the results. Precedence is a float, which every TensorRT can sort: unique up to
+# place in that TopK, gives the order of the results. Boxes that do not meet share an area of 0 or less, which is no
+# overlap either. Precedence is a float, which every TensorRT can sort: unique up to
 # 2^24 pairs (80 classes at 2048 pixels have 7 million); beyond, neighbours of equal score come in the engine's order.
 SUPPRESS = """
     x1_column, y1_column, x2_column, y2_column = Split<axis=2, num_outputs=4>(ranked_boxes)
@@ -75,12 +76,16 @@ SUPPRESS = """
     precedence = Cast<to=1>(behind)
     all_open = Where(possible, ranked_scores, zero)
     none_found = Mul(all_open, zero)
-    highest = ReduceMax<keepdims=0>(all_open)
-    begin = Greater(highest, zero)
-    rest, turns = Loop(steps, begin, all_open, none_found) <body = step (
-        int64 step_number, bool going, float[batch, $CANDIDATES] open, float[batch, $CANDIDATES] found
-    ) => (bool go_on, float[batch, $CANDIDATES] still_open, float[batch, $CANDIDATES] now_found) {
-        best_score = ReduceMax<keepdims=1>(open, second)
+    first_score = ReduceMax<keepdims=1>(all_open, second)
+    first_of_all = ReduceMax<keepdims=0>(first_score)
+    begin = Greater(first_of_all, zero)
+    rest, turns, last_score = Loop(steps, begin, all_open, none_found, first_score) <body = step (
+        int64 step_number, bool going,
+        float[batch, $CANDIDATES] open, float[batch, $CANDIDATES] found, float[batch, 1] best_score
+    ) => (
+        bool go_on,
+        float[batch, $CANDIDATES] still_open, float[batch, $CANDIDATES] now_found, float[batch, 1] next_score
+    ) {
         tied = Equal(open, best_score)
         claims = Where(tied, precedence, zero)
         best = ArgMax<axis=1, keepdims=1>(claims)
@@ -93,8 +98,7 @@ SUPPRESS = """
         side_x = Sub(high_x, low_x)
         side_y = Sub(high_y, low_y)
         shared_x = Relu(side_x)
-        shared_y = Relu(side_y)
-        shared = Mul(shared_x, shared_y)
+        shared = Mul(shared_x, side_y)
         areas = Add(best_area, area)
         joined = Sub(areas, shared)
         iou = Div(shared, joined)
@@ -109,8 +113,9 @@ SUPPRESS = """
         turn_number = Sub(steps, step_number)
         turn = Cast<to=1>(turn_number)
         now_found = Where(detected, turn, found)
-        highest_left = ReduceMax<keepdims=0>(still_open)
-        go_on = Greater(highest_left, zero)
+        next_score = ReduceMax<keepdims=1>(still_open, second)
+        next_of_all = ReduceMax<keepdims=0>(next_score)
+        go_on = Greater(next_of_all, zero)
     }>
     order, position = TopK<axis=1>(turns, steps_list)
     used = Greater(order, zero)

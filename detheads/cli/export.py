@@ -68,6 +68,10 @@ def export(
     max_detections: Annotated[
         int | None, typer.Option(min=1, max=1000, help="Detections of an image at most; 100 when left out.")
     ] = None,
+    candidates: Annotated[
+        int | None,
+        typer.Option(min=1, max=3840, help="Best (box, class) pairs that take part; 1000 when left out."),
+    ] = None,
     which: WhichOption = "best",
     head_file: HeadFiles = None,
     backbone_file: BackboneFile = None,
@@ -134,7 +138,7 @@ def export(
             weights=weights,
             tensorrt=tensorrt,
             engine=engine,
-            suppression=Suppression(score, iou, max_detections),
+            suppression=Suppression(score, iou, max_detections, candidates),
             force=force,
             on_progress=on_progress,
         )

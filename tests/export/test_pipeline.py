@@ -207,10 +207,10 @@ def test_constants_of_suppression_are_those_that_were_asked_for_on_both_sides(
     target = tmp_path / os.fsdecode(b"caf\xe9.detheads")
     done = detheads(
         "export", toy.run, "-o", target, "--data", toy.data, "--onnx-only", "--batch-sizes", "1", "--json",
-        "--score", "0.45", "--iou", "0.3", "--max-detections", "4",
+        "--score", "0.45", "--iou", "0.3", "--max-detections", "4", "--candidates", "50",
     )  # fmt: skip
     assert done.code == 0, done.err
-    chosen = Thresholds(score=0.45, nms_iou=0.3, max_detections=4)
+    chosen = Thresholds(score=0.45, nms_iou=0.3, max_detections=4, candidates=50)
     manifest = read_manifest(target)
     assert manifest.thresholds == chosen
     assert manifest.name == r"caf\udce9"
@@ -225,9 +225,19 @@ def test_constants_of_suppression_are_those_that_were_asked_for_on_both_sides(
     assert "full table of 4 detections" in done.err
 
 
-@pytest.mark.parametrize("asked", [{"score": 1.5}, {"iou": -0.1}, {"max_detections": 0}, {"max_detections": 1001}])
-def test_constants_beyond_their_range_are_refused(asked: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="from 1 to 1000" if "max_detections" in asked else "between 0 and 1"):
+@pytest.mark.parametrize(
+    ("asked", "range"),
+    [
+        ({"score": 1.5}, "between 0 and 1"),
+        ({"iou": -0.1}, "between 0 and 1"),
+        ({"max_detections": 0}, "from 1 to 1000"),
+        ({"max_detections": 1001}, "from 1 to 1000"),
+        ({"candidates": 0}, "from 1 to 3840"),
+        ({"candidates": 3841}, "from 1 to 3840"),
+    ],
+)
+def test_constants_beyond_their_range_are_refused(asked: dict[str, Any], range: str) -> None:
+    with pytest.raises(UserError, match=range):
         Suppression(**asked)
 
 
