@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from detheads.cli import bench_engines
 from detheads.cli.checks import require_caches, require_heads
 from detheads.cli.options import (
     BackboneFile,
@@ -20,6 +21,7 @@ from detheads.cli.output import JsonFlag, emit, steps
 from detheads.cli.train import HeadOptions, parse_options
 
 app = typer.Typer(help="Measure speed as a ratio to a named baseline of the same run.", no_args_is_help=True)
+app.command()(bench_engines.engines)
 
 
 @app.command()

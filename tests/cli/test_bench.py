@@ -70,3 +70,27 @@ def test_a_cache_smaller_than_a_batch_is_one_sentence(cache: Path, detheads: Cal
     finished = detheads("bench", "train", cache, "--batch", 6)
     assert finished.code == 1
     assert finished.err == f"error: {cache} holds 5 images, less than a batch of 6; use a smaller --batch.\n"
+
+
+def test_bench_engines_builds_each_precision_once(
+    detheads: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="needs the tensorrt-rtx package")
+    from detheads.bench import engines
+    from tests.deploy.engines.graphs import detector
+
+    monkeypatch.setattr(engines, "trace_dense", lambda graph: detector())  # tracing is tested elsewhere, and slow
+    monkeypatch.setattr(engines, "with_suppression", lambda dense, *options: dense)
+    line = ("--backbone", "timm:test_vit", "--size", 96, "--random-weights", "--library", "tensorrt_rtx", "--batch", 2)
+    finished = detheads("bench", "engines", *line, "--compute-capability", "SM86", "--json")
+    assert finished.code == 0, finished.err
+    answer = json.loads(finished.out)
+    (row,) = answer["rows"]
+    assert (answer["backbone"], answer["head"], answer["size"]) == ("timm:test_vit", "split_tower", [96, 96])
+    assert (answer["batch"], answer["compute_capabilities"], row["precision"]) == ([2, 2, 2], ["SM86"], "fp32")
+    assert row["engine_bytes"] > row["onnx_bytes"] > 0
+    assert row["layer_types"]["FLOAT"] > 0
+    refused = detheads("bench", "engines", *line, "--precision", "fp61")
+    assert "--precision is one of fp32, fp16, bf16, int8, mixed, not 'fp61'. Did you mean 'fp16'?" in refused.err
+    missing = detheads("bench", "engines", *line, "--precision", "int8")
+    assert "give --calibration" in missing.err

@@ -47,7 +47,7 @@ def test_every_promised_command_is_there() -> None:
     promised = """data info|data validate|data convert|data augment|data draw|data scenes|cache build|cache info|
     cache verify|cache backbones|heads list|heads show|train|eval|analytical fit|analytical collect|analytical eval|
     analytical sweep|analytical ablate|export|verify|bundle build|deploy run|demo|bench cache|bench train|
-    bench analytical|doctor"""
+    bench analytical|bench engines|doctor"""
     assert {tuple(command.split()) for command in promised.split("|")} <= set(COMMANDS)
 
 
