@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from detheads.deploy.pictures import Channels, Picture, as_rgb, each, is_one
-from detheads.deploy.session import CPU, BundleSession
+from detheads.deploy.session import CPU, BundleSession, Rows
 from detheads.foundation.errors import UserError
 from detheads.foundation.geometry import Letterbox, has_area, letterbox_image, sides
-from detheads.foundation.manifest import BundleManifest
+from detheads.foundation.manifest import BundledHead, BundleManifest, ClassEntry
 
 BATCH = 8
 """Pictures in one run of the graph, where the caller does not say; memory grows with it, speed on a CPU hardly."""
@@ -76,7 +76,11 @@ class Detector:
         bundle: folder ``name.detheads/``.
         provider: ONNX Runtime execution provider; never replaced by another one.
         threads: CPU threads of one run; ONNX Runtime's own choice when None.
-        head: whose detections are given, in a bundle of several heads.
+        head: whose detections are given, in a bundle of several heads; those of all when None.
+
+    Attributes:
+        classes: of these heads, one list after the other. Where two heads give one id to different classes, all are
+            numbered anew from 1.
 
     Raises:
         UserError: when the bundle cannot be used (see :class:`BundleSession`).
@@ -87,8 +91,9 @@ class Detector:
     ) -> None:
         self._opened: tuple[Path, str, int | None, str | None] = (Path(bundle).absolute(), provider, threads, head)
         self.session = BundleSession(Path(bundle), provider=provider, threads=threads)
-        self.head = self.manifest.head_named(head)
-        self.class_names = tuple(entry.name for entry in self.head.classes)
+        self.heads = self.manifest.heads if head is None else [self.manifest.head_named(head)]
+        self.classes = all_classes(self.heads)
+        self.class_names = tuple(entry.name for entry in self.classes)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (type(self), *self._opened, self.manifest.onnx.sha256)
@@ -103,8 +108,9 @@ class Detector:
 
         ``found.above(detector.draw_scores)`` is what drawing shows.
         """
-        best = self.head.best_scores or {}
-        return np.array([best.get(name, DRAW_SCORE) for name in self.class_names])
+        return np.array(
+            [(head.best_scores or {}).get(entry.name, DRAW_SCORE) for head in self.heads for entry in head.classes]
+        )
 
     @property
     def manifest(self) -> BundleManifest:
@@ -161,21 +167,32 @@ class Detector:
         if not prepared:
             return []
         batch = np.ascontiguousarray(np.stack([array for array, _ in prepared]).transpose(0, 3, 1, 2))  # [B, 3, H, W]
-        rows = zip(*self.session.run(batch)[self.head.name], (letterbox for _, letterbox in prepared), strict=True)
-        return [self._detections(*row) for row in rows]
+        rows = self.session.run(batch)
+        return [self._detections(rows, image, letterbox) for image, (_, letterbox) in enumerate(prepared)]
 
-    def _detections(
-        self,
-        boxes: NDArray[np.float32],
-        scores: NDArray[np.float32],
-        labels: NDArray[np.int32],
-        letterbox: Letterbox,
-    ) -> Detections:
-        original = letterbox.to_original(boxes)
-        used = scores > 0
-        kept = used & has_area(original)
-        names = tuple(self.class_names[label] for label in labels[kept].tolist())
-        return Detections(original[kept], scores[kept], labels[kept], names, bool(used.all()))
+    def _detections(self, rows: dict[str, Rows], image: int, letterbox: Letterbox) -> Detections:
+        found = []
+        before = 0  # classes of the heads before
+        for head in self.heads:
+            boxes, scores, labels = (array[image] for array in rows[head.name])
+            original = letterbox.to_original(boxes)
+            used = scores > 0
+            kept = used & has_area(original)
+            found.append((original[kept], scores[kept], labels[kept] + np.int32(before), bool(used.all())))
+            before += len(head.classes)
+        boxes, scores, labels = (np.concatenate(arrays) for arrays in list(zip(*found, strict=True))[:3])
+        order = np.argsort(-scores, kind="stable")
+        boxes, scores, labels = boxes[order], scores[order], labels[order]
+        names = tuple(self.class_names[label] for label in labels.tolist())
+        return Detections(boxes, scores, labels, names, any(full for *_, full in found))
+
+
+def all_classes(heads: Sequence[BundledHead]) -> list[ClassEntry]:
+    """The classes of these heads, one after the other; with new ids where one id stands for two names."""
+    classes = [entry for head in heads for entry in head.classes]
+    if len({entry.id for entry in classes}) < len({(entry.id, entry.name) for entry in classes}):
+        return [ClassEntry(id=number, name=entry.name) for number, entry in enumerate(classes, start=1)]
+    return classes
 
 
 def _chunks(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:

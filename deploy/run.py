@@ -105,7 +105,7 @@ def run_images(
     begin = time.perf_counter()
     atomic.try_output(folder, folder=True)
     writer = _Pictures(detector, inputs, score, draw_score, font, on_remark) if pictures else None
-    category_ids = [entry.id for entry in detector.head.classes]
+    category_ids = [entry.id for entry in detector.classes]
     table: list[dict[str, Any]] = []
     timing, skipped, remarks = Timing(), list[str](), _Remarks()
     detections = full = 0
@@ -129,7 +129,7 @@ def run_images(
         if not table:
             raise UserError(f"none of the {len(inputs)} pictures could be read; the first: {skipped[0]}")
         drawn = writer.finish(partial / PICTURES_NAME) if writer is not None else []
-        categories = [{"id": entry.id, "name": entry.name} for entry in detector.head.classes]
+        categories = [{"id": entry.id, "name": entry.name} for entry in detector.classes]
         atomic.write_json(partial / IMAGES_NAME, {"images": table, "categories": categories, "skipped": skipped})
     timing.total = time.perf_counter() - begin
     for sentence in remarks.sentences():

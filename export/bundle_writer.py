@@ -1,6 +1,6 @@
 """What a bundle folder holds, written piece by piece: graph, manifest, proof."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,14 +30,18 @@ from detheads.foundation.manifest import (
     HeadEntry,
     InputSpec,
     OnnxEntry,
+    ParityEntry,
     Precision,
     Thresholds,
     graph_metadata,
 )
 from detheads.report.files import JSON_NAME, MARKDOWN_NAME, write_texts
+from detheads.report.markdown import plain
 
 ONNX_NAME: Final = "model.onnx"
 PAGE_NAME: Final = "report.html"
+REPORT_FOLDER: Final = "reports"
+"""Holds the proof of each head of a bundle that has several."""
 
 
 @dataclass(frozen=True)
@@ -45,26 +49,36 @@ class Master:
     """What every artefact of a bundle is made from.
 
     Attributes:
+        trained: each head by its name, with the backbone that all share.
         dense: the FP32 graph up to suppression, equal to PyTorch.
         heads: what the manifest says of each head, before any proof.
     """
 
-    trained: Trained
+    trained: Mapping[str, Trained]
     dense: onnx.ModelProto
     heads: list[BundledHead]
 
 
-def trace_master(trained: Trained, thresholds: Thresholds) -> Master:
-    """Trace a trained model, and compare the graph with PyTorch.
+def trace_master(trained: Mapping[str, Trained], thresholds: Mapping[str, Thresholds]) -> Master:
+    """Trace trained heads with the backbone that they share, and compare the graph with PyTorch.
 
     Raises:
-        UserError: when the model cannot be traced, or the graph computes something else.
+        UserError: when a head cannot be traced, or the graph computes something else.
     """
-    checkpoint = trained.checkpoint
-    graph = DetectorGraph(trained.backbone, trained.head, checkpoint.feature_spec)
+    first = next(iter(trained.values()))
+    graph = DetectorGraph(
+        first.backbone, {name: one.head for name, one in trained.items()}, first.checkpoint.feature_spec
+    )
     dense = trace_dense(graph)
     parity = check_parity(graph, dense)
-    head = BundledHead(
+    heads = [_entry(name, one, thresholds[name], parity[name]) for name, one in trained.items()]
+    return Master(trained, dense, heads)
+
+
+def _entry(name: str, trained: Trained, thresholds: Thresholds, parity: ParityEntry) -> BundledHead:
+    checkpoint = trained.checkpoint
+    return BundledHead(
+        name=name,
         head=HeadEntry(
             name=checkpoint.head_name,
             config=checkpoint.head_config,
@@ -78,9 +92,8 @@ def trace_master(trained: Trained, thresholds: Thresholds) -> Master:
             "dataset": checkpoint.dataset_sha256,
             **({"backbone_file": own} if (own := checkpoint.backbone_file_sha256) else {}),
         },
-        parity=parity[ONLY_HEAD],
+        parity=parity,
     )
-    return Master(trained, dense, [head])
 
 
 def write_graph(
@@ -94,13 +107,14 @@ def write_graph(
     Raises:
         UserError: when the graph cannot be written (see :func:`write_onnx`).
     """
-    checkpoint, spec = master.trained.checkpoint, master.trained.backbone.spec
+    trained = next(iter(master.trained.values()))
+    checkpoint, spec = trained.checkpoint, trained.backbone.spec
     input_spec = InputSpec(height=checkpoint.feature_spec.height, width=checkpoint.feature_spec.width)
     backbone = BackboneEntry(
         name=spec.name,
         timm_name=spec.timm_name,
         licence=spec.licence,
-        weights_sha256=master.trained.backbone.weights_sha256,
+        weights_sha256=trained.backbone.weights_sha256,
     )
     model = dense
     for head in master.heads:
@@ -132,21 +146,43 @@ def store_proof(
     folder: Path, manifest: BundleManifest, report: VerificationReport, head: str = ONLY_HEAD
 ) -> BundleManifest:
     """Write the report into the bundle, and into the manifest its short form and best scores, where it holds."""
-    write_report(folder, report)
-    entry = manifest.head_named(head if len(manifest.heads) > 1 else None)
+    written = write_reports(folder, manifest.name, {head: report}, [each.name for each in manifest.heads])
+    entry = manifest.head_named(head)
     update: dict[str, Any] = {"verification": report.summary()}
     flattering = report.training_note and entry.best_scores is not None
     if report.passed and report.best_scores and not flattering:
         update |= {"best_scores": dict(report.best_scores), "best_scores_rule": report.best_scores_rule}
     manifest = manifest.with_head(entry.model_copy(update=update))
     write_card(folder, manifest)
-    return write_manifest(folder, manifest, rewritten=(MARKDOWN_NAME, JSON_NAME, CARD_NAME))
+    return write_manifest(folder, manifest, rewritten=(*written, CARD_NAME))
 
 
-def write_report(folder: Path, report: VerificationReport) -> Path:
-    """Write ``report.html``, ``report.json`` and ``report.md`` into ``folder``; returns the Markdown file's path."""
-    atomic.write_text(folder / PAGE_NAME, report_page(report))
-    return write_texts(folder, report.to_dict(), report_markdown(report))
+def write_reports(
+    folder: Path, name: str, reports: Mapping[str, VerificationReport], heads: Sequence[str] | None = None
+) -> list[str]:
+    """Write ``report.html``, ``report.json`` and ``report.md`` into ``folder``; of several heads below ``reports``.
+
+    Args:
+        name: of the bundle.
+        heads: names of all heads of the bundle; those of ``reports`` when None.
+
+    Returns:
+        Names of the written files below ``folder``.
+    """
+    heads = list(reports) if heads is None else heads
+    written = [MARKDOWN_NAME]
+    for head, report in reports.items():
+        below = "" if len(heads) == 1 else f"{REPORT_FOLDER}/{head}/"
+        place = folder / below
+        place.mkdir(parents=True, exist_ok=True)
+        atomic.write_text(place / PAGE_NAME, report_page(report))
+        write_texts(place, report.to_dict(), report_markdown(report))
+        written += [below + file for file in (PAGE_NAME, JSON_NAME, MARKDOWN_NAME)]
+    if len(heads) > 1:
+        lines = [f"# {plain(name)}: {len(heads)} heads", "", "A proof of its own for each head:", ""]
+        lines += [f"- [{head}]({REPORT_FOLDER}/{head}/{MARKDOWN_NAME})" for head in heads]
+        atomic.write_text(folder / MARKDOWN_NAME, "\n".join([*lines, ""]))
+    return written
 
 
 def write_unverified(folder: Path, manifest: BundleManifest, remarks: Sequence[str]) -> BundleManifest:

@@ -34,18 +34,24 @@ class DetectorGraph(nn.Module):
         super().__init__()
         _require_same_features(backbone, spec)
         self.backbone, self.spec = backbone, spec
-        self.heads = nn.ModuleDict({ONLY_HEAD: heads} if isinstance(heads, Head) else dict(heads))
+        by_name = {ONLY_HEAD: heads} if isinstance(heads, Head) else dict(heads)
+        self.names = list(by_name)
+        self.heads = nn.ModuleList(by_name.values())  # a ModuleDict refuses names such as "training"
         self.eval()
 
     def dense(self, images: Tensor, name: str = ONLY_HEAD) -> Dense:
         """uint8 RGB ``[B, 3, H, W]`` -> the dense predictions of the head of that name."""
-        return _dense(self.heads[name], self.backbone(self.backbone.normalise(images)))
+        return _dense(self.head(name), self.backbone(self.backbone.normalise(images)))
+
+    def head(self, name: str = ONLY_HEAD) -> nn.Module:
+        """The head of that name."""
+        return self.heads[self.names.index(name)]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """For tracing: of each head its dense predictions, then what its decisions chose between and chose."""
         features = self.backbone(self.backbone.normalise(images))
         found: list[Tensor] = []
-        for head in self.heads.values():
+        for head in self.heads:
             with recording() as journal:
                 found += _dense(head, features)
             found += [tensor for one in journal.decisions for tensor in (one.values, one.choice)]
@@ -55,7 +61,7 @@ class DetectorGraph(nn.Module):
         """Names of what :meth:`forward` gives."""
         features = self.backbone(self.backbone.normalise(images))
         names: list[str] = []
-        for name, head in self.heads.items():
+        for name, head in zip(self.names, self.heads, strict=True):
             prefix = prefix_of(name)
             with recording() as journal:
                 head(features)

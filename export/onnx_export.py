@@ -100,4 +100,4 @@ def self_check(
         return boxes, scores
 
     found = run(images.numpy())
-    return {name: differences(partial(live, name), found[name]) for name in graph.heads}
+    return {name: differences(partial(live, name), found[name]) for name in graph.names}

@@ -1,6 +1,7 @@
 """A trained run to a bundle with its proof: what the command line and the demo call."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,20 +15,20 @@ from detheads.export.bundle_writer import (
     store_proof,
     trace_master,
     write_graph,
-    write_report,
+    write_reports,
     write_unverified,
 )
 from detheads.export.classes import of_these_classes
 from detheads.export.proof import Proof
 from detheads.export.report import VerificationReport
-from detheads.export.source import Which, load_trained
+from detheads.export.source import Which, load_several, load_trained
 from detheads.export.target import require_target
-from detheads.export.verify import comparable, compare, measure, require_objects
+from detheads.export.verify import compare, measure, require_objects
 from detheads.foundation import atomic
 from detheads.foundation.bundle import engine_file, onnx_file, read_manifest
 from detheads.foundation.claims import staged
 from detheads.foundation.errors import UserError
-from detheads.foundation.manifest import BundleManifest, Thresholds
+from detheads.foundation.manifest import ONLY_HEAD, BundledHead, BundleManifest, Thresholds
 from detheads.foundation.progress import Progress, silent
 from detheads.foundation.text import visible
 from detheads.report.files import MARKDOWN_NAME
@@ -85,25 +86,33 @@ class ExportResult:
     """What an export made.
 
     Attributes:
-        bundle: the bundle's folder; None when the proof failed and no bundle was left.
+        bundle: the bundle's folder; None when a proof failed and no bundle was left.
+        reports: the proof of each head by its name; empty without a proof.
         report_file: Markdown report (None without a proof). ``report.json`` lies beside it.
         remarks: what the user should know, such as the licence of the backbone's weights.
     """
 
     bundle: Path | None
     manifest: BundleManifest
-    report: VerificationReport | None
+    reports: Mapping[str, VerificationReport]
     report_file: Path | None
     seconds: float
     remarks: tuple[str, ...]
 
     @property
+    def report(self) -> VerificationReport | None:
+        """The proof of the only head, else one that failed or the one of the largest difference; None without any."""
+        return max(self.reports.values(), key=lambda one: (not one.passed, abs(one.worst.map_drop)), default=None)
+
+    @property
     def passed(self) -> bool:
         """False when a proof was made and failed."""
-        return self.report is None or self.report.passed
+        return all(report.passed for report in self.reports.values())
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values; without a proof its figures are None."""
+        """JSON values; without a proof its figures are None. ``heads`` has those of each of several heads."""
+        several = len(self.manifest.heads) > 1
+        heads = {head.name: _of_head(head, self.reports.get(head.name)) for head in self.manifest.heads}
         return {
             "bundle": _text(self.bundle),
             "state": self.manifest.state,
@@ -111,19 +120,18 @@ class ExportResult:
             "onnx": self.manifest.onnx.model_dump(mode="json"),
             "engines": [engine.model_dump(mode="json") for engine in self.manifest.engines],
             "licence": self.manifest.backbone.licence,
-            **_figures(self.report),
-            "thresholds": self.manifest.thresholds.model_dump(mode="json"),
-            "best_scores": self.manifest.best_scores,
+            **({"heads": heads} if several else next(iter(heads.values()))),
             "report": _text(self.report_file),
             "remarks": list(self.remarks),
             "seconds": round(self.seconds, 1),
         }
 
 
-def _figures(report: VerificationReport | None) -> dict[str, Any]:
+def _of_head(head: BundledHead, report: VerificationReport | None) -> dict[str, Any]:
+    about = {"thresholds": head.thresholds.model_dump(mode="json"), "best_scores": head.best_scores}
     if report is None:
         unknown = dict.fromkeys(("map_cache", "map_live", "map_onnx", "map_drop", "training_pictures"))
-        return {**unknown, "reasons": [], "advice": []}
+        return {**unknown, "reasons": [], "advice": [], **about}
     return {
         "map_cache": report.map_cache,
         "map_live": report.live.AP,
@@ -132,6 +140,7 @@ def _figures(report: VerificationReport | None) -> dict[str, Any]:
         "reasons": report.reasons,
         "advice": list(report.advice),
         "training_pictures": report.training_pictures,
+        **about,
     }
 
 
@@ -139,11 +148,16 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
-def export_run(
-    run: str | Path,
+def export_run(run: str | Path, output: str | Path, *, proof: Proof | None, **options: Any) -> ExportResult:
+    """Make the bundle ``output`` (``NAME.detheads``) of one trained run, and prove it; see :func:`export_runs`."""
+    return export_runs({ONLY_HEAD: Path(run)}, output, proofs=None if proof is None else {ONLY_HEAD: proof}, **options)
+
+
+def export_runs(
+    runs: Mapping[str, Path],
     output: str | Path,
     *,
-    proof: Proof | None,
+    proofs: Mapping[str, Proof] | None,
     which: Which = "best",
     weights: str | Path | None = None,
     tensorrt: bool = True,
@@ -153,25 +167,28 @@ def export_run(
     force: bool = False,
     on_progress: Progress = silent,
 ) -> ExportResult:
-    """Make the bundle ``output`` (``NAME.detheads``) of a trained run, and prove it.
+    """Make one bundle ``output`` (``NAME.detheads``) of trained runs whose heads share a backbone, and prove each.
 
-    The bundle appears at ``output`` when it is complete and its proof holds. When the proof fails, only its report is
-    kept, in ``NAME.rejected/``. Without a proof (None) the bundle says of itself that it is unverified.
+    The bundle appears at ``output`` when it is complete and its proofs hold. When one fails, only the reports are
+    kept, in ``NAME.rejected/``. Without proofs (None) the bundle says of itself that it is unverified.
 
     Args:
-        which: checkpoint of the run.
+        runs: folder of a training run by the name of its head; a single one is called ``head``.
+        proofs: what each head has to show.
+        which: checkpoint of the runs.
         weights: backbone weight file, where the backbone's own source is not to be used.
         tensorrt: build a TensorRT engine too.
         engine: how it is built.
-        thresholds: constants of the post-processing inside the graph; the head's usual ones when None.
+        thresholds: constants of the post-processing inside the graph; each head's usual ones when None.
         suppression: which of them are to be others.
         force: replace an existing bundle.
 
     Raises:
-        UserError: unusable run, weights, dataset or target; a graph that cannot be exported or built.
+        UserError: unusable run, weights, dataset or target; runs with other features than the first; a graph that
+            cannot be exported or built.
     """
     started = time.perf_counter()
-    run, output = Path(run), Path(output)
+    output = Path(output)
     require = partial(require_target, force=force)
     require(output)
     rejected = output.with_suffix(REJECTED_SUFFIX)
@@ -183,33 +200,36 @@ def export_run(
         engine.require_possible(library)
     with staged(output, require) as stage:
         on_progress("loading", 0, 0)
-        if proof is not None:
-            require_objects(of_these_classes(proof.dataset, load_checkpoint(run, which).categories, str(run)))
-        trained = load_trained(run, which=which, weights=None if weights is None else Path(weights))
-        remarks = trained.remarks + ((library.remark,) if library is not None and library.remark else ())
-        constants = suppression.applied(thresholds or default_thresholds(trained.head))
+        for name, proof in (proofs or {}).items():
+            wanted = load_checkpoint(runs[name], which).categories
+            require_objects(of_these_classes(proof.dataset, wanted, str(runs[name])))
+        trained = load_several(runs, which=which, weights=None if weights is None else Path(weights))
+        first = next(iter(trained.values()))
+        remarks = first.remarks + ((library.remark,) if library is not None and library.remark else ())
+        constants = {
+            name: suppression.applied(thresholds or default_thresholds(one.head)) for name, one in trained.items()
+        }
         on_progress("ONNX graph", 0, 0)
         master = trace_master(trained, constants)
         manifest = write_graph(stage.folder, visible(output.stem), master, master.dense, "fp32")
         if library is not None:
             on_progress("TensorRT engine", 0, 0)
             manifest = add_engine(stage.folder, manifest, engine, library, on_progress)
-        report = None
-        if proof is None:
+        reports = {}
+        for name, proof in (proofs or {}).items():
+            reference = measure(trained[name], constants[name], proof, on_progress, name)
+            reports[name] = compare(stage.folder, reference, on_progress)
+            manifest = store_proof(stage.folder, manifest, reports[name], name)
+        if not reports:
             manifest = write_unverified(stage.folder, manifest, remarks)
-        else:
-            reference = measure(trained, constants, proof, on_progress)
-            report = compare(stage.folder, reference, on_progress)
-            manifest = store_proof(stage.folder, manifest, report)
-        if report is None or report.passed:
+        passed = all(report.passed for report in reports.values())
+        if passed:
             stage.publish()
-    if report is None:
-        bundle, report_file = output, None
-    elif report.passed:
-        bundle, report_file = output, output / MARKDOWN_NAME
-    else:
-        bundle, report_file = None, write_report(rejected, report)
-    return ExportResult(bundle, manifest, report, report_file, time.perf_counter() - started, remarks)
+    bundle = output if passed else None
+    if bundle is None:
+        write_reports(rejected, manifest.name, reports)
+    report_file = (bundle or rejected) / MARKDOWN_NAME if reports else None
+    return ExportResult(bundle, manifest, reports, report_file, time.perf_counter() - started, remarks)
 
 
 def verify_bundle(
@@ -222,9 +242,10 @@ def verify_bundle(
     store: bool = True,
     on_progress: Progress = silent,
 ) -> VerificationReport:
-    """Prove an existing bundle against the run it was made from.
+    """Prove a head of an existing bundle against the run it was made from.
 
     Args:
+        run: of the head that is to be proven.
         store: write the verdict into the bundle, whatever it is (see :func:`store_verdict`).
 
     Raises:
@@ -235,16 +256,17 @@ def verify_bundle(
     onnx_file(bundle, manifest)
     for engine in manifest.engines:
         engine_file(bundle, engine)
-    comparable(manifest, proof.dataset)
     on_progress("loading", 0, 0)
     trained = load_trained(run, which=which, weights=None if weights is None else Path(weights))
-    if trained.checkpoint.checkpoint_sha256 != manifest.first.hashes.get("checkpoint"):
+    made_from = trained.checkpoint.checkpoint_sha256
+    head = next((head for head in manifest.heads if head.hashes.get("checkpoint") == made_from), None)
+    if head is None:
         raise UserError(
             f"{bundle} was not made from the {which} checkpoint of {run}; give the run it was exported from."
         )
     if trained.backbone.weights_sha256 != manifest.backbone.weights_sha256:
         raise UserError(f"{bundle} was made with other backbone weights than {run}; give the run it was exported from.")
-    report = compare(bundle, measure(trained, manifest.thresholds, proof, on_progress), on_progress)
+    report = compare(bundle, measure(trained, head.thresholds, proof, on_progress, head.name), on_progress)
     if store:
         store_verdict(bundle, report)
     return report
@@ -253,7 +275,7 @@ def verify_bundle(
 def store_verdict(bundle: Path, report: VerificationReport) -> str | None:
     """Write a verdict into its bundle: report and manifest. Returns why that was not possible, or None."""
     try:
-        store_proof(bundle, read_manifest(bundle), report)
+        store_proof(bundle, read_manifest(bundle), report, report.head)
     except OSError as error:
         return f"the verdict was not written into {bundle} ({error.strerror or error}); the bundle is as it was"
     return None

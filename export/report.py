@@ -12,7 +12,7 @@ from detheads.export.criteria import Criterion
 from detheads.export.diagnosis import LISTED, Apart
 from detheads.export.limits import Limits
 from detheads.export.matching import Comparison, TensorDifference
-from detheads.foundation.manifest import ArtefactProof, EngineEntry, Precision, Verification
+from detheads.foundation.manifest import ONLY_HEAD, ArtefactProof, EngineEntry, Precision, Verification
 from detheads.foundation.summary import training_note
 from detheads.report.curves import PrecisionRecall
 from detheads.report.pictures import Scene
@@ -90,6 +90,8 @@ class VerificationReport:
     """Everything the proof measured. mAP is AP over IoU 0.50:0.95 in 0..1."""
 
     bundle: str
+    head: str
+    """Which of the bundle's heads."""
     date: str
     dataset: str
     split: str
@@ -157,6 +159,11 @@ class VerificationReport:
         return "; ".join(filter(None, (outcome, doubt if self.passed else "", self.training_note)))
 
     @property
+    def head_title(self) -> str:
+        """What a line about one of several heads begins with."""
+        return "" if self.head == ONLY_HEAD else f"{self.head}: "
+
+    @property
     def training_note(self) -> str:
         """That these are training pictures, where they are."""
         return training_note(self.training_pictures, self.images)
@@ -199,6 +206,7 @@ class VerificationReport:
             "reasons": self.reasons,
             "remarks": self.remarks,
             "bundle": self.bundle,
+            "head": self.head,
             "precision": self.precision,
             "licence": self.licence,
             "date": self.date,

@@ -49,7 +49,7 @@ def _document(report: VerificationReport, sections: Sequence[Section]) -> Docume
     }
     outcome = "passed" if report.passed else "FAILED"
     return Document(
-        title=f"Verification of {report.bundle}: {outcome}",
+        title=f"Verification of {report.head_title}{report.bundle}: {outcome}",
         verdict=f"{report.verdict[:1].upper()}{report.verdict[1:]}.",
         facts={title: text for title, text in facts.items() if text},
         sections=sections,

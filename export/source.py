@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,7 @@ from detheads.backbones.own import require_backbone_file
 from detheads.data.dataset import Dataset
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
+from detheads.foundation.geometry import sides
 from detheads.headkit.contract import Head
 from detheads.training.checkpoint import Checkpoint, build_head, load_checkpoint
 from detheads.training.pictures import among
@@ -71,6 +73,37 @@ def load_trained(run: Path, *, which: Which = "best", weights: Path | None = Non
             f"({', '.join(backbone.feature_spec.names)}); build the cache and train again."
         )
     return Trained(checkpoint, backbone, build_head(checkpoint).eval())
+
+
+def load_several(runs: Mapping[str, Path], *, which: Which, weights: Path | None) -> dict[str, Trained]:
+    """Load training runs whose heads read the same features, with one backbone for all of them.
+
+    Raises:
+        UserError: as :func:`load_trained`, or when a run was trained on other features than the first.
+    """
+    checkpoints = {name: load_checkpoint(run, which) for name, run in runs.items()}
+    (first, of_first), *others = checkpoints.items()
+    for name, other in others:
+        for what, mine, its in (
+            ("the backbone", of_first.backbone_name, other.backbone_name),
+            ("the backbone weights", of_first.backbone_weights_sha256, other.backbone_weights_sha256),
+            ("the input size", _size(of_first), _size(other)),
+            ("the features", ", ".join(of_first.feature_spec.names), ", ".join(other.feature_spec.names)),
+        ):
+            if mine != its:
+                raise UserError(
+                    f"{runs[first]} and {runs[name]} cannot share a graph: {what} of the one is {mine}, of the other "
+                    f"{its}; export each by itself."
+                )
+    loaded = load_trained(runs[first], which=which, weights=weights)
+    return {
+        name: loaded if name == first else replace(loaded, checkpoint=each, head=build_head(each).eval())
+        for name, each in checkpoints.items()
+    }
+
+
+def _size(checkpoint: Checkpoint) -> str:
+    return sides(checkpoint.feature_spec.height, checkpoint.feature_spec.width)
 
 
 def training_pictures(checkpoint: Checkpoint, given: Dataset, used: Dataset) -> int | None:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -51,7 +52,7 @@ def trace_dense(graph: DetectorGraph) -> onnx.ModelProto:
     except (torch.onnx.errors.OnnxExporterError, torch._dynamo.exc.TorchDynamoException, RuntimeError) as error:
         cause = error.__cause__ or error
         first = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
-        heads = ", ".join(type(head).__name__ for head in graph.heads.values())
+        heads = ", ".join(type(head).__name__ for head in graph.heads)
         raise UserError(f"the head {heads} cannot be traced to ONNX: {first.rstrip('.')}.") from error
     if program is None:
         raise UserError("torch.onnx gave no graph; install the extra again: pip install 'detheads[export]'.")
@@ -60,7 +61,7 @@ def trace_dense(graph: DetectorGraph) -> onnx.ModelProto:
         raise UserError(
             f"the installed torch writes ONNX opset {opset_of(model)}, not {OPSET}; install torch 2.7 or newer."
         )
-    _name_nodes(model.graph)
+    _name_nodes(model.graph, graph.names)
     _strip(model)
     _keep_inside(model, [name for name in names if not name.endswith(DENSE_NAMES)])
     return model
@@ -97,16 +98,20 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _name_nodes(graph: onnx.GraphProto) -> None:
+def _name_nodes(graph: onnx.GraphProto, heads: list[str]) -> None:
     """``backbone.maps.model.blocks.0.attn/MatMul_2``: who reads a complaint about a node finds its module."""
+    named = {f"heads.{number}": name for number, name in enumerate(heads)}
     seen: Counter[str] = Counter()
     for node in graph.node:
         noted = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "[]")
         scopes = [scope.strip().strip("'\"") for scope in noted.strip("[]").split(",")]
         module = scopes[-2] if len(scopes) > 1 else ""
-        if not module.startswith(("backbone", "heads.")):
+        of_head = re.match(r"heads\.\d+", module)
+        if of_head:
+            module = named[of_head[0]] + module[of_head.end() :]
+        elif not module.startswith("backbone"):
             module = "graph"  # what DetectorGraph itself does: normalisation, scores
-        name = f"{module.removeprefix('heads.')}/{node.op_type}"
+        name = f"{module}/{node.op_type}"
         node.name = f"{name}_{seen[name]}" if seen[name] else name
         seen[name] += 1
 

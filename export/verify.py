@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from detheads.cache.reader import counted_objects
-from detheads.data.dataset import Category, Dataset
+from detheads.data.dataset import Dataset
 from detheads.deploy import Detections, Detector
 from detheads.evaluation.coco import Statistics
 from detheads.evaluation.compare import Bootstrap
@@ -34,7 +34,7 @@ from detheads.export.source import Trained, dataset_sha256, training_pictures
 from detheads.foundation.coco_results import to_coco_results
 from detheads.foundation.contents import PRECISION_NAME
 from detheads.foundation.errors import UserError
-from detheads.foundation.manifest import BundleManifest, Thresholds
+from detheads.foundation.manifest import ONLY_HEAD, Thresholds
 from detheads.foundation.progress import Progress, silent, under
 from detheads.foundation.reading import read_json
 from detheads.foundation.text import visible
@@ -52,6 +52,7 @@ class Reference:
         judged: what pycocotools says of them.
         bootstrap: their APs when the images are drawn anew.
         odd_names, odd_pictures, odd_found: pictures of extreme shape, and what PyTorch finds in them.
+        head: name that the head has in a bundle.
     """
 
     trained: Trained
@@ -65,17 +66,21 @@ class Reference:
     odd_names: list[str]
     odd_pictures: list[Image.Image]
     odd_found: list[LiveDetections]
+    head: str = ONLY_HEAD
 
     @property
     def statistics(self) -> Statistics:
         return self.judged.statistics
 
 
-def measure(trained: Trained, thresholds: Thresholds, proof: Proof, on_progress: Progress = silent) -> Reference:
+def measure(
+    trained: Trained, thresholds: Thresholds, proof: Proof, on_progress: Progress = silent, head: str = ONLY_HEAD
+) -> Reference:
     """Run the proof's images through a trained model.
 
     Args:
         thresholds: constants of suppression, those of the artefacts to come.
+        head: name that the head has in the bundle.
 
     Raises:
         UserError: when the dataset's classes are not the model's, no object of it counts, or an image is missing,
@@ -89,7 +94,7 @@ def measure(trained: Trained, thresholds: Thresholds, proof: Proof, on_progress:
     results = coco_results(dataset, found)
     own = judged(dataset, results)
     bootstrap = Bootstrap(own.resampled, on_progress=under("verifying", on_progress))
-    return Reference(trained, live, proof, dataset, found, results, own, bootstrap, *run_odd(live, dataset))
+    return Reference(trained, live, proof, dataset, found, results, own, bootstrap, *run_odd(live, dataset), head)
 
 
 def compare(bundle: Path, reference: Reference, on_progress: Progress = silent) -> VerificationReport:
@@ -100,10 +105,10 @@ def compare(bundle: Path, reference: Reference, on_progress: Progress = silent) 
     """
     proof, dataset, originals, live = reference.proof, reference.dataset, reference.found, reference.live
     checkpoint = reference.trained.checkpoint
-    detector = Detector(bundle, threads=proof.threads)
-    manifest = detector.manifest
+    detector = Detector(bundle, threads=proof.threads, head=reference.head)
+    manifest, thresholds = detector.manifest, live.thresholds
     limits, objects = proof.limits_of(manifest.precision), objects_of(dataset, reference.judged.resampled)
-    tensors = compare_tensors(live, bundle / manifest.onnx.file, dataset, proof.threads)
+    tensors = compare_tensors(live, bundle / manifest.onnx.file, dataset, proof.threads, reference.head)
     odd_found = detector.detect(reference.odd_pictures)
     odd = Comparison.of(reference.odd_found, odd_found)
 
@@ -135,14 +140,15 @@ def compare(bundle: Path, reference: Reference, on_progress: Progress = silent) 
     missing = shortcomings(artefacts[furthest_ap].criteria, len(dataset.images))
     furthest = batched[min(artefacts, key=lambda each: each.versus_live.share).batch]
     names = [record.file_name for record in dataset.images]
-    pictures = apart(names, originals, furthest, manifest.thresholds)
-    odd_pictures = apart(reference.odd_names, reference.odd_found, odd_found, manifest.thresholds)
+    pictures = apart(names, originals, furthest, thresholds)
+    odd_pictures = apart(reference.odd_names, reference.odd_found, odd_found, thresholds)
     shares = [share for each in artefacts for share in (each.versus_live.share, each.versus_single.share)]
     map_cache = checkpoint.metrics.get("AP")
     ratios = [image.width / image.height for image in dataset.images]
     full = sum(one.full for one in originals)
     return VerificationReport(
         bundle=manifest.name,
+        head=reference.head,
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         dataset=visible(dataset.name),
         split=visible(dataset.split),
@@ -171,7 +177,7 @@ def compare(bundle: Path, reference: Reference, on_progress: Progress = silent) 
         skipped=dataset.skipped,
         remarks=[
             *reference.trained.remarks,
-            *full_remarks(full, len(originals), manifest.thresholds),
+            *full_remarks(full, len(originals), thresholds),
             *cache_remarks(map_cache, live_ap),
             *class_remarks(artefacts[furthest_ap].criteria),
         ],
@@ -201,16 +207,6 @@ def coco_results(dataset: Dataset, found: Sequence[Found]) -> list[dict[str, Any
         for record, one in zip(dataset.images, found, strict=True)
         for entry in to_coco_results(record.id, one.boxes, one.scores, one.labels, ids)
     ]
-
-
-def comparable(manifest: BundleManifest, dataset: Dataset) -> Dataset:
-    """The dataset with the bundle's classes only, where it holds further ones.
-
-    Raises:
-        UserError: when its classes are others, or it has no object that counts.
-    """
-    wanted = [Category(entry.id, entry.name) for entry in manifest.classes]
-    return require_objects(of_these_classes(dataset, wanted, "the bundle"))
 
 
 def require_objects(dataset: Dataset) -> Dataset:

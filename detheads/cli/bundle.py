@@ -46,15 +46,13 @@ def inspect(bundle: Bundle, as_json: JsonFlag = False) -> None:
 def _print_inspection(
     console: Console, manifest: "BundleManifest", graph: "GraphSummary", sizes: dict[str, int]
 ) -> None:
-    from detheads.foundation.summary import machines, proof_line
+    from detheads.foundation.summary import class_rows, head_lines, machines
 
-    limits = manifest.thresholds
     inner = f", and {sum(graph.inner_nodes.values())} inside loops" if graph.inner_nodes else ""
     weights = ", ".join(f"{sized(size)} {dtype}" for dtype, size in graph.weights.most_common() if size)
     lines = [
         ("bundle", f"{manifest.name}, {manifest.state}"),
-        ("proof", proof_line(manifest)),
-        *(("not proven", reason) for reason in (manifest.verification.reasons if manifest.verification else ())),
+        *head_lines(manifest),
         ("licence", f"{manifest.backbone.licence} (weights of {manifest.backbone.name})"),
         ("precision", f"{manifest.precision}; weights: {weights}"),
         ("graph", f"{manifest.onnx.file}, opset {graph.opset}, {sum(graph.nodes.values())} nodes{inner}"),
@@ -62,12 +60,12 @@ def _print_inspection(
         *([("inside loops", _counted(graph.inner_nodes))] if graph.inner_nodes else []),
         *(("input", str(tensor)) for tensor in graph.inputs),
         *(("output", str(tensor)) for tensor in graph.outputs),
-        ("detections", f"score over {limits.score:g}, IoU up to {limits.nms_iou:g}, at most {limits.max_detections}"),
         *machines(manifest),
     ]
     console.print(*(f"{title}: {text}" for title, text in lines), sep="\n")
     console.print(table(("file", "size"), [*((name, sized(size)) for name, size in sizes.items())]))
-    console.print(table(("id", "class"), [(entry.id, entry.name) for entry in manifest.classes]))
+    several = ["head"] if len(manifest.heads) > 1 else []
+    console.print(table((*several, "id", "class", "best score"), class_rows(manifest)))
 
 
 def _counted(operators: "Counter[str]") -> str:

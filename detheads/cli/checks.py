@@ -89,3 +89,14 @@ def possible_threads(threads: int | None) -> int | None:
     """
     check_threads(threads)
     return threads
+
+
+def one_for_each(data: Sequence[Path], runs: Sequence[Path]) -> list[Path]:
+    """The dataset of each run: its own, or one for all of them.
+
+    Raises:
+        UserError: when there are several and not one for each.
+    """
+    if len(data) not in {1, len(runs)}:
+        raise UserError(f"{len(data)} of --data for {len(runs)} runs; give one for all, or one for each run.")
+    return [*data] * (len(runs) // len(data))

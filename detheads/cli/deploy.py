@@ -51,6 +51,9 @@ def run(
     ] = None,
     backend: BackendOption = "cpu",
     provider: Annotated[str | None, typer.Option(hidden=True, help="What --backend was called before.")] = None,
+    head: Annotated[
+        str | None, typer.Option(help="Only this head, of a bundle of several.", show_default="all heads")
+    ] = None,
     pictures: Annotated[bool, typer.Option(help="Write annotated pictures too.")] = True,
     font: FontOption = None,
     skip_bad: Annotated[
@@ -67,10 +70,10 @@ def run(
     from detheads.deploy.run import run_images
 
     inputs = collect_images(images, split=split, images_json=images_json, skip_bad=skip_bad, on_remark=remark)
-    detector = Detector(bundle, provider=provider or backend, threads=threads)
+    detector = Detector(bundle, provider=provider or backend, threads=threads, head=head)
     if detector.manifest.state != "verified":
         remark(f"{bundle} is {detector.manifest.state}: nothing proves that it equals the trained model")
-    floor = detector.head.thresholds.score
+    floor = max(each.thresholds.score for each in detector.heads)
     if score is not None and score < floor:
         remark(
             f"--score {score:g} is below the graph's own floor: nothing below {floor:g} leaves it; export with --score"
@@ -93,7 +96,7 @@ def run(
         remark(f"left out {len(result.skipped)} pictures that cannot be read:")
     for sentence in result.skipped[:SHOWN]:
         remark(f"skipped: {sentence}")
-    rows = detector.head.thresholds.max_detections
+    rows = " or ".join(str(each.thresholds.max_detections) for each in detector.heads)
     if result.full:
         remark(
             f"{result.full} of {result.image_count} pictures filled all {rows} rows of the graph, so that there may be "
@@ -150,24 +153,18 @@ def info(bundle: Bundle, as_json: JsonFlag = False) -> None:
 
 
 def _print_info(console: Console, manifest: "BundleManifest") -> None:
-    from detheads.foundation.summary import machines, proof_line
+    from detheads.foundation.summary import class_rows, head_lines, machines
 
-    limits = manifest.thresholds
-    found = f"score over {limits.score:g}, IoU up to {limits.nms_iou:g}, {limits.max_detections} an image at most"
     lines = [
         ("bundle", f"{manifest.name}, {manifest.state}"),
-        ("proof", proof_line(manifest)),
-        *(("not proven", reason) for reason in (manifest.verification.reasons if manifest.verification else ())),
-        ("head", f"{manifest.first.head.name}, {manifest.first.head.parameters:,} parameters"),
+        *head_lines(manifest),
         ("backbone", f"{manifest.backbone.name}, licence {manifest.backbone.licence}"),
         ("input", f"{sides(manifest.input.height, manifest.input.width)} pixels, RGB, letterboxed"),
-        ("detections", found),
         *machines(manifest),
         ("made with", ", ".join(f"{name} {version}" for name, version in manifest.tools.items())),
     ]
     console.print(*(f"{title}: {text}" for title, text in lines), sep="\n")
-    best = {name: f"{score:.2f}" for name, score in (manifest.best_scores or {}).items()}
-    classes = [(entry.id, entry.name, best.get(entry.name, "not measured")) for entry in manifest.classes]
-    console.print(table(("id", "class", "best score"), classes))
-    if manifest.first.best_scores_rule:
-        console.print(f"best score: {manifest.first.best_scores_rule}")
+    several = ["head"] if len(manifest.heads) > 1 else []
+    console.print(table((*several, "id", "class", "best score"), class_rows(manifest)))
+    for rule in {head.best_scores_rule for head in manifest.heads} - {""}:
+        console.print(f"best score: {rule}")

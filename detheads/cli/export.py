@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from detheads.cli.bundle_sign import check_integrity
-from detheads.cli.checks import possible_threads, require_existing, require_run
+from detheads.cli.checks import one_for_each, possible_threads, require_existing, require_run
 from detheads.cli.options import BackboneFile, HeadFiles, SkipBad, WeightsOption
 from detheads.cli.output import JsonFlag, emit, remark, steps
 from detheads.foundation.errors import UserError
@@ -49,9 +49,14 @@ LISTED = 5
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
+    run: Annotated[list[Path], typer.Argument(help="Folder of a training run; several share one backbone.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Bundle to make: NAME.detheads.")],
-    data: Annotated[Path | None, typer.Option(help="Dataset folder to prove the bundle on.")] = None,
+    data: Annotated[
+        list[Path] | None, typer.Option(help="Dataset folder to prove the bundle on; of several runs one each.")
+    ] = None,
+    head_name: Annotated[
+        list[str] | None, typer.Option(help="Of several runs, each head's name.", show_default="its run's folder")
+    ] = None,
     split: SplitOption = None,
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="No proof; the bundle says that it is unverified.")
@@ -92,12 +97,13 @@ def export(
 
     A bundle appears only when its proof holds; otherwise its report is kept in NAME.rejected and the exit code is 1.
     """
-    if (data is None) != no_verify:
+    if (not data) != no_verify:
         raise UserError(
             "give --data DATASET to prove the bundle on, or --no-verify for a bundle without proof (not both)."
         )
-    require_run(run)
-    require_existing(data, weights)
+    for folder in run:
+        require_run(folder)
+    require_existing(*(data or ()), weights)
 
     from detheads.export.limits import parse_limits
     from detheads.export.target import require_target
@@ -109,31 +115,36 @@ def export(
     sizes, chosen = parse_batch_sizes(batch_sizes), parse_which(which)
 
     from detheads.deploy.engines.options import BatchProfile, EngineOptions
-    from detheads.export.pipeline import Suppression, export_run
+    from detheads.export.names import named_runs
+    from detheads.export.pipeline import Suppression, export_runs
     from detheads.export.proof import Proof, proof_dataset
     from detheads.ops.devices import pick_device
 
     engine = EngineOptions(BatchProfile.parse(batch))
     pick_device(device)  # refused before the graph is made
-    proof = None
-    if data is not None:
-        proof = Proof(
-            proof_dataset(data, split, skip_bad=skip_bad),
-            sizes,
-            max_map_drop=max_map_drop,
-            min_matched=min_matched,
-            limits=limits,
-            strict=strict,
-            pictures=pictures,
-            device=device,
-            threads=threads,
-            skip_bad=skip_bad,
-        )
+    runs = named_runs(run, head_name or ())
+    proofs = None
+    if data:
+        proofs = {
+            name: Proof(
+                proof_dataset(folder, split, skip_bad=skip_bad),
+                sizes,
+                max_map_drop=max_map_drop,
+                min_matched=min_matched,
+                limits=limits,
+                strict=strict,
+                pictures=pictures,
+                device=device,
+                threads=threads,
+                skip_bad=skip_bad,
+            )
+            for name, folder in zip(runs, one_for_each(data, run), strict=True)
+        }
     with steps() as on_progress:
-        result = export_run(
-            run,
+        result = export_runs(
+            runs,
             output,
-            proof=proof,
+            proofs=proofs,
             which=chosen,
             weights=weights,
             tensorrt=tensorrt,
@@ -142,21 +153,25 @@ def export(
             force=force,
             on_progress=on_progress,
         )
-    for line in result.remarks if result.report is None else result.report.remarks:
+    for line in dict.fromkeys(
+        result.remarks if not result.reports else [line for one in result.reports.values() for line in one.remarks]
+    ):
         remark(line)
-    if result.report is not None:
-        remark_skipped(result.report)
+    for report in result.reports.values():
+        remark_skipped(report)
 
     def render(console: Console) -> None:
-        parity = result.manifest.first.parity
-        console.print(
-            f"self-check: model.onnx differs from PyTorch by at most {parity.dense_boxes:.2g} px "
-            f"({parity.best_boxes:.2g} px on the best boxes) and {parity.dense_scores:.2g} in score on random images"
-        )
+        for head in result.manifest.heads:
+            title = f"{head.name}: " if len(run) > 1 else ""
+            console.print(
+                f"{title}self-check: model.onnx differs from PyTorch by at most {head.parity.dense_boxes:.2g} px "
+                f"({head.parity.best_boxes:.2g} px on the best boxes) and {head.parity.dense_scores:.2g} in score on "
+                "random images"
+            )
         for title, text in machines(result.manifest):
             console.print(f"{title}: {text}")
-        if result.report is not None:
-            print_verdict(console, result.report)
+        for report in result.reports.values():
+            print_verdict(console, report)
         if result.bundle is None:
             console.print(f"no bundle was left; the report is {result.report_file}")
         else:
@@ -169,8 +184,12 @@ def export(
 
 def verify(
     bundle: Annotated[Path, typer.Argument(help="Folder NAME.detheads.")],
-    run: Annotated[Path | None, typer.Option(help="The training run it was exported from.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Dataset folder to prove the bundle on.")] = None,
+    run: Annotated[
+        list[Path] | None, typer.Option(help="The training run it was exported from; of several heads, each.")
+    ] = None,
+    data: Annotated[
+        list[Path] | None, typer.Option(help="Dataset folder to prove the bundle on; of several runs one each.")
+    ] = None,
     integrity: Annotated[
         bool, typer.Option("--integrity", help="Compare files with their digests alone; needs no run and no data.")
     ] = False,
@@ -204,10 +223,11 @@ def verify(
     if integrity:
         check_integrity(bundle, public_key, as_json)
         return
-    if run is None or data is None or public_key is not None:
+    if not run or not data or public_key is not None:
         raise UserError("give --run RUN and --data DATASET to prove a bundle, or --integrity (with --public-key KEY).")
-    require_run(run)
-    require_existing(data, weights)
+    for folder in run:
+        require_run(folder)
+    require_existing(*data, weights)
     read_manifest(bundle)  # before the imports that take seconds
     limits = parse_limits(limit or ())
     sizes, chosen = parse_batch_sizes(batch_sizes), parse_which(which)
@@ -215,27 +235,40 @@ def verify(
     from detheads.export.pipeline import store_verdict, verify_bundle
     from detheads.export.proof import Proof, proof_dataset
 
-    proof = Proof(
-        proof_dataset(data, split, skip_bad=skip_bad),
-        sizes,
-        max_map_drop=max_map_drop,
-        min_matched=min_matched,
-        limits=limits,
-        strict=strict,
-        pictures=pictures,
-        device=device,
-        threads=threads,
-        skip_bad=skip_bad,
-    )
-    with steps() as on_progress:
-        report = verify_bundle(bundle, run, proof, which=chosen, weights=weights, store=False, on_progress=on_progress)
-    for line in report.remarks:
-        remark(line)
-    remark_skipped(report)
-    emit(report.to_dict(), as_json, lambda console: print_verdict(console, report))
-    refusal = store_verdict(bundle, report)  # after it was shown: nothing that fails now loses it
-    remark(refusal or f"report: {bundle / 'report.html'}")
-    if not report.passed:
+    reports = []
+    for folder, source in zip(run, one_for_each(data, run), strict=True):
+        proof = Proof(
+            proof_dataset(source, split, skip_bad=skip_bad),
+            sizes,
+            max_map_drop=max_map_drop,
+            min_matched=min_matched,
+            limits=limits,
+            strict=strict,
+            pictures=pictures,
+            device=device,
+            threads=threads,
+            skip_bad=skip_bad,
+        )
+        with steps() as on_progress:
+            report = verify_bundle(
+                bundle, folder, proof, which=chosen, weights=weights, store=False, on_progress=on_progress
+            )
+        for line in report.remarks:
+            remark(line)
+        remark_skipped(report)
+        reports.append(report)
+    answers = [report.to_dict() for report in reports]
+    answer = answers[0] if len(run) == 1 else {"passed": all(one.passed for one in reports), "heads": answers}
+
+    def render(console: Console) -> None:
+        for report in reports:
+            print_verdict(console, report)
+
+    emit(answer, as_json, render)
+    for report in reports:  # after they were shown: nothing that fails now loses them
+        refusal = store_verdict(bundle, report)
+        remark(refusal or f"report: {bundle / 'report.html'}")
+    if not all(report.passed for report in reports):
         raise typer.Exit(1)
 
 
@@ -249,9 +282,11 @@ def print_verdict(console: Console, report: "VerificationReport") -> None:
     """The three mAP figures, whether they agree, and if not, the likely cause and the pictures that differ most."""
     cache = "not recorded" if report.map_cache is None else f"{report.map_cache:.4f}"
     worst = report.worst
-    console.print(f"mAP on {report.images} images: cache {cache}, PyTorch {report.live.AP:.4f}, ", end="")
     between = "" if worst.interval is None else f", 95 % interval {worst.interval[0]:+.4f} to {worst.interval[1]:+.4f}"
-    console.print(f"{worst.file} {worst.statistics.AP:.4f} (drop {worst.map_drop:+.6f}{between})")
+    console.print(
+        f"{report.head_title}mAP on {report.images} images: cache {cache}, PyTorch {report.live.AP:.4f}, "
+        f"{worst.file} {worst.statistics.AP:.4f} (drop {worst.map_drop:+.6f}{between})"
+    )
     if worst.worst_class is not None:
         console.print(f"class that differs most: {worst.worst_class.name} (drop {worst.worst_class.drop:+.4f})")
     console.print(report.verdict)

@@ -33,8 +33,38 @@ def machines(manifest: BundleManifest) -> list[tuple[str, str]]:
     return lines
 
 
+def head_lines(manifest: BundleManifest) -> list[tuple[str, str]]:
+    """What each head of a bundle is and what was proven of it: title and text."""
+    lines = []
+    for head in manifest.heads:
+        name = manifest.prefix(head).replace(".", " ")
+        limits = head.thresholds
+        found = f"score over {limits.score:g}, IoU up to {limits.nms_iou:g}, {limits.max_detections} an image at most"
+        lines += [
+            (f"{name}head", f"{head.head.name}, {head.head.parameters:,} parameters, {len(head.classes)} classes"),
+            (f"{name}detections", found),
+            (f"{name}proof", proof_line(manifest, head)),
+            *((f"{name}not proven", reason) for reason in (head.verification.reasons if head.verification else ())),
+        ]
+    return lines
+
+
+def class_rows(manifest: BundleManifest) -> list[tuple[str | int, ...]]:
+    """The head where there are several, id, name and best score of each class."""
+    return [
+        (
+            *([head.name] if len(manifest.heads) > 1 else []),
+            entry.id,
+            entry.name,
+            f"{best:.2f}" if (best := (head.best_scores or {}).get(entry.name)) is not None else "not measured",
+        )
+        for head in manifest.heads
+        for entry in head.classes
+    ]
+
+
 def proof_line(manifest: BundleManifest, head: BundledHead | None = None) -> str:
-    """What the last proof of a bundle says, or of one of its heads."""
+    """What the last proof of a head, the first by default, says."""
     proof = (head or manifest.first).verification
     if proof is None:
         return "none: nobody compared the bundle with the model it was made from"

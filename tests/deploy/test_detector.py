@@ -142,7 +142,7 @@ def test_a_list_is_run_in_batches_and_decoded_as_it_goes(
     run = detector.session.run
     given = 0
 
-    def spy(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def spy(images: np.ndarray) -> dict[str, tuple[np.ndarray, ...]]:
         sizes.append(len(images))
         assert given <= sum(sizes)
         return run(images)

@@ -148,9 +148,10 @@ class Many:
 
     name = "many"
 
-    def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def run(self, images: np.ndarray) -> dict[str, tuple[np.ndarray, ...]]:
         boxes = np.tile(np.array([[20, 20, 60, 60]], np.float32), (len(images), 100, 1))
-        return boxes, np.full((len(images), 100), 0.5, np.float32), np.zeros((len(images), 100), np.int32)
+        scores = np.full((len(images), 100), 0.5, np.float32)
+        return {"head": (boxes, scores, np.zeros((len(images), 100), np.int32))}
 
 
 def test_memory_does_not_grow_with_the_pictures(bundle: Path, toy: Toy, tmp_path: Path) -> None:

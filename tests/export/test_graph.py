@@ -59,14 +59,14 @@ def test_hierarchical_backbone_and_another_head(tmp_path: Path) -> None:
 
 
 def test_head_that_cannot_be_traced_is_one_sentence(graph: DetectorGraph) -> None:
-    class Dynamic(type(graph.heads[ONLY_HEAD])):  # type: ignore[misc]
+    class Dynamic(type(graph.head())):  # type: ignore[misc]
         def forward(self, features):
             output = super().forward(features)
             if output.logits.max().item() > 0:  # a decision on values cannot be traced
                 return replace(output, logits=output.logits + 1)
             return output
 
-    head = copy.deepcopy(graph.heads[ONLY_HEAD])
+    head = copy.deepcopy(graph.head())
     head.__class__ = Dynamic
     with pytest.raises(UserError, match="Dynamic cannot be traced to ONNX") as raised:
         trace_dense(DetectorGraph(graph.backbone, head, graph.spec))
@@ -117,10 +117,10 @@ def test_nodes_are_named_after_the_modules_they_came_from(bundle: Path) -> None:
 def test_backbone_of_another_size_is_refused(graph: DetectorGraph) -> None:
     other = load_backbone(BACKBONE, (SIDE + 32, SIDE + 32), random_weights=True)
     with pytest.raises(UserError, match="trained at 160x160"):
-        DetectorGraph(other, graph.heads[ONLY_HEAD], graph.spec)
+        DetectorGraph(other, graph.head(), graph.spec)
 
 
 def test_backbone_with_other_features_is_refused(graph: DetectorGraph) -> None:
     other = load_backbone("timm:test_convnext", (SIDE, SIDE), random_weights=True)
     with pytest.raises(UserError, match="needs features 'last'"):
-        DetectorGraph(other, graph.heads[ONLY_HEAD], graph.spec)
+        DetectorGraph(other, graph.head(), graph.spec)

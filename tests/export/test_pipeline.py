@@ -173,7 +173,7 @@ def test_failed_proof_leaves_a_report_and_no_bundle(
 
         master = trace(trained, thresholds)
         with torch.no_grad():
-            trained.head.classes.weight.mul_(-1)
+            trained["head"].head.classes.weight.mul_(-1)
         return master
 
     trace = pipeline.trace_master
@@ -425,7 +425,7 @@ def test_existing_bundle_needs_force_and_is_replaced_whole(copy: Path, toy: Toy)
         require_target(copy, force=False)
     result = export_run(toy.run, copy, proof=None, thresholds=SHORT, tensorrt=False, force=True)
     assert result.bundle == copy
-    assert sorted(path.name for path in copy.iterdir()) == ["bundle.json", "model.onnx", "report.md"]
+    assert sorted(path.name for path in copy.iterdir()) == ["README.md", "bundle.json", "model.onnx", "report.md"]
     assert [path.name for path in copy.parent.iterdir()] == [copy.name]
 
 
