@@ -113,8 +113,10 @@ def _parse(library: Library, network: Any, errors: list[str], path: Path) -> Non
     # Read here, for its name may not be UTF-8; the name is needed only where weights lie in further files beside it.
     if parser.parse(path.read_bytes(), name if name.isprintable() else None):
         return
-    complaints = [_complaint(parser.get_error(index)) for index in range(parser.num_errors)]
-    raise UserError(f"{library.name} cannot read {path.name}: {said(complaints or errors)}.")
+    reason = said([_complaint(parser.get_error(index)) for index in range(parser.num_errors)] or errors)
+    if "zero point" in reason:  # INT8 with a free zero is what 'export --onnx-only' writes
+        reason = f"its INT8 has the form for CPUs, export it without --onnx-only ({reason})"
+    raise UserError(f"{library.name} cannot read {path.name}: {reason}.")
 
 
 def _complaint(error: Any) -> str:

@@ -75,8 +75,7 @@ def build_into(
             graph, bundle / name, options, library=library, precision=manifest.precision, on_progress=on_progress
         )
         try:
-            entry = entry_of(built, name, manifest)
-            entry = entry.model_copy(update={"executed_types": inspected(bundle, manifest, entry, library)})
+            entry = _described(built, bundle, name, manifest, library)
             current = read_manifest(bundle)  # a build takes minutes
             if current.onnx.sha256 != manifest.onnx.sha256:
                 raise UserError(f"{bundle} was exported again while the engine was built; build it again.")
@@ -108,15 +107,16 @@ def add_engine(
         precision=manifest.precision,
         on_progress=on_progress,
     )
-    manifest = manifest.model_copy(update={"engines": [*manifest.engines, entry_of(built, name, manifest)]})
+    entry = _described(built, folder, name, manifest, library)
+    manifest = manifest.model_copy(update={"engines": [*manifest.engines, entry]})
     write_manifest(folder, manifest)
     return manifest
 
 
-def entry_of(built: EngineBuild, name: str, manifest: BundleManifest) -> EngineEntry:
+def _described(built: EngineBuild, bundle: Path, name: str, manifest: BundleManifest, library: Library) -> EngineEntry:
     """The manifest's entry of an engine that was built from its graph."""
     options = built.options
-    return EngineEntry(
+    entry = EngineEntry(
         file=name,
         sha256=atomic.sha256_of(built.path),
         bytes=built.bytes,
@@ -139,6 +139,7 @@ def entry_of(built: EngineBuild, name: str, manifest: BundleManifest) -> EngineE
         refittable=options.refittable,
         tf32=options.tf32,
     )
+    return entry.model_copy(update={"executed_types": inspected(bundle, manifest, entry, library)})
 
 
 def _earlier(manifest: BundleManifest, library: Library) -> EngineEntry | None:
@@ -188,11 +189,13 @@ def _other_options(entry: EngineEntry, options: EngineOptions, library: Library)
 
 
 def _free_name(manifest: BundleManifest, library: Library) -> str:
-    """A file name that no engine of the manifest has, so that an earlier one stays whole until it is replaced."""
+    """A file name that no engine of the manifest has, so that an earlier one stays whole until it is replaced, and of
+    which no proof speaks."""
     gpu = None if library.capabilities else gpu_here()
     parts = [Path(manifest.onnx.file).stem, manifest.precision, library.name]
     stem = ".".join([*parts, *([gpu.capability.lower()] if gpu else [])])
     taken = {engine.file for engine in manifest.engines}
+    taken |= {one.file for head in manifest.heads if head.verification for one in head.verification.artefacts}
     names = (f"{FOLDER}/{stem}{number}{SUFFIX}" for number in ("", ".2", *(f".{n}" for n in range(3, len(taken) + 3))))
     return next(name for name in names if name not in taken)
 

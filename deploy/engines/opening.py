@@ -59,7 +59,7 @@ def open_engine(bundle: Path, manifest: BundleManifest, provider: str, threads: 
     require_agreement(graph, manifest)
     entry, path = _fitting(bundle, manifest, engines, library, gpu, build)
     cuda = Cuda(runtime, gpu)
-    engine = _load(path, library, gpu, build)
+    engine = _load(path, entry, library, gpu, build)
     if entry.stripped:
         _put_weights_back(engine, library, graph)
     outputs = {
@@ -78,7 +78,7 @@ def inspected(bundle: Path, manifest: BundleManifest, entry: EngineEntry, librar
     gpu = gpu_here()
     if gpu is None or misfit(entry, library, gpu):
         return None
-    engine = _load(bundle / entry.file, library, gpu, f"detheads bundle build {bundle}")
+    engine = _load(bundle / entry.file, entry, library, gpu, f"detheads bundle build {bundle}")
     if entry.stripped:
         _put_weights_back(engine, library, onnx_file(bundle, manifest))
     return executed_types(engine, library)
@@ -98,11 +98,13 @@ def _fitting(
     raise UserError(f"no engine of {bundle} runs here ({'; '.join(reasons)}); build one that does: {build}.")
 
 
-def _load(path: Path, library: Library, gpu: Gpu, build: str) -> Any:
+def _load(path: Path, entry: EngineEntry, library: Library, gpu: Gpu, build: str) -> Any:
     trt = library.module
     content = path.read_bytes()
     with library.listening() as errors:
         runtime = trt.Runtime(library.log)
+        if entry.version_compatible:  # it brings the runtime of its own release along, a program
+            runtime.engine_host_code_allowed = True
         judge = getattr(runtime, "get_engine_validity", None)  # TensorRT-RTX only
         if judge is not None:
             validity, diagnostics = judge(content[: runtime.engine_header_size])

@@ -39,10 +39,10 @@ def convolution(kind: type = np.float32) -> ModelProto:
     )
 
 
-def quantised() -> ModelProto:
-    """The convolution with both of its inputs quantised to INT8."""
+def quantised(zero: int = 0) -> ModelProto:
+    """The convolution with both of its inputs quantised to INT8; any zero but 0 is for CPUs only."""
     weight = np.random.default_rng(0).integers(-127, 128, (16, 3, 3, 3), dtype=np.int8)
-    zeros = {"scale": np.float32(0.5), "zero": np.int8(0), "scales": np.full(16, 0.01, np.float32)}
+    zeros = {"scale": np.float32(0.5), "zero": np.int8(zero), "scales": np.full(16, 0.01, np.float32)}
     return model(
         [
             helper.make_node("QuantizeLinear", ["floats", "scale", "zero"], ["q"], name="backbone.stem/QuantizeLinear"),

@@ -119,6 +119,13 @@ def test_a_parser_error_is_verbatim_with_the_node_and_its_module(library: Librar
     assert not (tmp_path / "a.engine").exists()
 
 
+def test_int8_in_the_form_for_cpus_says_how_to_get_the_other(library: Library, tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"its INT8 has the form for CPUs, export it without --onnx-only \(node 'backbone"
+    ):
+        build_engine(saved(quantised(zero=3), tmp_path / "a.onnx"), tmp_path / "a.engine", library=library)
+
+
 def test_damaged_file_is_one_sentence(library: Library, tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"not a graph")
     with pytest.raises(UserError, match=r"tensorrt_rtx cannot read bad\.onnx"):

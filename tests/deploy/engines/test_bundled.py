@@ -20,7 +20,7 @@ from detheads.deploy.engines.recognition import header, misfit
 from detheads.foundation import atomic, claims
 from detheads.foundation.bundle import read_manifest, write_manifest
 from detheads.foundation.errors import UserError
-from detheads.foundation.manifest import EngineEntry
+from detheads.foundation.manifest import ArtefactProof, EngineEntry, Verification
 from tests.deploy.engines.conftest import Small, content, with_engine
 
 trt = pytest.importorskip("tensorrt_rtx", reason="needs the tensorrt-rtx package")
@@ -152,6 +152,18 @@ def test_each_gpu_keeps_its_own_engine_of_tensorrt(built: Path, monkeypatch: pyt
         monkeypatch.setattr(bundled, "gpu_here", lambda gpu=gpu: Gpu(0, "a GPU", gpu))
         assert bundled._earlier(manifest, library) == earlier
         assert bundled._free_name(manifest, library) == f"engines/model.fp32.tensorrt.{gpu.lower()}.engine"
+
+
+def test_no_new_engine_takes_the_name_that_a_proof_speaks_of(built: Path) -> None:
+    """Else a proof of the earlier one would be read as its own."""
+    manifest = read_manifest(built)
+    proof = ArtefactProof(
+        file="engines/model.fp32.tensorrt_rtx.2.engine", runtime="r", batch=1, map=0, map_drop=0, matched=1
+    )
+    verification = Verification.model_construct(artefacts=[proof])
+    head = manifest.first.model_copy(update={"verification": verification})
+    assert bundled._free_name(manifest, RTX) == proof.file
+    assert bundled._free_name(manifest.with_head(head), RTX) == "engines/model.fp32.tensorrt_rtx.3.engine"
 
 
 def edited(folder: Path) -> None:

@@ -166,6 +166,15 @@ def test_tensorrt_runs_each_batch_size_as_a_graph_of_its_own(enterprise: Device)
     assert enterprise.cuda.calls.count("cudaGraphExecDestroy") == MOST_GRAPHS
 
 
+@pytest.mark.parametrize("compatible", [False, True])
+def test_only_a_version_compatible_engine_may_bring_a_program_along(compatible: bool, enterprise: Device) -> None:
+    with_engine(enterprise.bundle, version_compatible=compatible)
+    library = library_of(trt, "tensorrt", "10.9.0.34", enterprise.load)
+    enterprise.monkeypatch.setattr(opening, "load_library", lambda name: library)
+    BundleSession(enterprise.bundle, provider="tensorrt")
+    assert getattr(library.module.Runtime(None), "engine_host_code_allowed", False) == compatible
+
+
 def test_an_engine_that_cannot_be_captured_runs_all_the_same(enterprise: Device) -> None:
     enterprise.waits = True
     session = enterprise.open(version="10.9.0.34")
