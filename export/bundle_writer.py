@@ -153,6 +153,9 @@ def store_proof(
     if report.passed and report.best_scores and not flattering:
         update |= {"best_scores": dict(report.best_scores), "best_scores_rule": report.best_scores_rule}
     manifest = manifest.with_head(entry.model_copy(update=update))
+    proofs = {result.entry.name: result.summary() for result in report.profiles}
+    profiles = [each.model_copy(update={"proof": proofs.get(each.name)}) for each in manifest.profiles]
+    manifest = manifest.model_copy(update={"profiles": profiles})
     write_card(folder, manifest)
     return write_manifest(folder, manifest, rewritten=(*written, CARD_NAME))
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from detheads.backbones.backbone import Backbone
 from detheads.backbones.features import FeatureSpec
-from detheads.export.names import DENSE_NAMES, decision_names, prefix_of
+from detheads.export.names import DENSE_NAMES, decision_names, feature_name, prefix_of
 from detheads.foundation.errors import UserError
 from detheads.foundation.geometry import sides
 from detheads.foundation.manifest import ONLY_HEAD
@@ -48,14 +48,14 @@ class DetectorGraph(nn.Module):
         return self.heads[self.names.index(name)]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """For tracing: of each head its dense predictions, then what its decisions chose between and chose."""
+        """For tracing: of each head its dense predictions, what its decisions chose between and chose; the features."""
         features = self.backbone(self.backbone.normalise(images))
         found: list[Tensor] = []
         for head in self.heads:
             with recording() as journal:
                 found += _dense(head, features)
             found += [tensor for one in journal.decisions for tensor in (one.values, one.choice)]
-        return tuple(found)
+        return *found, *(features[layer] for layer in self.spec.names)
 
     def output_names(self, images: Tensor) -> list[str]:
         """Names of what :meth:`forward` gives."""
@@ -67,7 +67,7 @@ class DetectorGraph(nn.Module):
                 head(features)
             names += [prefix + each for each in DENSE_NAMES]
             names += [each for number in range(len(journal.decisions)) for each in decision_names(number, prefix)]
-        return names
+        return [*names, *map(feature_name, self.spec.names)]
 
 
 def _dense(head: nn.Module, features: Mapping[str, Tensor]) -> Dense:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from detheads.backbones.backbone import Backbone
 from detheads.backbones.features import FeatureSpec
-from detheads.foundation.geometry import Letterbox, has_area, letterbox_image
+from detheads.export.profiles.frames import Frame, WayBack
+from detheads.foundation.geometry import has_area, letterbox_image
 from detheads.foundation.manifest import Thresholds
 from detheads.headkit.contract import Head
 from detheads.ops.nms import hard_nms
@@ -38,20 +39,30 @@ class LiveDetections:
 
 
 class LiveDetector:
-    """The trained model as it is, on one torch device."""
+    """The trained model as it is, on one torch device.
+
+    Args:
+        frame: brings a picture to the input's size: our letterbox, or what a host does instead.
+    """
 
     def __init__(
-        self, backbone: Backbone, head: Head, spec: FeatureSpec, thresholds: Thresholds, device: torch.device
+        self,
+        backbone: Backbone,
+        head: Head,
+        spec: FeatureSpec,
+        thresholds: Thresholds,
+        device: torch.device,
+        frame: Frame = letterbox_image,
     ) -> None:
         self.backbone, self.head = backbone.to(device).eval(), head.to(device).eval()
-        self.spec, self.thresholds, self.device = spec, thresholds, device
+        self.spec, self.thresholds, self.device, self._frame = spec, thresholds, device, frame
 
     def detect(self, image: Image.Image) -> LiveDetections:
         """Detect objects in an RGB image of any size; boxes without area in it are left out, as by the runtime."""
-        dense_boxes, dense_scores, letterbox = self._predict(image)
+        dense_boxes, dense_scores, way_back = self._predict(image)
         size = self.spec.height, self.spec.width
         boxes, scores, labels = hard_nms(dense_boxes, dense_scores, self.thresholds, size=size)
-        original = letterbox.to_original(boxes.numpy())
+        original = way_back.to_original(boxes.numpy())
         kept = has_area(original)
         full = len(scores) == self.thresholds.max_detections
         return LiveDetections(original[kept], scores.numpy()[kept], labels.numpy()[kept], full)
@@ -62,9 +73,9 @@ class LiveDetector:
         return boxes[None], scores[None]
 
     @torch.inference_mode()
-    def _predict(self, image: Image.Image) -> tuple[Tensor, Tensor, Letterbox]:
-        array, letterbox = letterbox_image(image, self.spec.width, self.spec.height)
+    def _predict(self, image: Image.Image) -> tuple[Tensor, Tensor, WayBack]:
+        array, way_back = self._frame(image, self.spec.width, self.spec.height)
         images = torch.from_numpy(array).permute(2, 0, 1)[None].to(self.device)  # [1, 3, H, W]
         output = self.head(self.backbone(self.backbone.normalise(images)))
         scores = detection_scores(output.logits, output.quality)
-        return output.boxes[0].cpu(), scores[0].cpu(), letterbox
+        return output.boxes[0].cpu(), scores[0].cpu(), way_back

@@ -22,6 +22,11 @@ def prefix_of(head: str) -> str:
     return "" if head == ONLY_HEAD else f"{head}."
 
 
+def feature_name(layer: str) -> str:
+    """Name inside the graph of a feature map that the backbone gives to the heads."""
+    return f"features.{layer}"
+
+
 def decision_names(number: int, prefix: str = "") -> tuple[str, str]:
     """Names inside the graph of what the head's decision of that number chose between, and of its choice."""
     return f"{prefix}decision{number}_values", f"{prefix}decision{number}_choice"

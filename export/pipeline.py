@@ -1,7 +1,7 @@
 """A trained run to a bundle with its proof: what the command line and the demo call."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,13 +19,16 @@ from detheads.export.bundle_writer import (
     write_unverified,
 )
 from detheads.export.classes import of_these_classes
+from detheads.export.profiles.profile import Request
+from detheads.export.profiles.prove import with_profiles
+from detheads.export.profiles.writer import add_profiles, require_profiles, unproven
 from detheads.export.proof import Proof
 from detheads.export.report import VerificationReport
 from detheads.export.source import Which, load_several, load_trained
 from detheads.export.target import require_target
 from detheads.export.verify import compare, measure, require_objects
 from detheads.foundation import atomic
-from detheads.foundation.bundle import engine_file, onnx_file, read_manifest
+from detheads.foundation.bundle import engine_file, onnx_file, profile_file, read_manifest
 from detheads.foundation.claims import staged
 from detheads.foundation.errors import UserError
 from detheads.foundation.manifest import ONLY_HEAD, BundledHead, BundleManifest, Thresholds
@@ -119,6 +122,7 @@ class ExportResult:
             "passed": self.passed,
             "onnx": self.manifest.onnx.model_dump(mode="json"),
             "engines": [engine.model_dump(mode="json") for engine in self.manifest.engines],
+            "profiles": [profile.model_dump(mode="json") for profile in self.manifest.profiles],
             "licence": self.manifest.backbone.licence,
             **({"heads": heads} if several else next(iter(heads.values()))),
             "report": _text(self.report_file),
@@ -164,6 +168,7 @@ def export_runs(
     engine: EngineOptions | None = None,
     thresholds: Thresholds | None = None,
     suppression: Suppression = Suppression(),
+    profiles: Sequence[str] = (),
     force: bool = False,
     on_progress: Progress = silent,
 ) -> ExportResult:
@@ -181,6 +186,7 @@ def export_runs(
         engine: how it is built.
         thresholds: constants of the post-processing inside the graph; each head's usual ones when None.
         suppression: which of them are to be others.
+        profiles: names of host profiles to make too.
         force: replace an existing bundle.
 
     Raises:
@@ -205,6 +211,7 @@ def export_runs(
             require_objects(of_these_classes(proof.dataset, wanted, str(runs[name])))
         trained = load_several(runs, which=which, weights=None if weights is None else Path(weights))
         first = next(iter(trained.values()))
+        require_profiles(profiles, first.checkpoint.feature_spec, len(runs))
         remarks = first.remarks + ((library.remark,) if library is not None and library.remark else ())
         constants = {
             name: suppression.applied(thresholds or default_thresholds(one.head)) for name, one in trained.items()
@@ -212,15 +219,23 @@ def export_runs(
         on_progress("ONNX graph", 0, 0)
         master = trace_master(trained, constants)
         manifest = write_graph(stage.folder, visible(output.stem), master, master.dense, "fp32")
+        if profiles:
+            on_progress("host profiles", 0, 0)
+            largest = engine.batch.largest
+            thresholds = manifest.first.thresholds
+            request = Request(first, master.dense, thresholds, largest, manifest.name, manifest.precision)
+            manifest = add_profiles(stage.folder, manifest, profiles, request)
         if library is not None:
             on_progress("TensorRT engine", 0, 0)
             manifest = add_engine(stage.folder, manifest, engine, library, on_progress)
         reports = {}
         for name, proof in (proofs or {}).items():
             reference = measure(trained[name], constants[name], proof, on_progress, name)
-            reports[name] = compare(stage.folder, reference, on_progress)
+            report = compare(stage.folder, reference, on_progress)
+            reports[name] = with_profiles(report, stage.folder, reference, on_progress)
             manifest = store_proof(stage.folder, manifest, reports[name], name)
         if not reports:
+            remarks += unproven(profiles)
             manifest = write_unverified(stage.folder, manifest, remarks)
         passed = all(report.passed for report in reports.values())
         if passed:
@@ -256,6 +271,8 @@ def verify_bundle(
     onnx_file(bundle, manifest)
     for engine in manifest.engines:
         engine_file(bundle, engine)
+    for profile in manifest.profiles:
+        profile_file(bundle, profile)
     on_progress("loading", 0, 0)
     trained = load_trained(run, which=which, weights=None if weights is None else Path(weights))
     made_from = trained.checkpoint.checkpoint_sha256
@@ -266,7 +283,8 @@ def verify_bundle(
         )
     if trained.backbone.weights_sha256 != manifest.backbone.weights_sha256:
         raise UserError(f"{bundle} was made with other backbone weights than {run}; give the run it was exported from.")
-    report = compare(bundle, measure(trained, head.thresholds, proof, on_progress, head.name), on_progress)
+    reference = measure(trained, head.thresholds, proof, on_progress, head.name)
+    report = with_profiles(compare(bundle, reference, on_progress), bundle, reference, on_progress)
     if store:
         store_verdict(bundle, report)
     return report

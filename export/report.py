@@ -12,6 +12,7 @@ from detheads.export.criteria import Criterion
 from detheads.export.diagnosis import LISTED, Apart
 from detheads.export.limits import Limits
 from detheads.export.matching import Comparison, TensorDifference
+from detheads.export.profiles.result import ProfileResult
 from detheads.foundation.manifest import ONLY_HEAD, ArtefactProof, EngineEntry, Precision, Verification
 from detheads.foundation.summary import training_note
 from detheads.report.curves import PrecisionRecall
@@ -136,6 +137,8 @@ class VerificationReport:
     """Why these images do not prove the tolerance for others like them; empty where they do."""
     remarks: list[str] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
+    profiles: Sequence[ProfileResult] = ()
+    """Graphs for hosts, each on that host's pictures."""
 
     @property
     def passed(self) -> bool:
@@ -242,6 +245,7 @@ class VerificationReport:
             "apart": [picture.to_dict() for picture in self.apart[:LISTED]],
             "tensors": self.tensors.to_dict(),
             "odd_shapes": self.odd_shapes.to_dict(),
+            "profiles": [profile.to_dict() for profile in self.profiles],
             "engines": [
                 {**engine.model_dump(mode="json"), "reason": NOT_EXECUTED if "not" in engine.status else ""}
                 for engine in self.engines

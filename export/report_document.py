@@ -7,6 +7,7 @@ from detheads.evaluation.coco import NAMES, UNDEFINED
 from detheads.export.criteria import Criterion
 from detheads.export.diagnosis import LISTED
 from detheads.export.matching import BEST_BOXES, Comparison
+from detheads.export.profiles.result import profiles_section
 from detheads.export.report import NOT_EXECUTED, ArtefactResult, VerificationReport
 from detheads.export.report_plots import classes_plot, conversion_plot, curves_plots
 from detheads.report.markdown import render_markdown
@@ -97,6 +98,8 @@ def _sections(report: VerificationReport, listed: int | None, drawn: bool) -> It
         rule = report.best_scores_rule
         table = Table([Column("class"), Column("best score", ".3f")], list(report.best_scores.items()))
         yield Section("Best scores", [table], sentences=[f"{rule[:1].upper()}{rule[1:]}."])
+    if report.profiles:
+        yield profiles_section(report.profiles)
     if report.engines:
         yield _engines(report)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from detheads.export.graph import DetectorGraph
-from detheads.export.names import DENSE_NAMES, INPUT_NAME
+from detheads.export.names import DENSE_NAMES, INPUT_NAME, feature_name
 from detheads.foundation.errors import UserError
 
 OPSET = 20
@@ -64,6 +64,7 @@ def trace_dense(graph: DetectorGraph) -> onnx.ModelProto:
     _name_nodes(model.graph, graph.names)
     _strip(model)
     _keep_inside(model, [name for name in names if not name.endswith(DENSE_NAMES)])
+    _leave_out_unused(model.graph)
     return model
 
 
@@ -141,3 +142,19 @@ def _keep_inside(model: onnx.ModelProto, names: list[str]) -> None:
     del graph.output[:]
     graph.output.extend(outputs)
     graph.value_info.extend(inner)
+
+
+def _leave_out_unused(graph: onnx.GraphProto) -> None:
+    """Remove what computes feature maps that no head reads."""
+    needed = {output.name for output in graph.output}
+    needed |= {entry.name for entry in graph.value_info if not entry.name.startswith(feature_name(""))}
+    for index in reversed(range(len(graph.node))):
+        node = graph.node[index]
+        if needed.isdisjoint(node.output):
+            del graph.node[index]
+        else:
+            needed.update(node.input)
+    for entries in (graph.initializer, graph.value_info):
+        for index in reversed(range(len(entries))):
+            if entries[index].name not in needed:
+                del entries[index]

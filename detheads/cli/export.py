@@ -10,6 +10,7 @@ from detheads.cli.bundle_sign import check_integrity
 from detheads.cli.checks import one_for_each, possible_threads, require_existing, require_run
 from detheads.cli.options import BackboneFile, HeadFiles, SkipBad, WeightsOption
 from detheads.cli.output import JsonFlag, emit, remark, steps
+from detheads.cli.profiles import ProfileOption, RawOption, print_profiles, wanted_profiles
 from detheads.foundation.errors import UserError
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ def export(
         int | None,
         typer.Option(min=1, max=3840, help="Best (box, class) pairs that take part; 1000 when left out."),
     ] = None,
+    profile: ProfileOption = None,
+    raw: RawOption = False,
     which: WhichOption = "best",
     head_file: HeadFiles = None,
     backbone_file: BackboneFile = None,
@@ -112,6 +115,7 @@ def export(
     limits = parse_limits(limit or ())
 
     require_target(output, force)  # before the imports that take seconds
+    profiles = wanted_profiles(profile, raw)
     sizes, chosen = parse_batch_sizes(batch_sizes), parse_which(which)
 
     from detheads.deploy.engines.options import BatchProfile, EngineOptions
@@ -150,6 +154,7 @@ def export(
             tensorrt=tensorrt,
             engine=engine,
             suppression=Suppression(score, iou, max_detections, candidates),
+            profiles=profiles,
             force=force,
             on_progress=on_progress,
         )
@@ -295,6 +300,7 @@ def print_verdict(console: Console, report: "VerificationReport") -> None:
     for sentence in report.shortcomings:
         if sentence not in report.reasons:
             console.print(f"  {sentence}")
+    print_profiles(console, report)
     for number, sentence in enumerate(report.advice):
         console.print(f"  {'' if number else 'likely cause: '}{sentence}")
     for picture in report.apart[:LISTED] if report.advice else ():

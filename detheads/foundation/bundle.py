@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from detheads.foundation import atomic
 from detheads.foundation.contents import MANIFEST_NAME, listed
 from detheads.foundation.errors import UserError
-from detheads.foundation.manifest import SCHEMA_VERSION, BundleManifest, EngineEntry
+from detheads.foundation.manifest import SCHEMA_VERSION, BundleManifest, EngineEntry, ProfileEntry
 from detheads.foundation.onnx_files import external_files
 from detheads.foundation.reading import read_json
 
@@ -85,6 +85,17 @@ def engine_file(bundle: str | Path, entry: EngineEntry) -> Path:
     Raises:
         UserError: when the file is missing, outside the bundle, or not the one the manifest describes.
     """
+    return _checked(Path(bundle), entry.file, entry.sha256, entry.bytes)
+
+
+def profile_file(bundle: str | Path, entry: ProfileEntry) -> Path:
+    """The graph of a profile, after it and every file beside it were compared with the manifest's digests.
+
+    Raises:
+        UserError: when a file is missing, outside the bundle, or not the one the manifest describes.
+    """
+    for name, sha256 in entry.files.items():
+        _checked(Path(bundle), name, sha256, None)
     return _checked(Path(bundle), entry.file, entry.sha256, entry.bytes)
 
 

@@ -146,6 +146,26 @@ class CalibrationEntry(_Strict):
     """SHA-256 by name: of a picture's file; of the letterboxed pixels for pictures of an array."""
 
 
+class ProfileProof(_Strict):
+    """A host's graph on that host's pictures against PyTorch on the same. mAP in AP units, 0..1."""
+
+    passed: bool
+    sha256: str
+    """Of the graph that was proven."""
+    runtime: str
+    batch: int = Field(ge=1)
+    images: int = Field(ge=1)
+    map: float | None
+    map_live: float | None
+    """PyTorch with the host's resize and padding."""
+    map_drop: float | None
+    """PyTorch minus artefact, on the same pictures."""
+    map_letterboxed: float | None
+    """PyTorch with the resize and padding that the head was trained with."""
+    matched: float = Field(ge=0, le=1)
+    """Share of detections that have a counterpart of the same class on the other side."""
+
+
 class ProfileEntry(_Strict):
     """A graph in the shape that one host wants, in a folder of its own."""
 
@@ -154,9 +174,13 @@ class ProfileEntry(_Strict):
     sha256: str
     bytes: int = Field(ge=1)
     host: str
-    """Who reads it, and what that host does to a picture before."""
+    """Who reads it."""
+    preprocessing: str
+    """What that host does to a picture before."""
     files: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of each further file of the profile, such as a configuration."""
+    proof: ProfileProof | None = None
+    """None: never proven."""
 
 
 class ArtefactProof(_Strict):

@@ -117,11 +117,12 @@ def test_another_graph_has_no_proof(bundle: Path) -> None:
     assert manifest.model_copy(update={"onnx": other}).state == "unverified"
 
 
-def test_engine_goes_into_the_bundle(toy: Toy, tmp_path: Path) -> None:
+def test_an_engine_and_a_profile_go_into_the_bundle(toy: Toy, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="needs the tensorrt-rtx package")
     target = tmp_path / "with engine.detheads"
     small = THRESHOLDS.model_copy(update={"max_detections": 5})
-    export_run(toy.run, target, proof=None, thresholds=small, engine=EngineOptions(BatchProfile(1, 2, 3)))
+    options = EngineOptions(BatchProfile(1, 2, 3))
+    result = export_run(toy.run, target, proof=None, thresholds=small, engine=options, profiles=("raw",))
     manifest = read_manifest(target)
     (engine,) = manifest.engines
     assert engine.status == "built, not executed"
@@ -129,6 +130,9 @@ def test_engine_goes_into_the_bundle(toy: Toy, tmp_path: Path) -> None:
     assert atomic.sha256_of(target / engine.file) == engine.sha256
     assert engine.layer_types["FLOAT"] > 0
     assert "HALF" not in engine.layer_types
+    (profile,) = manifest.profiles
+    assert (profile.name, profile.proof) == ("raw", None)
+    assert "the profiles raw are unverified, too" in result.remarks
     assert manifest.state == "unverified"
     assert "unverified" in (target / "report.md").read_text(encoding="utf-8")
 
