@@ -28,6 +28,7 @@ PACKAGES = {
 
 def doctor(as_json: JsonFlag = False) -> None:
     """Versions of what detheads builds on, which devices and providers there are, and what stands in the way."""
+    from detheads.deploy.engines.machine import gpu_here
     from detheads.deploy.runtime import advice, installed_builds, load_onnxruntime
 
     builds = installed_builds()
@@ -40,7 +41,7 @@ def doctor(as_json: JsonFlag = False) -> None:
         providers = onnxruntime.get_available_providers()
     except UserError as error:
         advices = [str(error)]
-    gpus: list[str] = []
+    gpus = [str(gpu)] if (gpu := gpu_here()) else []
     if packages["torch"]:
         try:
             import torch

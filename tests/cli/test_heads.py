@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from detheads import __version__
+from detheads.cli import doctor
 from detheads.deploy import runtime
+from detheads.deploy.engines import machine
 from detheads.headkit import registry
 from tests.arena.heads import write_head
 
@@ -121,6 +123,14 @@ def test_doctor_says_what_stands_in_the_way(detheads: Callable[..., Any], monkey
     assert finished.code == 0
     assert "ONNX Runtime is installed; install one build of it" in finished.out
     assert "ONNX Runtime providers: none" in finished.out
+
+
+def test_doctor_sees_the_gpu_of_a_device_without_torch(
+    detheads: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_version", lambda package: None)
+    monkeypatch.setattr(machine, "gpu_here", lambda: machine.Gpu(0, "Orin", "SM87"))
+    assert "GPUs: Orin (SM87)" in detheads("doctor").out
 
 
 def test_check_holds_a_head_file_to_the_contract(tmp_path: Path, own_heads: None, detheads: Callable[..., Any]) -> None:
