@@ -157,9 +157,8 @@ def _figures(report: VerificationReport) -> Section:
 
 
 def _classes(classes: Sequence[Criterion], listed: int | None, drawn: bool) -> Section:
-    table = Table(
-        _criterion_columns("class"), [_criterion(each) for each in classes[:listed]], sorted_by=3, rising=False
-    )
+    rows = sorted(classes[:listed], key=lambda each: -each.drop)
+    table = Table(_criterion_columns("class"), [_criterion(each) for each in rows], sorted_by=3, rising=False)
     left = len(classes) - len(table.rows)
     sentences = [f"These are the {len(table.rows)} classes that differ most; the page has all."] if left else []
     plots = [classes_plot(classes)] if drawn else []
@@ -175,7 +174,7 @@ def _criterion_columns(first: str) -> list[Column]:
         Column("95 % interval", high_first=False),
         Column("allowed", "g"),
         Column("boxes", ","),
-        Column("judged", high_first=False, note="few: on so few boxes only a certain loss counts"),
+        Column("judged", high_first=False, note="few means too few boxes to judge by the difference alone"),
     ]
 
 

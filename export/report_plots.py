@@ -28,7 +28,9 @@ def curves_plots(curves: Mapping[str, Sequence[PrecisionRecall]]) -> list[Plot]:
             if curve.precision is not None:
                 label = f"{visible(name)}: AP {curve.average_precision:.4f}"
                 axes.step(curve.recall, curve.precision, style, where="pre", color=color, label=label)
-        axes.set(xlabel="recall", ylabel="precision (interpolated)", xlim=(0, 1.01), ylim=(0, 1.03))
+        axes.set(
+            title=f"IoU {at.iou:g}", xlabel="recall", ylabel="precision (interpolated)", xlim=(0, 1.01), ylim=(0, 1.03)
+        )
         axes.grid(alpha=0.3)
         figure.legend(loc="outside upper center")
         plots.append(Plot(f"Precision over recall at IoU {at.iou:g}", f"precision_recall_{place}.svg", svg(figure)))

@@ -2,15 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 
+from detheads.foundation.text import visible
 from detheads.report.pictures import Example
 from detheads.report.sections import Column, Document, Section, Table
 
 
 def plain(text: str) -> str:
-    """Text on one line that neither ends a table's cell nor is taken for HTML, emphasis, code, a link or a picture."""
+    """Text on one line that neither ends a table's cell nor is taken for HTML, emphasis, code, a link or a picture.
+
+    What acts in it instead of being seen, such as marks of direction, is shown as its escape.
+    """
+    text = visible(" ".join(text.split()))
     for sign in "\\`*[]|":
         text = text.replace(sign, f"\\{sign}")
-    return " ".join(text.split()).replace("<", "&lt;")
+    return text.replace("<", "&lt;")
 
 
 def table_lines(table: Table) -> list[str]:

@@ -44,6 +44,13 @@ class LosesTheBestInBatches(LosesTheBest):
         return Detector.detect(self, images) if len(images) == 1 else super().detect(images)
 
 
+class BlindToOneClass(Detector):
+    """As with the weights of the last class zeroed: it is never found."""
+
+    def detect(self, images: Sequence[Image.Image]) -> list[Detections]:
+        return [one.where(one.labels != 2) for one in super().detect(images)]
+
+
 class BlindToOddShapes(Detector):
     """Finds nothing in one picture that is none of the dataset's."""
 
@@ -104,6 +111,15 @@ def test_an_artefact_that_fails_on_one_odd_shape_is_rejected(
     assert report.to_dict()["apart"][0]["unmatched"] > 0
     assert "## Pictures that differ most" in report_markdown(report)
     assert "Likely cause: the tensors before suppression are equal but for rounding" in report_markdown(report)
+
+
+def test_a_class_that_vanishes_is_named(bundle: Path, toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = prove(bundle, toy, monkeypatch, BlindToOneClass, (1,))
+    (worst,) = [each for each in report.worst.criteria if each.kind == "class" and each.failed]
+    assert worst is report.worst.worst_class
+    assert (worst.name, worst.artefact, worst.interval) == ("größte Eule", 0.0, worst.interval)
+    assert worst.interval is not None and worst.interval.beyond(worst.limit)
+    assert any("AP of class 'größte Eule'" in reason for reason in report.reasons)
 
 
 def test_tensors_inside_the_graph_are_held_against_pytorch(bundle: Path, toy: Toy) -> None:
