@@ -76,8 +76,8 @@ def report(folder: Path) -> VerificationReport:
         figures, "int8", 1_250_000, 12.5,
     )  # fmt: skip
     return VerificationReport(
-        bundle="model", date="2026-01-01", dataset="data", split="val", dataset_sha256="a" * 64, images=3, boxes=900,
-        aspect_ratios=(1.5, 1.5), onnx_sha256="b" * 64, checkpoint_sha256="c" * 64, live_runtime="torch",
+        bundle="model", head="head", date="2026-01-01", dataset="data", split="val", dataset_sha256="a" * 64, images=3,
+        boxes=900, aspect_ratios=(1.5, 1.5), onnx_sha256="b" * 64, checkpoint_sha256="c" * 64, live_runtime="torch",
         map_cache=None, live=statistics, artefacts=[artefact, replace(artefact, batch=4)],
         tensors=TensorDifference(3), odd_shapes=Comparison(9, 5), engines=[], limits=Limits.of("int8"),
         precision="int8", licence="a licence", classes=HOSTILE, curves={"PyTorch": curve, "model.onnx": curve},
