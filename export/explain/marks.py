@@ -5,12 +5,12 @@ between them, which are looked through here.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from functools import cached_property
 
 import onnx
 
-from detheads.export.names import DENSE_NAMES
+from detheads.export.names import DENSE_NAMES, decision_names
 
 BETWEEN = frozenset({"Cast", "QuantizeLinear", "DequantizeLinear", "Identity"})
 """Operators that change a tensor's precision only."""
@@ -34,7 +34,8 @@ def dense_part(model: onnx.ModelProto, prefix: str = "") -> onnx.ModelProto:
         prefix: of the head's tensors, in a graph of several heads.
     """
     producers = {output: node for node in model.graph.node for output in node.output}
-    wanted, queue = set(), [f"{prefix}{name}" for name in DENSE_NAMES]
+    wanted: set[str] = set()
+    queue = [f"{prefix}{name}" for name in DENSE_NAMES] + decisions(producers, prefix)
     while queue:
         value = queue.pop()
         node = producers.get(value)
@@ -57,6 +58,14 @@ def dense_part(model: onnx.ModelProto, prefix: str = "") -> onnx.ModelProto:
     graph.output.extend(outputs)
     del graph.value_info[:]  # may be stale behind a conversion
     return part
+
+
+def decisions(known: Container[str], prefix: str = "") -> list[str]:
+    """Names of what a head's decisions chose between and chose, of each decision in turn, as far as they are known."""
+    found: list[str] = []
+    while all(name in known for name in decision_names(len(found) // 2, prefix)):
+        found += decision_names(len(found) // 2, prefix)
+    return found
 
 
 class GraphMap:

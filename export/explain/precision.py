@@ -79,16 +79,15 @@ class Witness:
         Args:
             live, own: PyTorch's and the artefact's dense predictions of the pictures.
         """
-        base = _apart(live, own)
         ranked = self._ranked(pictures[0])
-        left: list[tuple[float, str]] = []
-        for layer in ranked[:CANDIDATES]:
-            model = restored(self.sides.inside.model, layer)
-            inside = Inside(model, self.sides.prefix, self._threads)
-            left.append((_apart(live, self.dense(pictures, inside)), layer))
-        if not left:
+        without = {
+            layer: Inside(restored(self.sides.inside.model, layer), self.sides.prefix, self._threads)
+            for layer in ranked[:CANDIDATES]
+        }
+        if not without:
             return None
-        best, layer = min(left)
+        layer = min(without, key=lambda name: _apart(live[:1], self.dense(pictures[:1], without[name])))
+        base, best = _apart(live, own), _apart(live, self.dense(pictures, without[layer]))
         if best > (1 - SHARE) * base:
             return None
         return Cause(

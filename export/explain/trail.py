@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from detheads.backbones.backbone import Backbone
 from detheads.export.explain.hooks import paths, taking
 from detheads.export.explain.inside import Inside
-from detheads.export.explain.marks import ROUNDING, within
-from detheads.export.matching import Dense
-from detheads.export.names import DENSE_NAMES, decision_names
+from detheads.export.explain.marks import ROUNDING, decisions, within
+from detheads.export.matching import Dense, in_the_order_of
+from detheads.export.names import DENSE_NAMES
 from detheads.headkit.contract import Head
 from detheads.ops.decisions import recording
 from detheads.ops.scores import detection_scores
@@ -35,6 +35,9 @@ Measured on whole sound graphs: EfficientNet-Lite0 with ``fcos`` at 384 px reach
 throughout), a small ViT with ``fcos`` 7 and 0.5; INT8 reaches 6 on the ViT and 55 on the EfficientNet, whose depthwise
 layers take it badly. So INT8 is not judged by this alone: its layers are restored one by one (``precision.py``).
 """
+
+SELECTED = 1000
+"""Rows up to which dense predictions may be those that a head has selected, which have no fixed order."""
 
 JUMP = 4.0
 """A module departs when the difference grows in it by more than this; below it accumulates from module to module."""
@@ -152,7 +155,7 @@ class Sides:
         """Module, call, tensor, error and magnitude of one picture."""
         entering = [value for value in self.inside.map.entering("backbone") if self.inside.is_float(value)]
         dense = [f"{self.prefix}{name}" for name in DENSE_NAMES]
-        choices = list(self._decisions())
+        choices = decisions(self.inside.map.order, self.prefix)
         found = self.inside.run(
             images, [*entering, *dense, *choices, *(value for values in marks.values() for value in values)]
         )
@@ -166,18 +169,15 @@ class Sides:
             output = self.head(self.backbone(normalised))
             scores = detection_scores(output.logits, output.quality)
         own = {"normalisation": (entering, [normalised.cpu().numpy()])}
-        own |= {name: ([f"{self.prefix}{name}"], [tensor.cpu().numpy()]) for name, tensor in zip(
-            DENSE_NAMES, (output.boxes, scores), strict=True)}  # fmt: skip
+        pair = [output.boxes.cpu().numpy(), scores.cpu().numpy()]
+        if pair[0].shape[1] <= SELECTED and [found[name].shape for name in dense] == [one.shape for one in pair]:
+            ordered = in_the_order_of((pair[0][0], pair[1][0]), (found[dense[0]][0], found[dense[1]][0]))
+            found |= {name: array[None] for name, array in zip(dense, ordered, strict=True)}
+        own |= {plain: ([name], [array]) for plain, name, array in zip(DENSE_NAMES, dense, pair, strict=True)}
         own |= {module: (values, taken.tensors.get(module, [])) for module, values in marks.items()}
         for module, (values, tensors) in own.items():
             for call, value, tensor in _paired(tensors, [(value, found[value]) for value in values if value in found]):
                 yield module, call, value, _error(tensor, found[value]), float(np.abs(tensor).max(initial=0.0))
-
-    def _decisions(self) -> Iterable[str]:
-        number = 0
-        while all(name in self.inside.map.order for name in decision_names(number)):
-            yield from decision_names(number)
-            number += 1
 
     def _linked(self, measured: dict[str, list[tuple[str, int, float, float]]]) -> list[Step]:
         graph, steps = self.inside.map, []
