@@ -19,6 +19,7 @@ from detheads.export.bundle_writer import (
     write_unverified,
 )
 from detheads.export.classes import of_these_classes
+from detheads.export.explain.proof import prove
 from detheads.export.profiles.profile import Request
 from detheads.export.profiles.prove import with_profiles
 from detheads.export.profiles.writer import add_profiles, require_profiles, unproven
@@ -26,7 +27,7 @@ from detheads.export.proof import Proof
 from detheads.export.report import VerificationReport
 from detheads.export.source import Which, load_several, load_trained
 from detheads.export.target import require_target
-from detheads.export.verify import compare, measure, require_objects
+from detheads.export.verify import measure, require_objects
 from detheads.foundation import atomic
 from detheads.foundation.bundle import engine_file, onnx_file, profile_file, read_manifest
 from detheads.foundation.claims import staged
@@ -231,7 +232,7 @@ def export_runs(
         reports = {}
         for name, proof in (proofs or {}).items():
             reference = measure(trained[name], constants[name], proof, on_progress, name)
-            report = compare(stage.folder, reference, on_progress)
+            report = prove(stage.folder, reference, on_progress)
             reports[name] = with_profiles(report, stage.folder, reference, on_progress)
             manifest = store_proof(stage.folder, manifest, reports[name], name)
         if not reports:
@@ -284,7 +285,7 @@ def verify_bundle(
     if trained.backbone.weights_sha256 != manifest.backbone.weights_sha256:
         raise UserError(f"{bundle} was made with other backbone weights than {run}; give the run it was exported from.")
     reference = measure(trained, head.thresholds, proof, on_progress, head.name)
-    report = with_profiles(compare(bundle, reference, on_progress), bundle, reference, on_progress)
+    report = with_profiles(prove(bundle, reference, on_progress), bundle, reference, on_progress)
     if store:
         store_verdict(bundle, report)
     return report

@@ -29,6 +29,7 @@ class Proof:
         threads: CPU threads of ONNX Runtime.
         skip_bad: leave out images that cannot be used, and list them.
         pictures: that the page shows, those that differ most.
+        explain: look inside where the two sides depart although the proof holds; where it fails that is always done.
     """
 
     dataset: Dataset
@@ -41,6 +42,7 @@ class Proof:
     threads: int | None = None
     skip_bad: bool = False
     pictures: int = PICTURES
+    explain: bool = False
 
     def limits_of(self, precision: Precision) -> Limits:
         """The limits for an artefact of a precision."""

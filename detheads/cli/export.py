@@ -212,6 +212,9 @@ def verify(
     strict: StrictOption = False,
     pictures: PicturesOption = 4,
     batch_sizes: BatchSizesOption = "1,2,5",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Look for the first tensor that departs although the proof holds.")
+    ] = False,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
     skip_bad: SkipBad = False,
@@ -250,6 +253,7 @@ def verify(
             limits=limits,
             strict=strict,
             pictures=pictures,
+            explain=explain,
             device=device,
             threads=threads,
             skip_bad=skip_bad,
@@ -301,6 +305,8 @@ def print_verdict(console: Console, report: "VerificationReport") -> None:
         if sentence not in report.reasons:
             console.print(f"  {sentence}")
     print_profiles(console, report)
+    for sentence in () if report.explanation is None else report.explanation.told():
+        console.print(f"  {sentence}")
     for number, sentence in enumerate(report.advice):
         console.print(f"  {'' if number else 'likely cause: '}{sentence}")
     for picture in report.apart[:LISTED] if report.advice else ():

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,9 +10,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from detheads.data.dataset import Dataset
-from detheads.data.pictures import load_picture
-from detheads.deploy import Detector
 from detheads.deploy.detector import Prepared
 from detheads.export.diagnosis import apart
 from detheads.export.explain.constants import explain_suppression
@@ -49,30 +45,30 @@ class Suspect:
     prepare: Callable[[Image.Image], Prepared] | None = None
     graph: onnx.ModelProto | None = None
 
-    @classmethod
-    def of(cls, detector: Detector, graph: Path) -> "Suspect":
-        """A bundle's detector with the graph that it runs."""
-        return cls(detector.detect, detector.prepare, onnx.load_model(str(graph)))
-
 
 @dataclass(frozen=True)
-class Shown:
-    """A picture of an explanation: itself, its letterboxed input ``[3, H, W]``, and what both sides found in it."""
+class Seen:
+    """A picture, and what both sides found in it."""
 
     name: str
     image: Image.Image
-    array: NDArray[np.uint8]
-    letterbox: Letterbox
     live: Found
     found: Found
+
+
+@dataclass(frozen=True)
+class Shown(Seen):
+    """A picture with its letterboxed input, ``[3, H, W]``."""
+
+    array: NDArray[np.uint8]
+    letterbox: Letterbox
 
 
 def explain(
     suspect: Suspect,
     live: LiveDetector,
-    dataset: Dataset,
-    originals: Sequence[Found],
-    found: Sequence[Found],
+    pictures: Sequence[Seen],
+    classes: Sequence[str],
     *,
     failed: bool = True,
     head_name: str = "head",
@@ -82,20 +78,20 @@ def explain(
 ) -> Explanation:
     """Name the first stage that departs and the likely cause.
 
-    It is made on the pictures whose detections differ most.
-
     Args:
         live: the PyTorch side.
-        originals, found: detections of all images, by PyTorch and by the artefact, in their order.
+        pictures: some, of which those that differ most are looked at.
+        classes: names of the detector's classes.
         failed: the proof failed. Else detections that differ by what its limits allow need no cause.
         head_name: what the nodes of the graph call the head.
         prefix: of the head's tensors, in a graph of several heads.
 
     Raises:
-        UserError: when an image cannot be read, or ONNX Runtime refuses the graph.
+        UserError: when ONNX Runtime refuses the graph.
     """
     started = time.perf_counter()
-    shown = [_shown(dataset, place, live, originals, found) for place in worst_first(originals, found)[:PICTURES]]
+    order = worst_first([one.live for one in pictures], [one.found for one in pictures])
+    shown = [_shown(pictures[place], live) for place in order[:PICTURES]]
     size = live.spec.width, live.spec.height
     on_progress("explaining, inputs", 0, 0)
     causes: list[Cause] = []
@@ -108,7 +104,7 @@ def explain(
     if suspect.graph is not None:
         on_progress("explaining, tensors", 0, 0)
         sides = Sides(suspect.graph, live.backbone, live.head, head_name=head_name, prefix=prefix, threads=threads)
-        inside = explain_inside(sides, [one.array for one in shown], dataset.class_names, threads)
+        inside = explain_inside(sides, [one.array for one in shown], classes, threads)
         causes, departure = [*causes, *inside.causes], departure or inside.departure
     if not causes and failed:
         on_progress("explaining, detections", 0, 0)
@@ -188,14 +184,10 @@ def _explain_ties(live: LiveDetector, shown: Sequence[Shown]) -> Cause | None:
     )
 
 
-def _shown(
-    dataset: Dataset, place: int, live: LiveDetector, originals: Sequence[Found], found: Sequence[Found]
-) -> Shown:
-    record = dataset.images[place]
-    image = load_picture(record)
-    array, letterbox = letterbox_image(image, live.spec.width, live.spec.height)
+def _shown(one: Seen, live: LiveDetector) -> Shown:
+    array, letterbox = letterbox_image(one.image, live.spec.width, live.spec.height)
     pixels = np.ascontiguousarray(array.transpose(2, 0, 1))
-    return Shown(record.file_name, image, pixels, letterbox, originals[place], found[place])
+    return Shown(one.name, one.image, one.live, one.found, pixels, letterbox)
 
 
 def _dense(live: LiveDetector, array: NDArray[np.uint8]) -> Dense:

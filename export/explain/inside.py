@@ -1,6 +1,7 @@
 """The inside of an artefact: any tensor of its graph before suppression, of any picture."""
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -10,16 +11,19 @@ from numpy.typing import NDArray
 
 from detheads.deploy.backends.onnx_runtime import open_graph
 from detheads.export.explain.marks import GraphMap, dense_part
+from detheads.export.precision.rounding import rounded
 
 Values = dict[str, NDArray[Any]]
 
-_FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
+_LOW = {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
+_FLOATS = _LOW | {onnx.TensorProto.FLOAT}
 
 
 class Inside:
     """The dense part of a graph in ONNX Runtime on the CPU, with further tensors of it as outputs.
 
-    A fused operator gives no inner tensor, so what is asked for is computed unfused: in INT8 and FP16 it may differ
+    FP16 and BF16 are rounded as their types say (:mod:`detheads.export.precision.rounding`), which the CPU does not do
+    by itself. A fused operator gives no inner tensor, so what is asked for is computed unfused: in INT8 it may differ
     from the shipped graph by one rounding.
 
     Args:
@@ -30,7 +34,7 @@ class Inside:
     def __init__(self, model: onnx.ModelProto, prefix: str = "", threads: int | None = None) -> None:
         self.model = dense_part(model, prefix)
         self._threads = threads
-        self._sessions: dict[tuple[str, ...], tuple[Any, dict[str, str]]] = {}
+        self._sessions: dict[tuple[str, ...], tuple[Any, list[str]]] = {}
 
     @cached_property
     def map(self) -> GraphMap:
@@ -50,29 +54,19 @@ class Inside:
         fed = self.model.graph.input[0]
         if fed.type.tensor_type.elem_type == onnx.TensorProto.FLOAT:  # a host that feeds floats 0..255
             images = images.astype(np.float32)
-        arrays = session.run(list(asked.values()), {fed.name: images}) if asked else []
+        arrays = session.run(asked, {fed.name: images}) if asked else []
         return {
             name: np.asarray(array, np.float32) if np.issubdtype(array.dtype, np.floating) else array
             for name, array in zip(asked, arrays, strict=True)
         }
 
-    def _open(self, wanted: Iterable[str]) -> tuple[Any, dict[str, str]]:
-        """A session with further outputs, and the output's name of each tensor."""
-        model = onnx.ModelProto()
-        model.CopyFrom(self.model)
-        graph = model.graph
-        made = {output for node in graph.node for output in node.output}
-        declared = {output.name for output in graph.output}
-        asked = {}
-        for name in wanted:
-            if name not in made:
-                continue
-            asked[name] = name
-            if self._types.get(name) == onnx.TensorProto.BFLOAT16:  # numpy has no such type
-                asked[name] = f"{name}/float"
-                graph.node.append(onnx.helper.make_node("Cast", [name], [asked[name]], to=onnx.TensorProto.FLOAT))
-            if asked[name] not in declared:
-                graph.output.append(onnx.ValueInfoProto(name=asked[name]))
+    def _open(self, wanted: Sequence[str]) -> tuple[Any, list[str]]:
+        """A session with further outputs, and those of the wanted tensors that a node makes."""
+        made = {output for node in self.model.graph.node for output in node.output}
+        asked = [name for name in wanted if name in made]
+        model = rounded(self.model) if _LOW.intersection(self._types.values()) else copy.deepcopy(self.model)
+        declared = {output.name for output in model.graph.output}
+        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in asked if name not in declared)
         return open_graph(bytes(model.SerializeToString()), threads=self._threads), asked
 
     @cached_property

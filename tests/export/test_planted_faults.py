@@ -2,8 +2,9 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,18 +12,18 @@ import pytest
 
 from detheads.deploy import Detector
 from detheads.export import verify
-from detheads.export.explain import Explanation, Suspect, explain
+from detheads.export.explain import Explanation, Seen, Suspect, explain, proof
 from detheads.export.explain.marks import dense_part
+from detheads.export.explain.proof import prove
 from detheads.export.live import LiveDetector
 from detheads.export.precision.calibration import Calibration, Picture
 from detheads.export.precision.convert import convert
 from detheads.export.precision.plan import Plan
 from detheads.export.proof import Proof, proof_dataset
-from detheads.export.sides import run_artefact
+from detheads.export.report import VerificationReport
 from detheads.export.source import load_trained
 from detheads.foundation.geometry import letterbox_image
 from detheads.foundation.images import load_image
-from detheads.foundation.progress import silent
 from tests.export import planted
 from tests.export.toy import SIDE, THRESHOLDS, Toy
 
@@ -81,14 +82,8 @@ def world(bundle: Path, toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> W
     )
 
 
-def explained(
-    world: World, bundle: Path, detector: type[Detector] = Detector, *, seen: bool = True, failed: bool = True
-) -> Explanation:
-    """Explain a bundle; not ``seen``: as an artefact of which nothing but detections is known."""
-    opened = detector(bundle)
-    found = run_artefact(opened, world.reference.dataset, 1, silent)
-    suspect = Suspect.of(opened, bundle / "model.onnx") if seen else Suspect(opened.detect)
-    return explain(suspect, world.live, world.reference.dataset, world.reference.found, found, failed=failed)
+def proven(world: World, bundle: Path, **asked: Any) -> VerificationReport:
+    return prove(bundle, replace(world.reference, proof=replace(world.reference.proof, **asked)))
 
 
 @dataclass(frozen=True)
@@ -114,6 +109,13 @@ def _strides(world: World) -> Change:
 
 
 FAULTS = (
+    Fault(
+        "attention scores that overflow FP16",
+        "overflow",
+        "backbone",
+        (f"{planted.ATTENTION}, MatMul overflows FP16", "65,504"),
+        lambda world: world.bundled(planted.halved(world.changed(planted.overflowing_attention))),
+    ),
     Fault(
         "one layer whose INT8 is ruinous",
         "quantised layer",
@@ -178,10 +180,12 @@ FAULTS = (
 def test_a_planted_fault_is_caught_and_its_stage_and_cause_are_named(
     world: World, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundle = fault.make(world)
     monkeypatch.setattr(verify, "Detector", fault.detector)
-    assert not verify.compare(bundle, world.reference).passed
-    found = explained(world, bundle, fault.detector)
+    monkeypatch.setattr(proof, "Detector", fault.detector)
+    report = proven(world, fault.make(world))
+    assert not report.passed
+    found = report.explanation
+    assert isinstance(found, Explanation)
     assert found.departure is not None
     assert found.departure.stage == fault.stage
     assert found.cause is not None
@@ -192,7 +196,13 @@ def test_a_planted_fault_is_caught_and_its_stage_and_cause_are_named(
 
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault.stage == "input"], ids=lambda fault: fault.name)
 def test_preprocessing_is_recognised_by_detections_alone(world: World, fault: Fault) -> None:
-    found = explained(world, world.bundle, fault.detector, seen=False)
+    artefact = fault.detector(world.bundle)
+    images = [load_image(record.path) for record in world.reference.dataset.images]
+    pictures = [
+        Seen(str(number), image, live, artefact.detect([image])[0])
+        for number, (image, live) in enumerate(zip(images, world.reference.found, strict=True))
+    ]
+    found = explain(Suspect(artefact.detect), world.live, pictures, world.reference.dataset.class_names)
     assert found.cause is not None
     assert (found.cause.kind, found.cause.stage) == (fault.kind, "input")
     assert all(words in found.cause.sentence for words in fault.words)
@@ -207,7 +217,11 @@ SOUND: dict[str, Callable[[World, onnx.ModelProto], onnx.ModelProto]] = {
 
 @pytest.mark.parametrize("precision", SOUND)
 def test_a_sound_artefact_is_not_accused(world: World, precision: str) -> None:
-    found = explained(world, world.bundled(SOUND[precision](world, world.changed())), failed=False)
+    loose = {"max_map_drop": 1.0, "min_matched": 0.5, "limits": {"ap50": 1.0}}
+    report = proven(world, world.bundled(SOUND[precision](world, world.changed())), explain=True, **loose)
+    assert report.passed, report.reasons
+    found = report.explanation
+    assert isinstance(found, Explanation)
     assert found.departure is None
     assert found.causes == []
     assert found.told() == ["no departure: every tensor, from the picture to the final boxes, differs by rounding only"]
