@@ -21,7 +21,7 @@ from detheads.export.explain.trail import Sides
 from detheads.export.live import LiveDetections, LiveDetector
 from detheads.export.matching import Dense, Found
 from detheads.foundation.geometry import Letterbox, has_area, letterbox_image
-from detheads.foundation.manifest import Thresholds
+from detheads.foundation.manifest import ONLY_HEAD, Thresholds
 from detheads.foundation.progress import Progress, silent
 from detheads.ops.nms import hard_nms
 from detheads.ops.scores import detection_scores
@@ -71,8 +71,7 @@ def explain(
     classes: Sequence[str],
     *,
     failed: bool = True,
-    head_name: str = "head",
-    prefix: str = "",
+    head: str = ONLY_HEAD,
     threads: int | None = None,
     on_progress: Progress = silent,
 ) -> Explanation:
@@ -83,8 +82,7 @@ def explain(
         pictures: some, of which those that differ most are looked at.
         classes: names of the detector's classes.
         failed: the proof failed. Else detections that differ by what its limits allow need no cause.
-        head_name: what the nodes of the graph call the head.
-        prefix: of the head's tensors, in a graph of several heads.
+        head: name of the head in the graph.
 
     Raises:
         UserError: when ONNX Runtime refuses the graph.
@@ -103,7 +101,7 @@ def explain(
     inside = None
     if suspect.graph is not None:
         on_progress("explaining, tensors", 0, 0)
-        sides = Sides(suspect.graph, live.backbone, live.head, head_name=head_name, prefix=prefix, threads=threads)
+        sides = Sides(suspect.graph, live.backbone, live.head, name=head, threads=threads)
         inside = explain_inside(sides, [one.array for one in shown], classes, threads)
         causes, departure = [*causes, *inside.causes], departure or inside.departure
     if not causes and failed:

@@ -18,7 +18,7 @@ class Taken:
     tensors: dict[str, list[NDArray[np.float32]]] = field(default_factory=dict)
 
 
-def paths(backbone: nn.Module, head: nn.Module, name: str = "head") -> dict[str, nn.Module]:
+def paths(backbone: nn.Module, head: nn.Module, name: str) -> dict[str, nn.Module]:
     """All modules as the graph's nodes call them: ``backbone.maps...`` and ``NAME.box_tower...``."""
     found: dict[str, nn.Module] = {}
     for root, module in (("backbone", backbone), (name, head)):

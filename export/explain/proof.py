@@ -28,7 +28,7 @@ def prove(bundle: Path, reference: Reference, on_progress: Progress = silent) ->
     if report.passed and not reference.proof.explain:
         return report
     threads = reference.proof.threads
-    detector = Detector(bundle, threads=threads)
+    detector = Detector(bundle, threads=threads, head=reference.head)
     graph = onnx.load_model(str(bundle / detector.manifest.onnx.file))
     found = explain(
         Suspect(detector.detect, detector.prepare, graph),
@@ -36,6 +36,7 @@ def prove(bundle: Path, reference: Reference, on_progress: Progress = silent) ->
         list(_pictures(reference, report, detector)),
         reference.dataset.class_names,
         failed=not report.passed,
+        head=reference.head,
         threads=threads,
         on_progress=on_progress,
     )

@@ -20,7 +20,8 @@ from detheads.export.explain.hooks import paths, taking
 from detheads.export.explain.inside import Inside
 from detheads.export.explain.marks import ROUNDING, decisions, within
 from detheads.export.matching import Dense, in_the_order_of
-from detheads.export.names import DENSE_NAMES
+from detheads.export.names import DENSE_NAMES, prefix_of
+from detheads.foundation.manifest import ONLY_HEAD
 from detheads.headkit.contract import Head
 from detheads.ops.decisions import recording
 from detheads.ops.scores import detection_scores
@@ -96,8 +97,7 @@ class Sides:
     """Both sides on the same letterboxed pictures, opened up.
 
     Args:
-        head_name: what the graph's nodes call the head.
-        prefix: of the head's tensors, in a graph of several heads.
+        name: of the head in the graph.
     """
 
     def __init__(
@@ -106,13 +106,12 @@ class Sides:
         backbone: Backbone,
         head: Head,
         *,
-        head_name: str = "head",
-        prefix: str = "",
+        name: str = ONLY_HEAD,
         threads: int | None = None,
     ) -> None:
-        self.inside = Inside(model, prefix, threads)
-        self.backbone, self.head, self.head_name, self.prefix = backbone, head, head_name, prefix
-        self.modules = paths(backbone, head, head_name)
+        self.backbone, self.head, self.name, self.prefix = backbone, head, name, prefix_of(name)
+        self.inside = Inside(model, self.prefix, threads)
+        self.modules = paths(backbone, head, name)
 
     def steps(self, pictures: Sequence[NDArray[np.uint8]], wanted: Callable[[str], bool]) -> list[Step]:
         """All tensors that leave wanted modules, in the order in which the graph makes them.
@@ -209,11 +208,11 @@ class Sides:
         """The stage that a module belongs to."""
         if module in {"normalisation", "backbone"}:
             return {"backbone": "features"}.get(module, module)
-        if module in DENSE_NAMES or module == self.head_name:
+        if module in DENSE_NAMES or module == self.name:
             return "decode"
         if within(module, "backbone"):
             return "backbone"
-        inner = module.removeprefix(f"{self.head_name}.")
+        inner = module.removeprefix(f"{self.name}.")
         towers = any("tower" in path for path in self.modules)
         if "tower" in inner:
             return "towers"
