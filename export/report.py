@@ -14,12 +14,11 @@ from detheads.export.limits import Limits
 from detheads.export.matching import Comparison, TensorDifference
 from detheads.export.profiles.result import ProfileResult
 from detheads.foundation.manifest import ONLY_HEAD, ArtefactProof, EngineEntry, Precision, Verification
-from detheads.foundation.summary import training_note
+from detheads.foundation.summary import NOT_ENOUGH, training_note
 from detheads.report.curves import PrecisionRecall
 from detheads.report.pictures import Scene
 
 NOT_EXECUTED = "the runtime executes model.onnx; this engine needs an NVIDIA GPU and was built, not executed"
-NOT_ENOUGH = "the images are not enough to prove the tolerance for others like them"
 
 
 class Explanation(Protocol):

@@ -7,6 +7,7 @@ from detheads.foundation.gpus import build_command, served
 from detheads.foundation.manifest import BundledHead, BundleManifest
 
 UNDEFINED: Final = "undefined"
+NOT_ENOUGH: Final = "the images are not enough to prove the tolerance for others like them"
 LIBRARIES: Final = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 """How libraries are called in a sentence."""
 BATCH: Final = (1, 4, 8)
@@ -71,12 +72,13 @@ def proof_line(manifest: BundleManifest, head: BundledHead | None = None) -> str
     if proof.onnx_sha256 != manifest.onnx.sha256:
         return "of another graph; verify the bundle again"
     live, shipped = (UNDEFINED if ap is None else f"{ap:.4f}" for ap in (proof.map_live, proof.artefacts[0].map))
-    note = training_note(proof.training_pictures, proof.images)
+    doubt = NOT_ENOUGH if proof.passed and proof.shortcomings else ""
+    notes = "".join(f"; {note}" for note in (doubt, training_note(proof.training_pictures, proof.images)) if note)
     library = proof.artefacts[0].runtime.partition(" ")[0]
     return (
         f"{'holds' if proof.passed else 'FAILED'}: mAP {live} in PyTorch, {shipped} in "
         f"{LIBRARIES.get(library, library)} on {proof.images} pictures of {proof.dataset} {proof.split}"
-        f"{f'; {note}' if note else ''}"
+        f"{notes}"
     )
 
 

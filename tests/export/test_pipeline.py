@@ -22,7 +22,6 @@ from detheads.deploy.engines.options import BatchProfile, EngineOptions
 from detheads.evaluation.scores import best_scores
 from detheads.export.pipeline import Suppression, export_run, verify_bundle
 from detheads.export.proof import Proof, proof_dataset
-from detheads.export.report import NOT_ENOUGH
 from detheads.export.sides import run_live
 from detheads.export.source import dataset_sha256, load_trained, training_pictures
 from detheads.export.target import require_target
@@ -33,6 +32,7 @@ from detheads.foundation.errors import UserError
 from detheads.foundation.images import load_image
 from detheads.foundation.manifest import EngineEntry, Thresholds
 from detheads.foundation.progress import silent
+from detheads.foundation.summary import NOT_ENOUGH
 from detheads.training.pictures import written
 from tests.export.toy import SIZES, THRESHOLDS, Toy, live_detector, write_run
 
