@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from onnx import ModelProto
 from PIL import Image
 
 from detheads.data.dataset import Dataset, ImageRecord
@@ -95,7 +96,7 @@ def run_artefact(artefact: Artefact, dataset: Dataset, batch: int, on_progress: 
 
 
 def compare_tensors(
-    live: LiveDetector, graph: Path, dataset: Dataset, threads: int | None, head: str = ONLY_HEAD
+    live: LiveDetector, graph: Path | ModelProto, dataset: Dataset, threads: int | None, head: str = ONLY_HEAD
 ) -> TensorDifference:
     """The tensors before suppression of some images, those of the artefact read inside its graph.
 

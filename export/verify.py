@@ -15,7 +15,7 @@ from PIL import Image
 
 from detheads.cache.reader import counted_objects
 from detheads.data.dataset import Dataset
-from detheads.deploy import Detections, Detector
+from detheads.deploy import Detections
 from detheads.evaluation.coco import Statistics
 from detheads.evaluation.compare import Bootstrap
 from detheads.evaluation.scores import best_scores
@@ -26,11 +26,13 @@ from detheads.export.judged import Judged, judged, objects_of
 from detheads.export.judgement import cache_remarks, class_remarks, full_remarks, reasons, shortcomings
 from detheads.export.live import LiveDetections, LiveDetector
 from detheads.export.matching import Comparison, Found
+from detheads.export.precision.executable import executions, planned
 from detheads.export.proof import Proof
 from detheads.export.report import ArtefactResult, VerificationReport
 from detheads.export.report_pictures import scenes
 from detheads.export.sides import Timed, compare_tensors, run_artefact, run_live, run_odd
 from detheads.export.source import Trained, dataset_sha256, training_pictures
+from detheads.foundation.bundle import read_manifest
 from detheads.foundation.coco_results import to_coco_results
 from detheads.foundation.contents import PRECISION_NAME
 from detheads.foundation.errors import UserError
@@ -105,31 +107,32 @@ def compare(bundle: Path, reference: Reference, on_progress: Progress = silent) 
     """
     proof, dataset, originals, live = reference.proof, reference.dataset, reference.found, reference.live
     checkpoint = reference.trained.checkpoint
-    detector = Detector(bundle, threads=proof.threads, head=reference.head)
-    manifest, thresholds = detector.manifest, live.thresholds
+    manifest, thresholds = read_manifest(bundle), live.thresholds
+    ways = executions(bundle, proof.threads, reference.head)
+    nearest = ways[-1]
     limits, objects = proof.limits_of(manifest.precision), objects_of(dataset, reference.judged.resampled)
-    tensors = compare_tensors(live, bundle / manifest.onnx.file, dataset, proof.threads, reference.head)
-    odd_found = detector.detect(reference.odd_pictures)
+    tensors = compare_tensors(live, nearest.graph, dataset, proof.threads, reference.head)
+    odd_found = nearest.detector.detect(reference.odd_pictures)
     odd = Comparison.of(reference.odd_found, odd_found)
 
     live_ap = reference.statistics.require_ap()
-    batched: dict[int, list[Detections]] = {}
+    batched: dict[tuple[str, int], list[Detections]] = {}
     artefacts, sides = [], []
-    for size in sorted({1, *proof.batch_sizes}):
-        timed = Timed(detector)
-        batched[size] = found = run_artefact(timed, dataset, size, on_progress)
+    for way, size in planned(ways, proof.batch_sizes):
+        timed = Timed(way.detector)
+        batched[way.runtime, size] = found = run_artefact(timed, dataset, size, on_progress)
         side = judged(dataset, coco_results(dataset, found))
         differences = reference.bootstrap.differences(side.resampled, under("verifying", on_progress))
         sides.append(side)
         artefacts.append(
             ArtefactResult(
                 file=manifest.onnx.file,
-                runtime=detector.session.runtime,
+                runtime=way.runtime,
                 batch=size,
                 statistics=side.statistics,
                 map_drop=live_ap - side.statistics.require_ap(),
                 versus_live=Comparison.of(originals, found),
-                versus_single=Comparison.of(batched[1], found),
+                versus_single=Comparison.of(batched[way.runtime, 1], found),
                 criteria=criteria(reference.statistics, side.statistics, differences, objects, limits),
                 precision=manifest.precision,
                 bytes=manifest.onnx.bytes,
@@ -138,7 +141,7 @@ def compare(bundle: Path, reference: Reference, on_progress: Progress = silent) 
         )
     furthest_ap = max(range(len(artefacts)), key=lambda place: abs(artefacts[place].map_drop))
     missing = shortcomings(artefacts[furthest_ap].criteria, len(dataset.images))
-    furthest = batched[min(artefacts, key=lambda each: each.versus_live.share).batch]
+    furthest = min(zip(artefacts, batched.values(), strict=True), key=lambda each: each[0].versus_live.share)[1]
     names = [record.file_name for record in dataset.images]
     pictures = apart(names, originals, furthest, thresholds)
     odd_pictures = apart(reference.odd_names, reference.odd_found, odd_found, thresholds)
@@ -180,6 +183,7 @@ def compare(bundle: Path, reference: Reference, on_progress: Progress = silent) 
             *full_remarks(full, len(originals), thresholds),
             *cache_remarks(map_cache, live_ap),
             *class_remarks(artefacts[furthest_ap].criteria),
+            *(way.remark for way in ways if way.emulated),
         ],
         curves={"PyTorch": reference.judged.curves, manifest.onnx.file: sides[furthest_ap].curves},
         scenes=scenes(dataset, originals, furthest, proof.pictures),

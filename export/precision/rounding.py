@@ -16,14 +16,13 @@ from detheads.export.precision.view import FLOATS, MOVES, tensor_types
 EXACT = MOVES | {"Abs", "Max", "MaxPool", "Min", "Neg", "ReduceMax", "ReduceMin", "Relu", "Where"}
 """Operators that give numbers they were given, or their negatives: there is nothing to round."""
 
-LOW = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
+LOW: frozenset[int] = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
 
 
-def needs_rounding(model: ModelProto) -> bool:
-    """Whether a graph computes in a type that the CPU does not compute in."""
-    return any(_target(node) in LOW for node in model.graph.node) or any(
-        tensor.data_type in LOW for tensor in model.graph.initializer
-    )
+def low_types(model: ModelProto) -> set[int]:
+    """The types of a graph that the CPU does not compute in."""
+    converted = {_target(node) for node in model.graph.node}
+    return set(LOW) & (converted | {tensor.data_type for tensor in model.graph.initializer})
 
 
 def rounded(model: ModelProto) -> ModelProto:

@@ -16,6 +16,7 @@ from detheads.export.explain import Explanation, Seen, Suspect, explain, proof
 from detheads.export.explain.marks import dense_part
 from detheads.export.explain.proof import prove
 from detheads.export.live import LiveDetector
+from detheads.export.precision import executable
 from detheads.export.precision.calibration import Calibration, Picture
 from detheads.export.precision.convert import convert
 from detheads.export.precision.plan import Plan
@@ -180,7 +181,7 @@ FAULTS = (
 def test_a_planted_fault_is_caught_and_its_stage_and_cause_are_named(
     world: World, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verify, "Detector", fault.detector)
+    monkeypatch.setattr(executable, "Detector", fault.detector)
     monkeypatch.setattr(proof, "Detector", fault.detector)
     report = proven(world, fault.make(world))
     assert not report.passed

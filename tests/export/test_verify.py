@@ -19,6 +19,7 @@ from detheads.export.judgement import cache_remarks, class_remarks, reasons, sho
 from detheads.export.limits import Limits
 from detheads.export.live import LiveDetector
 from detheads.export.matching import Comparison, TensorDifference
+from detheads.export.precision import executable
 from detheads.export.proof import Proof, proof_dataset
 from detheads.export.report import ArtefactResult, VerificationReport
 from detheads.export.report_document import report_markdown
@@ -62,7 +63,7 @@ class BlindToOddShapes(Detector):
 def prove(
     bundle: Path, toy: Toy, monkeypatch: pytest.MonkeyPatch, detector: type[Detector], sizes: tuple[int, ...]
 ) -> VerificationReport:
-    monkeypatch.setattr(verify, "Detector", detector)
+    monkeypatch.setattr(executable, "Detector", detector)
     reference = verify.measure(load_trained(toy.run), THRESHOLDS, Proof(proof_dataset(toy.data), batch_sizes=sizes))
     return verify.compare(bundle, reference)
 

@@ -16,7 +16,7 @@ from detheads.export.precision.lower import census
 from detheads.export.precision.plan import Plan
 from detheads.export.precision.policy import POLICY, kept_by_policy
 from detheads.export.precision.ranges import measure_ranges
-from detheads.export.precision.rounding import needs_rounding, rounded
+from detheads.export.precision.rounding import low_types, rounded
 from detheads.export.precision.view import View, tensor_types
 from detheads.export.tail import with_suppression
 from detheads.foundation.errors import UserError
@@ -165,7 +165,7 @@ def test_rounding_is_that_of_the_type_and_overflows_as_it_does(kind: int, dtype:
     low = given.astype(dtype)
     with np.errstate(over="ignore"):
         wanted = (low * factor * inverse + low).astype(np.float32)
-    assert needs_rounding(model)
+    assert low_types(model) == {kind}
     (found,) = open_graph(rounded(model).SerializeToString()).run(None, {"given": given})
     assert np.array_equal(found, wanted)
     assert np.isinf(wanted[0]) == (dtype == np.float16)
