@@ -19,6 +19,7 @@ from detheads.export.bundle_writer import (
     write_unverified,
 )
 from detheads.export.classes import of_these_classes
+from detheads.export.device_probes import ProbeChoice, write_probes
 from detheads.export.explain.proof import prove
 from detheads.export.profiles.profile import Request
 from detheads.export.profiles.prove import with_profiles
@@ -170,6 +171,7 @@ def export_runs(
     thresholds: Thresholds | None = None,
     suppression: Suppression = Suppression(),
     profiles: Sequence[str] = (),
+    probes: ProbeChoice | None = None,
     force: bool = False,
     on_progress: Progress = silent,
 ) -> ExportResult:
@@ -188,6 +190,7 @@ def export_runs(
         thresholds: constants of the post-processing inside the graph; each head's usual ones when None.
         suppression: which of them are to be others.
         profiles: names of host profiles to make too.
+        probes: which pictures the bundle carries for a device to check itself by.
         force: replace an existing bundle.
 
     Raises:
@@ -201,7 +204,7 @@ def export_runs(
     rejected = output.with_suffix(REJECTED_SUFFIX)
     for place in (output, rejected):  # before the work, as everything is that it would be lost by
         atomic.try_output(place, folder=True)
-    engine = engine or EngineOptions()
+    engine, probes = engine or EngineOptions(), probes or ProbeChoice()
     library = find_library() if tensorrt else None
     if library is not None:
         engine.require_possible(library)
@@ -229,6 +232,8 @@ def export_runs(
         if library is not None:
             on_progress("TensorRT engine", 0, 0)
             manifest = add_engine(stage.folder, manifest, engine, library, on_progress)
+        own = proofs[manifest.first.name].dataset if proofs else None
+        write_probes(stage.folder, manifest, trained, probes, own)
         reports = {}
         for name, proof in (proofs or {}).items():
             reference = measure(trained[name], constants[name], proof, on_progress, name)

@@ -1,7 +1,5 @@
 """What a bundle is made from: a trained run with its backbone, and the identity of a dataset."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Literal
 from detheads.backbones.backbone import Backbone, load_backbone
 from detheads.backbones.own import require_backbone_file
 from detheads.data.dataset import Dataset
+from detheads.data.digest import dataset_sha256 as dataset_sha256
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
 from detheads.foundation.geometry import sides
@@ -118,9 +117,3 @@ def training_pictures(checkpoint: Checkpoint, given: Dataset, used: Dataset) -> 
     if not checkpoint.pictures:
         return None
     return among(checkpoint.pictures, (atomic.sha256_of(image.path) for image in used.images))
-
-
-def dataset_sha256(dataset: Dataset) -> str:
-    """Digest of a dataset's images, boxes and classes as a COCO object; equals a feature cache's annotation digest."""
-    text = json.dumps(dataset.coco_json(), ensure_ascii=False, allow_nan=False) + "\n"
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

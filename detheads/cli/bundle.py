@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from detheads.cli import bundle_build, bundle_sign
+from detheads.cli import bundle_build, bundle_prove, bundle_sign
 from detheads.cli.output import JsonFlag, emit, table
 from detheads.foundation.atomic import sized
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Look at bundles and work on them, without torch.", no_args_is_help=True)
 app.command()(bundle_build.build)
+app.command()(bundle_prove.prove)
 app.command()(bundle_sign.keygen)
 app.command()(bundle_sign.sign)
 
@@ -27,6 +28,7 @@ Bundle = Annotated[Path, typer.Argument(help="Folder NAME.detheads.")]
 @app.command()
 def inspect(bundle: Bundle, as_json: JsonFlag = False) -> None:
     """What is inside: graph, precision, sizes, licence, heads and classes, engines, and what was proven."""
+    from detheads.deploy.prove import read_verdicts
     from detheads.foundation.bundle import onnx_file, read_manifest
     from detheads.foundation.contents import file_sizes
     from detheads.foundation.onnx_summary import summarise
@@ -34,13 +36,21 @@ def inspect(bundle: Bundle, as_json: JsonFlag = False) -> None:
     manifest = read_manifest(bundle)
     graph = summarise(onnx_file(bundle, manifest))
     sizes = file_sizes(bundle)
+    devices = read_verdicts(bundle)
     answer = manifest.model_dump(mode="json") | {
         "state": manifest.state,
         "graph": graph.to_dict(),
         "sizes": sizes,
         "bytes": sum(sizes.values()),
+        "devices": [verdict.model_dump(mode="json") for verdict in devices],
     }
-    emit(answer, as_json, lambda console: _print_inspection(console, manifest, graph, sizes))
+
+    def render(console: Console) -> None:
+        _print_inspection(console, manifest, graph, sizes)
+        for verdict in devices:
+            console.print("proven by a device:", *bundle_prove.told(verdict), sep="\n  ")
+
+    emit(answer, as_json, render)
 
 
 def _print_inspection(

@@ -80,6 +80,12 @@ def export(
     ] = None,
     profile: ProfileOption = None,
     raw: RawOption = False,
+    probes: Annotated[
+        int, typer.Option(min=0, max=64, help="Pictures in the bundle by which a device can check itself.")
+    ] = 4,
+    own_probes: Annotated[
+        bool, typer.Option("--own-probes", help="Take them from --data; its licence must permit passing them on.")
+    ] = False,
     which: WhichOption = "best",
     head_file: HeadFiles = None,
     backbone_file: BackboneFile = None,
@@ -119,6 +125,7 @@ def export(
     sizes, chosen = parse_batch_sizes(batch_sizes), parse_which(which)
 
     from detheads.deploy.engines.options import BatchProfile, EngineOptions
+    from detheads.export.device_probes import ProbeChoice
     from detheads.export.names import named_runs
     from detheads.export.pipeline import Suppression, export_runs
     from detheads.export.proof import Proof, proof_dataset
@@ -155,6 +162,7 @@ def export(
             engine=engine,
             suppression=Suppression(score, iou, max_detections, candidates),
             profiles=profiles,
+            probes=ProbeChoice(probes, own_probes),
             force=force,
             on_progress=on_progress,
         )

@@ -22,7 +22,8 @@ def test_inspect_tells_graph_precision_sizes_licence_and_proof(bundle: Path, det
         assert text in shown.out
     answer = json.loads(detheads("bundle", "inspect", bundle, "--json").out)
     assert answer["state"] == "verified"
-    assert answer["sizes"] == {path.name: path.stat().st_size for path in sorted(bundle.iterdir())}
+    files = [path for path in bundle.rglob("*") if path.is_file()]
+    assert answer["sizes"] == {path.relative_to(bundle).as_posix(): path.stat().st_size for path in files}
     assert answer["bytes"] == sum(answer["sizes"].values())
     assert sum(answer["graph"]["operators"].values()) == answer["graph"]["nodes"]
 
