@@ -73,7 +73,7 @@ def find_gpu(index: int = 0, runtime: Any = None) -> Gpu:
     error, properties = runtime.cudaGetDeviceProperties(index)
     if error.name != "cudaSuccess":
         raise UserError(f"GPU {index} does not answer ({error.name}); see nvidia-smi.")
-    name = properties.name.decode(errors="replace").rstrip("\0") if isinstance(properties.name, bytes) else ""
+    name = properties.name.partition(b"\0")[0].decode(errors="replace")
     return Gpu(index, name or "NVIDIA GPU", f"SM{properties.major}{properties.minor}")
 
 
