@@ -14,6 +14,7 @@ from torch import Tensor
 
 from detheads.export.graph import DetectorGraph
 from detheads.export.names import DENSE_NAMES, INPUT_NAME, feature_name
+from detheads.export.translations import TRANSLATIONS
 from detheads.foundation.errors import UserError
 
 OPSET = 20
@@ -47,6 +48,7 @@ def trace_dense(graph: DetectorGraph) -> onnx.ModelProto:
                 input_names=[INPUT_NAME],
                 output_names=names,
                 dynamic_shapes={INPUT_NAME: {0: torch.export.Dim("batch", min=1, max=1024)}},
+                custom_translation_table=TRANSLATIONS,
                 verbose=False,
             )
     except (torch.onnx.errors.OnnxExporterError, torch._dynamo.exc.TorchDynamoException, RuntimeError) as error:

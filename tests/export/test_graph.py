@@ -1,4 +1,8 @@
 import copy
+import os
+import subprocess
+import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,3 +128,25 @@ def test_backbone_with_other_features_is_refused(graph: DetectorGraph) -> None:
     other = load_backbone("timm:test_convnext", (SIDE, SIDE), random_weights=True)
     with pytest.raises(UserError, match="needs features 'last'"):
         DetectorGraph(other, graph.head(), graph.spec)
+
+
+def test_the_same_run_gives_the_same_file_in_another_process(toy: Toy, bundle: Path, tmp_path: Path) -> None:
+    """Whatever the seed of Python's hashes is, which orders sets of strings."""
+    target = tmp_path / "again.detheads"
+    limits = ["--max-detections", str(THRESHOLDS.max_detections), "--candidates", str(THRESHOLDS.candidates)]
+    subprocess.run(
+        [sys.executable, "-m", "detheads", "export", str(toy.run), "-o", str(target), "--no-verify", "--onnx-only",
+         *limits],
+        env=os.environ | {"PYTHONHASHSEED": "4711"},
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    assert read_manifest(target).onnx.sha256 == read_manifest(bundle).onnx.sha256
+    assert (target / "model.onnx").read_bytes() == (bundle / "model.onnx").read_bytes()
+
+
+def test_group_norm_needs_no_shape_at_run_time(graph: DetectorGraph, bundle: Path) -> None:
+    kinds = Counter(node.op_type for node in onnx.load(str(bundle / "model.onnx")).graph.node)
+    norms = sum(isinstance(module, torch.nn.GroupNorm) for module in graph.modules())
+    assert kinds["BatchNormalization"] == kinds["InstanceNormalization"] >= norms > 0
+    assert kinds["Shape"] < norms
