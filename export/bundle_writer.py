@@ -19,6 +19,7 @@ from detheads.export.report_document import report_markdown, report_page
 from detheads.export.source import Trained
 from detheads.export.tail import with_suppression
 from detheads.export.trace import opset_of, trace_dense
+from detheads.export.ways import executed
 from detheads.foundation import atomic
 from detheads.foundation.bundle import write_manifest
 from detheads.foundation.manifest import (
@@ -155,7 +156,8 @@ def store_proof(
     manifest = manifest.with_head(entry.model_copy(update=update))
     proofs = {result.entry.name: result.summary() for result in report.profiles}
     profiles = [each.model_copy(update={"proof": proofs.get(each.name)}) for each in manifest.profiles]
-    manifest = manifest.model_copy(update={"profiles": profiles})
+    engines = executed(manifest.engines, [artefact.file for artefact in report.artefacts])
+    manifest = manifest.model_copy(update={"profiles": profiles, "engines": engines})
     write_card(folder, manifest)
     return write_manifest(folder, manifest, rewritten=(*written, CARD_NAME))
 

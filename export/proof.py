@@ -29,6 +29,8 @@ class Proof:
         threads: CPU threads of ONNX Runtime.
         skip_bad: leave out images that cannot be used, and list them.
         pictures: that the page shows, those that differ most.
+        backends: that run the graph besides ONNX Runtime on the CPU, which always does; when None, the backends of
+            those engines of the bundle that this machine can run.
         explain: look inside where the two sides depart although the proof holds; where it fails that is always done.
     """
 
@@ -42,6 +44,7 @@ class Proof:
     threads: int | None = None
     skip_bad: bool = False
     pictures: int = PICTURES
+    backends: Sequence[str] | None = None
     explain: bool = False
 
     def limits_of(self, precision: Precision) -> Limits:

@@ -275,4 +275,5 @@ def _engines(report: VerificationReport) -> Section:
         )
         for engine in report.engines
     ]
-    return Section("Engines", [Table(columns, rows)], sentences=[f"Not executed: {NOT_EXECUTED}."])
+    waiting = any("not" in engine.status for engine in report.engines)
+    return Section("Engines", [Table(columns, rows)], sentences=[f"Not executed: {NOT_EXECUTED}."] if waiting else [])

@@ -32,6 +32,7 @@ from detheads.export.report import ArtefactResult, VerificationReport
 from detheads.export.report_pictures import scenes
 from detheads.export.sides import Timed, compare_tensors, run_artefact, run_live, run_odd
 from detheads.export.source import Trained, dataset_sha256, training_pictures
+from detheads.export.ways import engine_named, executed, further_ways, possible_sizes
 from detheads.foundation.bundle import read_manifest
 from detheads.foundation.coco_results import to_coco_results
 from detheads.foundation.contents import PRECISION_NAME
@@ -110,6 +111,10 @@ def compare(bundle: Path, reference: Reference, on_progress: Progress = silent) 
     manifest, thresholds = read_manifest(bundle), live.thresholds
     ways = executions(bundle, proof.threads, reference.head)
     nearest = ways[-1]
+    further = further_ways(bundle, manifest, proof.backends, proof.threads, reference.head)
+    plan = [*planned(ways, proof.batch_sizes)]
+    for way in further.executions:
+        plan += [(way, size) for size in possible_sizes(manifest, way.detector.session.file, proof.batch_sizes)]
     limits, objects = proof.limits_of(manifest.precision), objects_of(dataset, reference.judged.resampled)
     tensors = compare_tensors(live, nearest.graph, dataset, proof.threads, reference.head)
     odd_found = nearest.detector.detect(reference.odd_pictures)
@@ -118,7 +123,7 @@ def compare(bundle: Path, reference: Reference, on_progress: Progress = silent) 
     live_ap = reference.statistics.require_ap()
     batched: dict[tuple[str, int], list[Detections]] = {}
     artefacts, sides = [], []
-    for way, size in planned(ways, proof.batch_sizes):
+    for way, size in plan:
         timed = Timed(way.detector)
         batched[way.runtime, size] = found = run_artefact(timed, dataset, size, on_progress)
         side = judged(dataset, coco_results(dataset, found))
@@ -126,7 +131,7 @@ def compare(bundle: Path, reference: Reference, on_progress: Progress = silent) 
         sides.append(side)
         artefacts.append(
             ArtefactResult(
-                file=manifest.onnx.file,
+                file=way.detector.session.file,
                 runtime=way.runtime,
                 batch=size,
                 statistics=side.statistics,
@@ -135,7 +140,7 @@ def compare(bundle: Path, reference: Reference, on_progress: Progress = silent) 
                 versus_single=Comparison.of(batched[way.runtime, 1], found),
                 criteria=criteria(reference.statistics, side.statistics, differences, objects, limits),
                 precision=manifest.precision,
-                bytes=manifest.onnx.bytes,
+                bytes=(engine_named(manifest, way.detector.session.file) or manifest.onnx).bytes,
                 milliseconds=1000 * timed.seconds / timed.images,
             )
         )
@@ -167,7 +172,7 @@ def compare(bundle: Path, reference: Reference, on_progress: Progress = silent) 
         artefacts=artefacts,
         tensors=tensors,
         odd_shapes=odd,
-        engines=manifest.engines,
+        engines=executed(manifest.engines, [artefact.file for artefact in artefacts]),
         limits=limits,
         precision=manifest.precision,
         licence=manifest.backbone.licence,
@@ -184,6 +189,7 @@ def compare(bundle: Path, reference: Reference, on_progress: Progress = silent) 
             *cache_remarks(map_cache, live_ap),
             *class_remarks(artefacts[furthest_ap].criteria),
             *(way.remark for way in ways if way.emulated),
+            *further.remarks,
         ],
         curves={"PyTorch": reference.judged.curves, manifest.onnx.file: sides[furthest_ap].curves},
         scenes=scenes(dataset, originals, furthest, proof.pictures),

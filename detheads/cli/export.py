@@ -223,6 +223,10 @@ def verify(
     explain: Annotated[
         bool, typer.Option("--explain", help="Look for the first tensor that departs although the proof holds.")
     ] = False,
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(help="Run the bundle there too; engines that run here when left out. Repeatable."),
+    ] = None,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
     skip_bad: SkipBad = False,
@@ -262,6 +266,7 @@ def verify(
             strict=strict,
             pictures=pictures,
             explain=explain,
+            backends=backend,
             device=device,
             threads=threads,
             skip_bad=skip_bad,
