@@ -76,6 +76,7 @@ def test_report_holds_the_three_figures_and_every_depth(bundle: Path) -> None:
     assert report["advice"] == report["apart"] == []
     text = (bundle / "report.md").read_text(encoding="utf-8")
     assert text.startswith("# Verification of toy: passed\n")
+    assert "<title>Verification of toy: passed</title>" in (bundle / "report.html").read_text(encoding="utf-8")
     assert "feature cache, as trained | 0.2500" in text
     assert "## Best scores" in text
 
@@ -192,6 +193,8 @@ def test_failed_proof_leaves_a_report_and_no_bundle(
     assert not target.exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.rejected"]
     assert ": FAILED\n" in (tmp_path / "bad.rejected" / "report.md").read_text(encoding="utf-8")
+    page = (tmp_path / "bad.rejected" / "report.html").read_text(encoding="utf-8")
+    assert "<title>Verification of bad: FAILED</title>" in page and "data:image/jpeg" in page
 
 
 def test_detecting_nothing_proves_nothing(toy: Toy, tmp_path: Path) -> None:
