@@ -21,12 +21,12 @@ def test_the_coarser_the_precision_the_larger_the_tolerance(precision: str, drop
 def test_another_tolerance_of_the_map_moves_what_is_not_set_by_itself() -> None:
     limits = Limits.of("fp32", 0.01, 0.5, {"class": 0.02})
     assert limits.drops == {
-        "AP": 0.01, "AP50": 0.02, "AP75": 0.05, "small": 0.05, "medium": 0.05, "large": 0.05, "class": 0.02,
+        "AP": 0.01, "AP50": 0.03, "AP75": 0.05, "small": 0.05, "medium": 0.05, "large": 0.05, "class": 0.02,
     }  # fmt: skip
     assert limits.matched == 0.5
     assert Limits.of("fp32", 0.3).drops["class"] == 1
     assert set(Limits.of("fp32", 0.0).drops.values()) == {0.0}
-    assert "AP 0.01, AP50 0.02" in limits.told() and "at least 50 %" in limits.told()
+    assert "AP 0.01, AP50 0.03" in limits.told() and "at least 50 %" in limits.told()
 
 
 def test_limits_are_read_from_the_command_line() -> None:
