@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import onnx
-
 from detheads.data.pictures import load_picture
 from detheads.deploy import Detector
 from detheads.export.explain.explain import Seen, Suspect, explain
+from detheads.export.precision.executable import executions
 from detheads.export.report import VerificationReport
 from detheads.export.verify import Reference, compare
 from detheads.foundation.progress import Progress, silent
@@ -28,8 +27,8 @@ def prove(bundle: Path, reference: Reference, on_progress: Progress = silent) ->
     if report.passed and not reference.proof.explain:
         return report
     threads = reference.proof.threads
-    detector = Detector(bundle, threads=threads, head=reference.head)
-    graph = onnx.load_model(str(bundle / detector.manifest.onnx.file))
+    way = executions(bundle, threads, reference.head)[-1]
+    detector, graph = way.detector, way.model
     found = explain(
         Suspect(detector.detect, detector.prepare, graph),
         reference.live,

@@ -40,6 +40,11 @@ class Execution:
         return self.detector.session.runtime + (f", {self.emulated}" if self.emulated else "")
 
     @property
+    def model(self) -> ModelProto:
+        """The graph in memory."""
+        return onnx.load_model(str(self.graph)) if isinstance(self.graph, Path) else self.graph
+
+    @property
     def remark(self) -> str:
         """What a reader of the proof should know of an emulation."""
         return (

@@ -1,5 +1,6 @@
 """What FP16, BF16 and their mixture have in common: which nodes are converted, the conversion, and what it came to."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 
@@ -56,7 +57,10 @@ def lower(dense: ModelProto, plan: Plan, kind: int, wide: int, on_progress: Prog
             "pictures": len(calibration.pictures),
             "limit": FP16_MAX,
             "headroom_bits": HEADROOM_BITS,
-            "too_wide": {name: round(bits, 2) for name, bits in sorted(own.items(), key=lambda item: item[1])},
+            "too_wide": {
+                name: round(bits, 2) if math.isfinite(bits) else None
+                for name, bits in sorted(own.items(), key=lambda item: item[1])
+            },
             "too_wide_in": FLOATS[wide],
             "widest": widest(view, ranges, LISTED),
         },

@@ -33,13 +33,15 @@ class Range:
 
     @property
     def largest(self) -> float:
-        """Largest magnitude."""
+        """Largest magnitude; infinite where the graph masks by infinity."""
         return max(abs(self.low), abs(self.high))
 
     @property
     def headroom(self) -> float:
         """Bits between the largest magnitude and the largest number of FP16; negative where that overflows."""
-        return math.inf if self.largest == 0 else math.log2(FP16_MAX / self.largest)
+        if self.largest == 0 or math.isinf(self.largest):
+            return math.inf if self.largest == 0 else -math.inf
+        return math.log2(FP16_MAX / self.largest)
 
     def joined(self, other: "Range") -> "Range":
         return Range(min(self.low, other.low), max(self.high, other.high))
@@ -51,7 +53,7 @@ def measure_ranges(dense: ModelProto, calibration: Calibration, on_progress: Pro
     The graph itself reduces each tensor to two numbers, so that memory does not grow with what is looked at.
 
     Raises:
-        UserError: when the FP32 graph gives numbers that are not finite.
+        UserError: when the FP32 graph gives what is not a number.
     """
     view = View(dense)
     moved: dict[str, str] = {}
@@ -79,9 +81,9 @@ def measure_ranges(dense: ModelProto, calibration: Calibration, on_progress: Pro
         if source in found:
             found[name] = found[source]
     for name, value in found.items():
-        if not math.isfinite(value.largest):
+        if math.isnan(value.low) or math.isnan(value.high):
             raise UserError(
-                f"the FP32 graph gives numbers that are not finite in {view.producer[name].name} on the calibration "
+                f"the FP32 graph gives what is not a number in {view.producer[name].name} on the calibration "
                 "pictures; train the head again before exporting it."
             )
     return found
@@ -112,6 +114,8 @@ def widest(view: View, ranges: Mapping[str, Range], count: int) -> list[dict[str
     """The tensors of least headroom, of each module the worst one, as JSON values."""
     worst: dict[str, tuple[str, Range]] = {}
     for tensor, value in ranges.items():
+        if math.isinf(value.largest):
+            continue
         module = module_of(view.producer[tensor].name)
         if module not in worst or value.largest > worst[module][1].largest:
             worst[module] = tensor, value

@@ -12,7 +12,7 @@ import pytest
 
 from detheads.deploy import Detector
 from detheads.export import verify
-from detheads.export.explain import Explanation, Seen, Suspect, explain, proof
+from detheads.export.explain import Explanation, Seen, Suspect, explain
 from detheads.export.explain.marks import dense_part
 from detheads.export.explain.proof import prove
 from detheads.export.live import LiveDetector
@@ -182,7 +182,6 @@ def test_a_planted_fault_is_caught_and_its_stage_and_cause_are_named(
     world: World, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(executable, "Detector", fault.detector)
-    monkeypatch.setattr(proof, "Detector", fault.detector)
     report = proven(world, fault.make(world))
     assert not report.passed
     found = report.explanation

@@ -133,6 +133,33 @@ def test_a_layer_that_overflows_is_found_by_its_range_and_named(overflowing: Cal
     assert convert(attentive_detector(), Plan("fp16", CALIBRATION)).remarks == ()
 
 
+def test_what_is_masked_by_infinity_stays_fp32_and_what_is_not_a_number_is_refused() -> None:
+    text = """
+        <ir_version: 10, opset_import: ["" : 20]>
+        masking (uint8[batch, 3, 32, 32] images) => (float[batch, 1, 32, 32] result) {
+            floats = Cast<to=1>(images)
+            pixels = Mul(floats, factor)
+            layer = Conv(pixels, weight)
+            bright = Greater(layer, limit)
+            masked = Where(bright, layer, out)
+            result = Relu(masked)
+        }"""
+    for limit, factor in ((0.5, 0.004), (0.5, np.nan)):
+        model = parser.parse_model(text)
+        constants = {"factor": factor, "weight": np.ones((1, 3, 1, 1)), "limit": limit, "out": -np.inf}
+        for node in model.graph.node:
+            node.name = node.output[0]
+        for name, value in constants.items():
+            model.graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.float32), name))
+        if np.isnan(factor):
+            with pytest.raises(UserError, match="not a number in pixels"):
+                convert(model, Plan("fp16", CALIBRATION))
+            continue
+        ranges = convert(model, Plan("fp16", CALIBRATION)).details["ranges"]
+        assert ranges["too_wide"] == {"masked": None, "result": None}
+        assert all(np.isfinite(row["largest"]) for row in ranges["widest"])
+
+
 def test_ranges_are_those_of_the_tensors(dense: onnx.ModelProto) -> None:
     names = ("patches", "tokens", "normed", "logits", "wide", "narrow", "dense_boxes")
     model = onnx.ModelProto()
