@@ -45,12 +45,11 @@ def reasons(
     """
     found = []
     for artefact in artefacts:
-        where = f"{artefact.file} at batch {artefact.batch}"
-        found += [f"{where}: {sentence}" for sentence in _failures(artefact.criteria)]
+        found += [f"{artefact.title}: {sentence}" for sentence in _failures(artefact.criteria)]
         for name, comparison in (("PyTorch", artefact.versus_live), ("its own batch of 1", artefact.versus_single)):
             if comparison.share < limits.matched:
                 found.append(
-                    f"{where}: only {100 * comparison.share:.2f} % of detections match those of {name}, "
+                    f"{artefact.title}: only {100 * comparison.share:.2f} % of detections match those of {name}, "
                     f"required are {100 * limits.matched:g} %"
                 )
     if odd.share < limits.matched:

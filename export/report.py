@@ -40,7 +40,9 @@ class ArtefactResult:
         criteria: every figure that is held against PyTorch's.
         precision: that it computes in.
         bytes: size of its file.
-        milliseconds: an image took in this proof, resizing included; a benchmark is ``detheads deploy bench``.
+        milliseconds: an image took in this proof, resizing included; a benchmark is ``detheads deploy bench``. None
+            where arithmetic was emulated.
+        further: it was run otherwise than by ONNX Runtime on the CPU, as the file is.
     """
 
     file: str
@@ -54,6 +56,13 @@ class ArtefactResult:
     precision: Precision = "fp32"
     bytes: int | None = None
     milliseconds: float | None = None
+    further: bool = False
+
+    @property
+    def title(self) -> str:
+        """What was run, how and at which batch size: like none else in its proof."""
+        where = f" in {self.runtime}" if self.further else ""
+        return f"{self.file}{where} at batch {self.batch}"
 
     @property
     def interval(self) -> Interval | None:

@@ -105,10 +105,13 @@ def _sections(report: VerificationReport, listed: int | None, drawn: bool) -> It
 
 
 def _artefacts(report: VerificationReport) -> Section:
+    runtimes = list(dict.fromkeys(each.runtime for each in report.artefacts))
+    several = len(runtimes) > 1
     columns = [
         Column("artefact"),
         Column("precision"),
         Column("batch"),
+        *([Column("run by")] if several else []),
         Column("AP", ".4f"),
         Column("AP50", ".4f", absent=UNDEFINED),
         Column("AP75", ".4f", absent=UNDEFINED),
@@ -121,19 +124,19 @@ def _artefacts(report: VerificationReport) -> Section:
     ]
     live = report.live
     rows: list[Sequence[Value]] = [
-        ("PyTorch", "fp32", 1, live.AP, live.AP50, live.AP75, *[None] * (len(columns) - 6)),
-        *(_artefact(each) for each in report.artefacts),
+        ("PyTorch", "fp32", 1, *([None] if several else []), live.AP, live.AP50, live.AP75, *[None] * 6),
+        *(_artefact(each, several) for each in report.artefacts),
     ]
-    runtimes = ", ".join(dict.fromkeys(each.runtime for each in report.artefacts))
-    return Section("Artefacts", [Table(columns, rows)], sentences=[f"Runtime: {runtimes}."])
+    return Section("Artefacts", [Table(columns, rows)], sentences=[] if several else [f"Runtime: {runtimes[0]}."])
 
 
-def _artefact(each: ArtefactResult) -> Sequence[Value]:
+def _artefact(each: ArtefactResult, several: bool) -> Sequence[Value]:
     worst = each.worst_class
     return (
         each.file,
         each.precision,
         each.batch,
+        *([each.runtime] if several else []),
         each.statistics.AP,
         each.statistics.AP50,
         each.statistics.AP75,
@@ -152,7 +155,7 @@ def _interval(interval: Sequence[float] | None) -> str | None:
 
 def _figures(report: VerificationReport) -> Section:
     rows = [_criterion(each) for each in report.worst.criteria if each.kind != "class"]
-    title = f"Differences of {report.worst.file} at batch {report.worst.batch}, the furthest"
+    title = f"Differences of {report.worst.title}, the furthest"
     return Section(title, [Table(_criterion_columns("figure"), rows)])
 
 
@@ -191,12 +194,10 @@ def _statistics(report: VerificationReport) -> Section:
         [
             ("feature cache, as trained", "not recorded" if cached is None else cached, ""),
             ("PyTorch on the image files", live, "" if cached is None else f"{live - cached:+.4f}"),
-            (f"{worst.file}, furthest of all batch sizes", worst.statistics.AP, f"{0.0 - worst.map_drop:+.6f}"),
+            (f"{worst.title}, the furthest", worst.statistics.AP, f"{0.0 - worst.map_drop:+.6f}"),
         ],
     )
-    compared = {"PyTorch": report.live} | {
-        f"{each.file}, batch {each.batch}": each.statistics for each in report.artefacts
-    }
+    compared = {"PyTorch": report.live} | {each.title: each.statistics for each in report.artefacts}
     statistics = Table(
         [Column("statistic"), *(Column(title, ".4f", absent=UNDEFINED) for title in compared)],
         [[name, *(getattr(each, name) for each in compared.values())] for name in NAMES],
@@ -218,10 +219,8 @@ def _conversion(report: VerificationReport, drawn: bool) -> Section:
 
 
 def _boxes(report: VerificationReport) -> Section:
-    rows = [_compared(f"PyTorch, {each.file} at batch {each.batch}", each.versus_live) for each in report.artefacts]
-    rows += [
-        _compared(f"{each.file} at batch 1, at batch {each.batch}", each.versus_single) for each in report.artefacts[1:]
-    ]
+    rows = [_compared(f"PyTorch, {each.title}", each.versus_live) for each in report.artefacts]
+    rows += [_compared(f"{each.title}, at batch 1", each.versus_single) for each in report.artefacts if each.batch > 1]
     rows.append(_compared("PyTorch, artefact, on strips 8:1 and 1:8 and odd sizes", report.odd_shapes))
     columns = [
         Column("compared"),

@@ -141,7 +141,8 @@ def compare(bundle: Path, reference: Reference, on_progress: Progress = silent) 
                 criteria=criteria(reference.statistics, side.statistics, differences, objects, limits),
                 precision=manifest.precision,
                 bytes=(engine_named(manifest, way.detector.session.file) or manifest.onnx).bytes,
-                milliseconds=1000 * timed.seconds / timed.images,
+                milliseconds=None if way.emulated else 1000 * timed.seconds / timed.images,
+                further=way is not ways[0] or bool(way.emulated),
             )
         )
     furthest_ap = max(range(len(artefacts)), key=lambda place: abs(artefacts[place].map_drop))
@@ -191,7 +192,7 @@ def compare(bundle: Path, reference: Reference, on_progress: Progress = silent) 
             *(way.remark for way in ways if way.emulated),
             *further.remarks,
         ],
-        curves={"PyTorch": reference.judged.curves, manifest.onnx.file: sides[furthest_ap].curves},
+        curves={"PyTorch": reference.judged.curves, artefacts[furthest_ap].title: sides[furthest_ap].curves},
         scenes=scenes(dataset, originals, furthest, proof.pictures),
         conversion=conversion(bundle),
         shortcomings=missing,

@@ -130,6 +130,14 @@ def test_page_and_markdown_tell_the_same(page: Path, proof: VerificationReport, 
     assert text in report_markdown(proof)
 
 
+def test_artefacts_run_in_several_ways_are_told_apart_everywhere(proof: VerificationReport) -> None:
+    (first, _), name = proof.artefacts, "openvino 2026.4 CPU"
+    text = report_markdown(replace(proof, artefacts=[first, replace(first, runtime=name, further=True)]))
+    assert "| run by |" in text
+    assert f"| model.onnx | int8 | 1 | {name} |" in text
+    assert f"| statistic | PyTorch | model.onnx at batch 1 | model.onnx in {name} at batch 1 |" in text
+
+
 def test_the_markdown_is_one_line_a_row_and_escaped(proof: VerificationReport) -> None:
     text = report_markdown(proof)
     assert "&lt;b>x&lt;/b>" in text and "<b>" not in text and "\u202e" not in text

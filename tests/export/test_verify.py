@@ -182,6 +182,11 @@ def judge(
     return reasons([GOOD, artefact], odd, tensors, detections, Limits.of("fp32"))
 
 
+def test_what_was_run_otherwise_is_told_apart() -> None:
+    (reason,) = judge(replace(dropped(0.1), runtime="openvino 2026.4 CPU", further=True))
+    assert reason.startswith("model.onnx in openvino 2026.4 CPU at batch 2: mAP differs")
+
+
 def test_a_difference_as_large_as_the_tolerance_holds() -> None:
     exactly = Comparison(matched=99, only_first=1, only_second=1)
     for drop in (0.001, -0.001, 0.5 - 0.499):
