@@ -26,7 +26,7 @@ from detheads.export.judged import Judged, judged, objects_of
 from detheads.export.judgement import cache_remarks, class_remarks, full_remarks, reasons, shortcomings
 from detheads.export.live import LiveDetections, LiveDetector
 from detheads.export.matching import Comparison, Found
-from detheads.export.precision.executable import executions, planned
+from detheads.export.precision.executable import Execution, executions, planned
 from detheads.export.proof import Proof
 from detheads.export.report import ArtefactResult, VerificationReport
 from detheads.export.report_pictures import scenes
@@ -37,7 +37,7 @@ from detheads.foundation.bundle import read_manifest
 from detheads.foundation.coco_results import to_coco_results
 from detheads.foundation.contents import PRECISION_NAME
 from detheads.foundation.errors import UserError
-from detheads.foundation.manifest import ONLY_HEAD, Thresholds
+from detheads.foundation.manifest import ONLY_HEAD, BundleManifest, Thresholds
 from detheads.foundation.progress import Progress, silent, under
 from detheads.foundation.reading import read_json
 from detheads.foundation.text import visible
@@ -115,39 +115,21 @@ def compare(bundle: Path, reference: Reference, on_progress: Progress = silent) 
     plan = [*planned(ways, proof.batch_sizes)]
     for way in further.executions:
         plan += [(way, size) for size in possible_sizes(manifest, way.detector.session.file, proof.batch_sizes)]
-    limits, objects = proof.limits_of(manifest.precision), objects_of(dataset, reference.judged.resampled)
+    limits = proof.limits_of(manifest.precision)
     tensors = compare_tensors(live, nearest.graph, dataset, proof.threads, reference.head)
     odd_found = nearest.detector.detect(reference.odd_pictures)
     odd = Comparison.of(reference.odd_found, odd_found)
 
-    live_ap = reference.statistics.require_ap()
-    batched: dict[tuple[str, int], list[Detections]] = {}
-    artefacts, sides = [], []
+    runs: dict[tuple[str, str, int], _Run] = {}
     for way, size in plan:
-        timed = Timed(way.detector)
-        batched[way.runtime, size] = found = run_artefact(timed, dataset, size, on_progress)
-        side = judged(dataset, coco_results(dataset, found))
-        differences = reference.bootstrap.differences(side.resampled, under("verifying", on_progress))
-        sides.append(side)
-        artefacts.append(
-            ArtefactResult(
-                file=way.detector.session.file,
-                runtime=way.runtime,
-                batch=size,
-                statistics=side.statistics,
-                map_drop=live_ap - side.statistics.require_ap(),
-                versus_live=Comparison.of(originals, found),
-                versus_single=Comparison.of(batched[way.runtime, 1], found),
-                criteria=criteria(reference.statistics, side.statistics, differences, objects, limits),
-                precision=manifest.precision,
-                bytes=(engine_named(manifest, way.detector.session.file) or manifest.onnx).bytes,
-                milliseconds=None if way.emulated else 1000 * timed.seconds / timed.images,
-                further=way is not ways[0] or bool(way.emulated),
-            )
-        )
-    furthest_ap = max(range(len(artefacts)), key=lambda place: abs(artefacts[place].map_drop))
-    missing = shortcomings(artefacts[furthest_ap].criteria, len(dataset.images))
-    furthest = min(zip(artefacts, batched.values(), strict=True), key=lambda each: each[0].versus_live.share)[1]
+        file = way.detector.session.file
+        single = runs[file, way.runtime, 1].found if size > 1 else None
+        as_it_is = way is ways[0] and not way.emulated
+        runs[file, way.runtime, size] = _run(way, size, reference, manifest, single, not as_it_is, on_progress)
+    artefacts = [run.result for run in runs.values()]
+    furthest_ap = max(runs.values(), key=lambda run: abs(run.result.map_drop))
+    missing = shortcomings(furthest_ap.result.criteria, len(dataset.images))
+    furthest = min(runs.values(), key=lambda run: run.result.versus_live.share).found
     names = [record.file_name for record in dataset.images]
     pictures = apart(names, originals, furthest, thresholds)
     odd_pictures = apart(reference.odd_names, reference.odd_found, odd_found, thresholds)
@@ -187,12 +169,12 @@ def compare(bundle: Path, reference: Reference, on_progress: Progress = silent) 
         remarks=[
             *reference.trained.remarks,
             *full_remarks(full, len(originals), thresholds),
-            *cache_remarks(map_cache, live_ap),
-            *class_remarks(artefacts[furthest_ap].criteria),
+            *cache_remarks(map_cache, reference.statistics.require_ap()),
+            *class_remarks(furthest_ap.result.criteria),
             *(way.remark for way in ways if way.emulated),
             *further.remarks,
         ],
-        curves={"PyTorch": reference.judged.curves, artefacts[furthest_ap].title: sides[furthest_ap].curves},
+        curves={"PyTorch": reference.judged.curves, furthest_ap.result.title: furthest_ap.judged.curves},
         scenes=scenes(dataset, originals, furthest, proof.pictures),
         conversion=conversion(bundle),
         shortcomings=missing,
@@ -201,6 +183,52 @@ def compare(bundle: Path, reference: Reference, on_progress: Progress = silent) 
             *(missing if proof.strict else ()),
         ],
     )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """An artefact at one batch size: its detections of every image, and how they compare."""
+
+    result: ArtefactResult
+    found: list[Detections]
+    judged: Judged
+
+
+def _run(
+    way: Execution,
+    size: int,
+    reference: Reference,
+    manifest: BundleManifest,
+    single: list[Detections] | None,
+    further: bool,
+    on_progress: Progress,
+) -> _Run:
+    """Run one artefact over all images.
+
+    Args:
+        single: its detections at batch 1; None when this is that.
+        further: see :class:`ArtefactResult`.
+    """
+    dataset, timed = reference.dataset, Timed(way.detector)
+    found = run_artefact(timed, dataset, size, on_progress)
+    side = judged(dataset, coco_results(dataset, found))
+    differences = reference.bootstrap.differences(side.resampled, under("verifying", on_progress))
+    objects, limits = objects_of(dataset, side.resampled), reference.proof.limits_of(manifest.precision)
+    result = ArtefactResult(
+        file=way.detector.session.file,
+        runtime=way.runtime,
+        batch=size,
+        statistics=side.statistics,
+        map_drop=reference.statistics.require_ap() - side.statistics.require_ap(),
+        versus_live=Comparison.of(reference.found, found),
+        versus_single=Comparison.of(found if single is None else single, found),
+        criteria=criteria(reference.statistics, side.statistics, differences, objects, limits),
+        precision=manifest.precision,
+        bytes=(engine_named(manifest, way.detector.session.file) or manifest.onnx).bytes,
+        milliseconds=None if way.emulated else 1000 * timed.seconds / timed.images,
+        further=further,
+    )
+    return _Run(result, found, side)
 
 
 def conversion(bundle: Path) -> dict[str, Any]:
