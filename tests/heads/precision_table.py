@@ -7,8 +7,9 @@ that its AP is neither 0 nor 1. What counts is what a precision changes, not how
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,14 +19,14 @@ from detheads.analytical.config import PRESETS
 from detheads.backbones.backbone import load_backbone
 from detheads.data.dataset import Category, Dataset, ImageRecord, Objects
 from detheads.evaluation.predict import default_thresholds
-from detheads.export.bundle_writer import trace_master, write_graph
+from detheads.export.bundle_writer import Master, trace_master, write_graph
 from detheads.export.live import LiveDetector
-from detheads.export.precision.calibration import choose_calibration
+from detheads.export.precision.calibration import Calibration, choose_calibration
 from detheads.export.precision.convert import convert
 from detheads.export.precision.plan import Plan
 from detheads.export.proof import Proof
-from detheads.export.source import load_trained
-from detheads.export.verify import compare, measure
+from detheads.export.source import Trained, load_trained
+from detheads.export.verify import Reference, compare, measure
 from detheads.foundation.errors import UserError
 from detheads.foundation.manifest import ONLY_HEAD, Precision
 from detheads.headkit import registry
@@ -94,48 +95,51 @@ def dataset(paths: Sequence[Path], live: LiveDetector) -> Dataset:
     return Dataset("own boxes", "val", CATEGORIES, tuple(images), tuple(objects))
 
 
-def rows(kind: str, precisions: Sequence[Precision] = PRECISIONS) -> list[dict[str, str]]:
-    """What a head came to in each precision."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        write_run(folder / "run", kind)
-        trained = load_trained(folder / "run")
-        thresholds = default_thresholds(trained.head)
-        spec = trained.checkpoint.feature_spec
-        live = LiveDetector(trained.backbone, trained.head, spec, thresholds, torch.device("cpu"))
-        proof = Proof(dataset(pictures(folder / "val", PICTURES, 0), live), (1,), threads=1)
-        pictures(folder / "train", CALIBRATION, 1)
-        master, reference = (
-            trace_master({ONLY_HEAD: trained}, {ONLY_HEAD: thresholds}),
-            measure(trained, thresholds, proof),
-        )
-        calibration = choose_calibration(str(folder / "train"), (SIDE, SIDE))
-        made = []
-        for precision in precisions:
-            row = {"head": kind, "precision": precision}
-            try:
-                converted = convert(master.dense, Plan(precision, calibration))
-                target = folder / precision
-                target.mkdir()
-                write_graph(target, "table", master, converted.model, precision)
-                report = compare(target, reference)
-            except UserError as error:
-                made.append(row | {"verdict": f"refused: {error}"})
-                continue
-            counts = converted.details.get("products", {})
-            share = counts.get(precision, 0) / sum(counts.values()) if counts else 1.0
-            worst = report.worst
-            made.append(
-                row
-                | {
-                    "share": f"{100 * share:.0f} %" if counts or precision == "fp32" else "",
-                    "AP": f"{report.live.AP:.4f}",
-                    "difference": f"{worst.map_drop:+.4f}",
-                    "matched": f"{100 * min(each.versus_live.share for each in report.artefacts):.2f} %",
-                    "verdict": "passes" if report.passed else "; ".join(report.reasons),
-                }
-            )
-        return made
+@dataclass(frozen=True)
+class World:
+    """A head with its FP32 graph, its pictures and PyTorch's side of the proof."""
+
+    kind: str
+    folder: Path
+    trained: Trained
+    master: Master
+    reference: Reference
+    calibration: Calibration
+
+
+def make_world(kind: str, folder: Path) -> World:
+    write_run(folder / "run", kind)
+    trained = load_trained(folder / "run")
+    thresholds = default_thresholds(trained.head)
+    spec = trained.checkpoint.feature_spec
+    live = LiveDetector(trained.backbone, trained.head, spec, thresholds, torch.device("cpu"))
+    proof = Proof(dataset(pictures(folder / "val", PICTURES, 0), live), (1,), threads=1)
+    pictures(folder / "train", CALIBRATION, 1)
+    master = trace_master({ONLY_HEAD: trained}, {ONLY_HEAD: thresholds})
+    calibration = choose_calibration(str(folder / "train"), (SIDE, SIDE))
+    return World(kind, folder, trained, master, measure(trained, thresholds, proof), calibration)
+
+
+def row(world: World, precision: Precision) -> dict[str, Any]:
+    """What a head came to in a precision; ``drop`` and ``matched`` are numbers, absent where nothing was made."""
+    found: dict[str, Any] = {"head": world.kind, "precision": precision}
+    try:
+        converted = convert(world.master.dense, Plan(precision, world.calibration))
+        target = world.folder / precision
+        target.mkdir()
+        write_graph(target, "table", world.master, converted.model, precision)
+        report = compare(target, world.reference)
+    except UserError as error:
+        return found | {"verdict": f"refused: {error}"}
+    counts = converted.details.get("products", {})
+    share = counts.get(precision, 0) / sum(counts.values()) if counts else 1.0
+    return found | {
+        "share": f"{100 * share:.0f} %" if counts or precision == "fp32" else "",
+        "AP": f"{report.live.AP:.4f}",
+        "difference": report.worst.map_drop,
+        "matched": min(each.versus_live.share for each in report.artefacts),
+        "verdict": "passes" if report.passed else "; ".join(report.reasons),
+    }
 
 
 def main(kinds: Sequence[str]) -> None:
@@ -143,8 +147,13 @@ def main(kinds: Sequence[str]) -> None:
     print("| " + " | ".join(columns) + " |\n|" + " --- |" * len(columns), flush=True)
     for kind in kinds or KINDS:
         try:
-            for row in rows(kind):
-                print("| " + " | ".join(row.get(column, "") for column in columns) + " |", flush=True)
+            with tempfile.TemporaryDirectory() as place:
+                world = make_world(kind, Path(place))
+                for precision in PRECISIONS:
+                    found = row(world, precision)
+                    cells = (found.get(column, "") for column in columns)
+                    told = (f"{cell:+.4f}" if isinstance(cell, float) else cell for cell in cells)
+                    print("| " + " | ".join(told) + " |", flush=True)
         except UserError as error:
             print(f"| {kind} | | | | | | {error} |", flush=True)
 
