@@ -140,17 +140,18 @@ def _artefact(each: ArtefactResult, several: bool) -> Sequence[Value]:
         each.statistics.AP,
         each.statistics.AP50,
         each.statistics.AP75,
-        each.map_drop,
-        _interval(each.interval),
-        None if worst is None else f"{worst.name} {worst.drop:+.4f}",
+        _near(each.map_drop),
+        None if each.interval is None else each.interval.told(),
+        None if worst is None else f"{worst.name} {_near(worst.drop):+.4f}",
         f"{100 * each.versus_live.share:.2f} %",
         None if each.bytes is None else each.bytes / 1e6,
         each.milliseconds,
     )
 
 
-def _interval(interval: Sequence[float] | None) -> str | None:
-    return None if interval is None else f"{interval[0]:+.4f} to {interval[1]:+.4f}"
+def _near(value: float) -> float:
+    """To the four digits that are shown, so that rounding alone gives no minus."""
+    return round(value, 4) + 0.0
 
 
 def _figures(report: VerificationReport) -> Section:
@@ -183,8 +184,8 @@ def _criterion_columns(first: str) -> list[Column]:
 
 def _criterion(each: Criterion) -> Sequence[Value]:
     judged = "FAILED" if each.failed else "good" if each.enough else "few"
-    interval = _interval(each.interval)
-    return each.name, each.live, each.artefact, each.drop, interval, each.limit, each.boxes, judged
+    interval = None if each.interval is None else each.interval.told()
+    return each.name, each.live, each.artefact, _near(each.drop), interval, each.limit, each.boxes, judged
 
 
 def _statistics(report: VerificationReport) -> Section:

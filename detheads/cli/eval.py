@@ -193,7 +193,7 @@ def _compare(found: Sequence["Evaluated"], as_json: bool) -> None:
                 statistic_text(row.AP50),
                 statistic_text(row.best_f1),
                 "" if row.difference is None else f"{row.difference:+.4f}",
-                "" if row.interval is None else f"{row.interval[0]:+.4f} to {row.interval[1]:+.4f}",
+                "" if row.interval is None else row.interval.told(),
             )
             for row in rows
         ]

@@ -304,7 +304,7 @@ def print_verdict(console: Console, report: "VerificationReport") -> None:
     """The three mAP figures, whether they agree, and if not, the likely cause and the pictures that differ most."""
     cache = "not recorded" if report.map_cache is None else f"{report.map_cache:.4f}"
     worst = report.worst
-    between = "" if worst.interval is None else f", 95 % interval {worst.interval[0]:+.4f} to {worst.interval[1]:+.4f}"
+    between = "" if worst.interval is None else f", 95 % interval {worst.interval.told()}"
     console.print(
         f"{report.head_title}mAP on {report.images} images: cache {cache}, PyTorch {report.live.AP:.4f}, "
         f"{worst.file} {worst.statistics.AP:.4f} (drop {worst.map_drop:+.6f}{between})"

@@ -97,6 +97,11 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    def told(self) -> str:
+        """``-0.0012 to +0.0003``; what rounds to zero has no minus."""
+        low, high = (round(end, 4) + 0.0 for end in self)
+        return f"{low:+.4f} to {high:+.4f}"
+
     def within(self, limit: float) -> bool:
         """Whether no difference in it is larger than ``limit``."""
         return max(-self.low, self.high) <= limit

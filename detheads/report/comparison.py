@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from detheads.evaluation.coco import judge_at
-from detheads.evaluation.compare import IOUS, Bootstrap, Resampled
+from detheads.evaluation.compare import IOUS, Bootstrap, Interval, Resampled
 from detheads.evaluation.scores import score_curves
 from detheads.foundation.errors import UserError
 from detheads.foundation.progress import Progress, silent, under
@@ -27,7 +27,7 @@ class ComparedRun:
     AP50: float | None
     best_f1: float | None
     difference: float | None = None
-    interval: tuple[float, float] | None = None
+    interval: Interval | None = None
 
 
 def compare_runs(found: Sequence[Evaluated], on_progress: Progress = silent) -> list[ComparedRun]:

@@ -117,3 +117,8 @@ def test_an_interval_lies_within_a_limit_beyond_it_or_across(
 ) -> None:
     assert Interval(*interval).within(0.002) is within
     assert Interval(*interval).beyond(0.002) is beyond
+
+
+def test_an_interval_is_told_with_its_signs_but_for_what_rounds_to_zero() -> None:
+    assert Interval(-0.00123, 0.00031).told() == "-0.0012 to +0.0003"
+    assert Interval(-1e-9, 0.0).told() == "+0.0000 to +0.0000"
