@@ -10,11 +10,11 @@ from detheads.cli.bundle_sign import check_integrity
 from detheads.cli.checks import one_for_each, possible_threads, require_existing, require_run
 from detheads.cli.options import BackboneFile, HeadFiles, SkipBad, WeightsOption
 from detheads.cli.output import JsonFlag, emit, remark, steps
-from detheads.cli.profiles import ProfileOption, RawOption, print_profiles, wanted_profiles
+from detheads.cli.profiles import ProfileOption, RawOption, wanted_profiles
+from detheads.cli.verdict import print_verdict, remark_skipped
 from detheads.foundation.errors import UserError
 
 if TYPE_CHECKING:
-    from detheads.export.report import VerificationReport
     from detheads.export.source import Which
 
 WhichOption = Annotated[str, typer.Option(help="Checkpoint of the run: best or last.")]
@@ -45,8 +45,6 @@ DeviceOption = Annotated[str, typer.Option(help="Torch device of the PyTorch sid
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, callback=possible_threads, help="CPU threads of ONNX Runtime.")
 ]
-LISTED = 5
-"""Pictures and classes that a verdict names."""
 
 
 def export(
@@ -289,45 +287,9 @@ def verify(
     emit(answer, as_json, render)
     for report in reports:  # after they were shown: nothing that fails now loses them
         refusal = store_verdict(bundle, report)
-        remark(refusal or f"report: {bundle / 'report.html'}")
+        remark(refusal or f"report: {bundle / ('report.html' if len(reports) == 1 else 'report.md')}")
     if not all(report.passed for report in reports):
         raise typer.Exit(1)
-
-
-def remark_skipped(report: "VerificationReport") -> None:
-    """One remark for all images that were left out."""
-    if report.skipped:
-        remark(f"left out {len(report.skipped)} that cannot be used:", *report.skipped.values())
-
-
-def print_verdict(console: Console, report: "VerificationReport") -> None:
-    """The three mAP figures, whether they agree, and if not, the likely cause and the pictures that differ most."""
-    cache = "not recorded" if report.map_cache is None else f"{report.map_cache:.4f}"
-    worst = report.worst
-    between = "" if worst.interval is None else f", 95 % interval {worst.interval.told()}"
-    console.print(
-        f"{report.head_title}mAP on {report.images} images: cache {cache}, PyTorch {report.live.AP:.4f}, "
-        f"{worst.file} {worst.statistics.AP:.4f} (drop {worst.map_drop:+.6f}{between})"
-    )
-    if worst.worst_class is not None:
-        console.print(f"class that differs most: {worst.worst_class.name} (drop {worst.worst_class.drop:+.4f})")
-    console.print(report.verdict)
-    for reason in report.reasons:
-        console.print(f"  {reason}")
-    for sentence in report.shortcomings:
-        if sentence not in report.reasons:
-            console.print(f"  {sentence}")
-    print_profiles(console, report)
-    for sentence in () if report.explanation is None else report.explanation.told():
-        console.print(f"  {sentence}")
-    for number, sentence in enumerate(report.advice):
-        console.print(f"  {'' if number else 'likely cause: '}{sentence}")
-    for picture in report.apart[:LISTED] if report.advice else ():
-        console.print(f"  {picture.told(report.classes)}")
-    if report.best_scores:
-        best = ", ".join(f"{name} {score:.2f}" for name, score in list(report.best_scores.items())[:LISTED])
-        further = len(report.best_scores) - LISTED
-        console.print(f"best scores: {best}" + (f" and {further} more in the bundle" if further > 0 else ""))
 
 
 def parse_which(text: str) -> "Which":
