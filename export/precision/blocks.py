@@ -1,9 +1,12 @@
 """Layers that may be INT8, and the blocks in which they change precision together."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import onnx
+
+from detheads.export.precision.policy import kept_by_policy
+from detheads.export.precision.view import View
 
 WEIGHTED = ("Conv", "MatMul", "Gemm")
 """Operators whose second input holds weights, and for which every host has INT8 kernels."""
@@ -24,11 +27,11 @@ class Layer:
     block: str
 
 
-def weighted_layers(dense: onnx.ModelProto, kept: Callable[[onnx.NodeProto], bool]) -> list[Layer]:
+def weighted_layers(dense: onnx.ModelProto, kept: Container[str] = ()) -> list[Layer]:
     """The layers of a dense graph that may be INT8, in its order: those with trained weights as a constant.
 
     Args:
-        kept: whether a node stays in higher precision whatever it costs; then all nodes of its layer do.
+        kept: names of nodes that stay in higher precision; then all nodes of their layer do.
     """
     constants = {tensor.name: tensor for tensor in dense.graph.initializer if tensor.data_type == tensor.FLOAT}
     readers: dict[str, list[onnx.NodeProto]] = {}
@@ -41,7 +44,7 @@ def weighted_layers(dense: onnx.ModelProto, kept: Callable[[onnx.NodeProto], boo
     return [
         Layer(weight, tuple(node.name for node in nodes), block_of(nodes[0].name))
         for weight, nodes in readers.items()
-        if not any(kept(node) for node in nodes)
+        if not any(node.name in kept for node in nodes)
     ]
 
 
@@ -64,6 +67,10 @@ def in_blocks(layers: Sequence[Layer]) -> dict[str, list[Layer]]:
     return blocks
 
 
-def stays_float(node: onnx.NodeProto) -> bool:
-    """Whether INT8 is never tried: a patch embedding reads pixels, and exporters keep it in higher precision."""
-    return ".patch_embed." in node.name
+def kept_float(dense: onnx.ModelProto) -> dict[str, str]:
+    """The nodes whose INT8 is never tried, and why: what the policy names, and patch embeddings.
+
+    A patch embedding reads pixels and is a small part of the arithmetic; exporters to TensorRT keep it out of INT8.
+    """
+    patches = {node.name: "patch embedding" for node in dense.graph.node if ".patch_embed." in node.name}
+    return kept_by_policy(View(dense)) | patches

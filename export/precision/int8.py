@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from detheads.export.precision.blocks import Layer, in_blocks, stays_float, weighted_layers
+from detheads.export.precision.blocks import Layer, in_blocks, kept_float, weighted_layers
 from detheads.export.precision.fallback import Step, fewest
 from detheads.export.precision.plan import Converted, Judge, Plan, Verdict
-from detheads.export.precision.qdq import Quantiser, measure_ranges, require_method
+from detheads.export.precision.qdq import Quantiser, measure_ranges
 from detheads.export.precision.sensitivity import rank_blocks
 from detheads.foundation.errors import UserError
 from detheads.foundation.progress import Progress
@@ -32,15 +32,21 @@ def convert(dense: onnx.ModelProto, plan: Plan, judge: Judge | None, on_progress
     return to FP32 until the judge lets the graph pass; where none passes, the one with the highest AP is given, which
     the proof then refuses.
     """
-    pictures, method = plan.pictures(), require_method(plan.method)
-    layers = weighted_layers(dense, stays_float if plan.keep else lambda node: False)
+    pictures = plan.pictures()
+    kept = kept_float(dense) if plan.keep else {}
+    layers = weighted_layers(dense, kept)
     if not layers:
         raise UserError("the graph has no convolution or product with weights that could be INT8; export in fp32.")
     on_progress("INT8, ranges", 0, 0)
-    quantiser = Quantiser(dense, measure_ranges(dense, layers, pictures.images, method), symmetric=plan.engine)
+    quantiser = Quantiser(dense, measure_ranges(dense, layers, pictures.images, plan.method), symmetric=plan.engine)
     search = Search(dense, quantiser, layers, pictures.images, on_progress)
     returned = 0 if judge is None else search.returned(judge, plan.fallback)
-    details = {"method": method, "form": ENGINE_FORM if plan.engine else CPU_FORM, **search.told(returned)}
+    details = {
+        "method": plan.method,
+        "form": ENGINE_FORM if plan.engine else CPU_FORM,
+        "kept": {node: kept[node] for layer in weighted_layers(dense) for node in layer.nodes if node in kept},
+        **search.told(returned),
+    }
     remarks = [_remark(details)]
     if judge is None:
         remarks.append("nobody measured what INT8 costs this model: without a proof no block returns to FP32")

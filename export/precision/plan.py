@@ -10,6 +10,9 @@ from detheads.export.precision.calibration import Calibration
 from detheads.foundation.errors import UserError
 from detheads.foundation.manifest import Precision
 
+METHODS = ("minmax", "percentile", "entropy")
+"""How an INT8 range follows from what was seen: all of it, 99.999 % of it, or the cut that loses least information."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -19,9 +22,12 @@ class Plan:
         calibration: pictures that the graph's ranges are measured on; every precision but fp32 needs them.
         keep: keep the parts of the declared policy in FP32, and those whose measured range needs it. Without it
             everything is converted: an experiment that shows what the policy is for.
-        method: how INT8 ranges follow from what was measured: ``minmax``, ``entropy`` or ``percentile``.
+        method: one of ``METHODS``.
         fallback: return the blocks that INT8 harms most to FP32 until the judge is content.
         engine: INT8 in the form that TensorRT takes, not in the one that CPUs are fast with.
+
+    Raises:
+        UserError: when there is no such method.
     """
 
     precision: Precision = "fp32"
@@ -30,6 +36,10 @@ class Plan:
     method: str = "minmax"
     fallback: bool = True
     engine: bool = False
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UserError(f"INT8 ranges are measured by {', '.join(METHODS)}, not by {self.method!r}.")
 
     def pictures(self) -> Calibration:
         """The calibration.

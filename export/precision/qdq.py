@@ -15,7 +15,6 @@ from onnxruntime.quantization.calibrate import EntropyCalibrater, PercentileCali
 
 from detheads.export.names import INPUT_NAME
 from detheads.export.precision.blocks import WEIGHTED, Layer
-from detheads.foundation.errors import UserError
 
 ENTROPY_BINS = 512
 """Of a histogram. The library's own 128 are as many as the levels, so that its search has one range to choose: the
@@ -54,30 +53,19 @@ class _Percentile(_Chosen, PercentileCalibrater):
     pass
 
 
-METHODS: dict[str, tuple[type, dict[str, Any]]] = {
+CALIBRATORS: dict[str, tuple[type, dict[str, Any]]] = {
     "minmax": (_MinMax, {}),
-    "entropy": (_Entropy, {"num_bins": ENTROPY_BINS}),
     "percentile": (_Percentile, {}),
+    "entropy": (_Entropy, {"num_bins": ENTROPY_BINS}),
 }
-"""How a range follows from what was seen: all of it, the cut that loses least information, or 99.999 % of it."""
-
-
-def require_method(name: str) -> str:
-    """The name itself.
-
-    Raises:
-        UserError: when there is no such method.
-    """
-    if name not in METHODS:
-        raise UserError(f"ranges are measured by {', '.join(METHODS)}, not by {name!r}.")
-    return name
+"""By the names of :data:`detheads.export.precision.plan.METHODS`."""
 
 
 def measure_ranges(
     dense: onnx.ModelProto, layers: Sequence[Layer], images: Iterable[NDArray[np.uint8]], method: str
 ) -> TensorsData:
     """The ranges of what goes into and comes out of layers, over pictures ``[3, H, W]``, one in memory at a time."""
-    kind, options = METHODS[require_method(method)]
+    kind, options = CALIBRATORS[method]
     nodes = {node.name: node for node in dense.graph.node}
     wanted = {
         tensor for layer in layers for name in layer.nodes for tensor in (nodes[name].input[0], *nodes[name].output)

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from detheads.deploy.backends.onnx_runtime import open_graph
-from detheads.export.precision.blocks import block_of, in_blocks, stays_float, weighted_layers
+from detheads.export.precision.blocks import block_of, in_blocks, kept_float, weighted_layers
 from detheads.export.precision.calibration import Calibration, Picture
 from detheads.export.precision.fallback import fewest
 from detheads.export.precision.int8 import convert
@@ -51,7 +51,7 @@ def ruined() -> onnx.ModelProto:
 
 
 def quantiser(dense: onnx.ModelProto, symmetric: bool, method: str = "minmax") -> Quantiser:
-    layers = weighted_layers(dense, stays_float)
+    layers = weighted_layers(dense)
     return Quantiser(dense, measure_ranges(dense, layers, IMAGES, method), symmetric=symmetric)
 
 
@@ -89,7 +89,7 @@ def test_only_what_has_trained_weights_is_a_layer() -> None:
     ]
     tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     model = helper.make_model(helper.make_graph(nodes, "g", [], [], tensors))
-    layers = weighted_layers(model, stays_float)
+    layers = weighted_layers(model, kept_float(model))
     assert [(layer.weight, len(layer.nodes)) for layer in layers] == [("conv", 2), ("matrix", 1)]
     assert list(in_blocks(layers)) == ["head.tower.0", "head.project"]
 
@@ -99,7 +99,7 @@ def test_only_what_has_trained_weights_is_a_layer() -> None:
 )
 def test_an_int8_graph_detects_nearly_what_the_fp32_graph_does(dense, symmetric: bool, method: str) -> None:
     """Entropy is measured on histograms and cuts ranges: it is close, not closest."""
-    layers = weighted_layers(dense, stays_float)
+    layers = weighted_layers(dense)
     model = quantiser(dense, symmetric, method).graph(layers)
     onnx.checker.check_model(model, full_check=True)
     assert 0 < apart(dense, model) < (0.3 if method == "entropy" else 0.1)
@@ -115,7 +115,7 @@ def test_an_int8_graph_detects_nearly_what_the_fp32_graph_does(dense, symmetric:
 
 
 def test_layers_that_are_not_chosen_stay_as_they_are(dense) -> None:
-    layers = weighted_layers(dense, stays_float)
+    layers = weighted_layers(dense)
     model = quantiser(dense, symmetric=True).graph([layer for layer in layers if layer.block == "backbone.blocks.1"])
     quantised = {tensor.name.removesuffix(".weight_quantized") for tensor in model.graph.initializer
                  if tensor.name.endswith(".weight_quantized")}  # fmt: skip
@@ -126,7 +126,7 @@ def test_layers_that_are_not_chosen_stay_as_they_are(dense) -> None:
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_openvino_detects_what_onnx_runtime_does(dense, symmetric: bool) -> None:
     openvino = pytest.importorskip("openvino", reason="needs the openvino package")
-    model = quantiser(dense, symmetric).graph(weighted_layers(dense, stays_float))
+    model = quantiser(dense, symmetric).graph(weighted_layers(dense))
     compiled = openvino.Core().compile_model(openvino.Core().read_model(model.SerializeToString()), "CPU")
     found = compiled(IMAGES)
     sides = [zip(*run(model), strict=True), zip(found["dense_boxes"], found["dense_scores"], strict=True)]
@@ -136,7 +136,7 @@ def test_openvino_detects_what_onnx_runtime_does(dense, symmetric: bool) -> None
 
 def test_tensorrt_builds_the_form_that_is_made_for_it(dense) -> None:
     trt = pytest.importorskip("tensorrt_rtx", reason="needs the tensorrt-rtx package")
-    model = quantiser(dense, symmetric=True).graph(weighted_layers(dense, stays_float))
+    model = quantiser(dense, symmetric=True).graph(weighted_layers(dense))
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
     network = builder.create_network(0)
@@ -152,7 +152,7 @@ def test_tensorrt_builds_the_form_that_is_made_for_it(dense) -> None:
 
 def test_a_rare_outlier_widens_the_range_of_minmax_alone() -> None:
     dense = tiny_detector()
-    layers = weighted_layers(dense, stays_float)
+    layers = weighted_layers(dense)
     stem = "stem.act"
     bright = np.full_like(IMAGES, 8)
     bright[0, :, :2, :2] = 255  # two of 3,072 pixels of one picture
@@ -182,7 +182,7 @@ def test_departure_speaks_of_detections_and_not_of_rows() -> None:
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_a_layer_that_int8_ruins_is_ranked_first(dense, ruined, symmetric: bool) -> None:
     np.testing.assert_allclose(run(dense)[1], run(ruined)[1], atol=1e-4)  # in FP32 nothing is to be seen
-    blocks = in_blocks(weighted_layers(ruined, stays_float))
+    blocks = in_blocks(weighted_layers(ruined))
     assert list(blocks) == BLOCKS
     first, second, *_ = rank_blocks(ruined, quantiser(ruined, symmetric), blocks, IMAGES[:2]).items()
     assert first[0] == f"backbone.blocks.{RUINED}"
@@ -251,7 +251,7 @@ def test_without_a_judge_it_says_that_nobody_measured(dense) -> None:
 
 
 def test_what_cannot_be_done_is_refused(dense) -> None:
-    with pytest.raises(UserError, match="minmax, entropy, percentile, not by 'mse'"):
+    with pytest.raises(UserError, match="minmax, percentile, entropy, not by 'mse'"):
         convert(dense, plan(method="mse"), None, silent)
     with pytest.raises(UserError, match="give --calibration"):
         convert(dense, Plan("int8"), None, silent)
