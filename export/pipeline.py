@@ -19,8 +19,10 @@ from detheads.export.bundle_writer import (
     write_unverified,
 )
 from detheads.export.classes import of_these_classes
+from detheads.export.conversion import Conversion, judge_of, store_conversion
 from detheads.export.device_probes import ProbeChoice, write_probes
 from detheads.export.explain.proof import prove
+from detheads.export.precision.convert import convert
 from detheads.export.profiles.profile import Request
 from detheads.export.profiles.prove import with_profiles
 from detheads.export.profiles.writer import add_profiles, require_profiles, unproven
@@ -172,6 +174,7 @@ def export_runs(
     suppression: Suppression = Suppression(),
     profiles: Sequence[str] = (),
     probes: ProbeChoice | None = None,
+    conversion: Conversion | None = None,
     force: bool = False,
     on_progress: Progress = silent,
 ) -> ExportResult:
@@ -191,6 +194,7 @@ def export_runs(
         suppression: which of them are to be others.
         profiles: names of host profiles to make too.
         probes: which pictures the bundle carries for a device to check itself by.
+        conversion: the precision of what comes before suppression; FP32 when None.
         force: replace an existing bundle.
 
     Raises:
@@ -213,6 +217,9 @@ def export_runs(
         for name, proof in (proofs or {}).items():
             wanted = load_checkpoint(runs[name], which).categories
             require_objects(of_these_classes(proof.dataset, wanted, str(runs[name])))
+        features = load_checkpoint(next(iter(runs.values())), which).feature_spec
+        datasets = [proof.dataset for proof in (proofs or {}).values()]
+        plan = (conversion or Conversion()).plan((features.height, features.width), datasets, engine=tensorrt)
         trained = load_several(runs, which=which, weights=None if weights is None else Path(weights))
         first = next(iter(trained.values()))
         require_profiles(profiles, first.checkpoint.feature_spec, len(runs))
@@ -222,12 +229,20 @@ def export_runs(
         }
         on_progress("ONNX graph", 0, 0)
         master = trace_master(trained, constants)
-        manifest = write_graph(stage.folder, visible(output.stem), master, master.dense, "fp32")
+        references = {
+            name: measure(trained[name], constants[name], proof, on_progress, name)
+            for name, proof in (proofs or {}).items()
+        }
+        judge = judge_of(stage.folder, master, plan.precision, references, on_progress)
+        converted = convert(master.dense, plan, judge, on_progress)
+        remarks += converted.remarks
+        manifest = write_graph(stage.folder, visible(output.stem), master, converted.model, plan.precision)
+        manifest = store_conversion(stage.folder, manifest, plan, converted)
         if profiles:
             on_progress("host profiles", 0, 0)
             largest = engine.batch.largest
             thresholds = manifest.first.thresholds
-            request = Request(first, master.dense, thresholds, largest, manifest.name, manifest.precision)
+            request = Request(first, converted.model, thresholds, largest, manifest.name, manifest.precision)
             manifest = add_profiles(stage.folder, manifest, profiles, request)
         if library is not None:
             on_progress("TensorRT engine", 0, 0)
@@ -235,8 +250,7 @@ def export_runs(
         own = proofs[manifest.first.name].dataset if proofs else None
         write_probes(stage.folder, manifest, trained, probes, own)
         reports = {}
-        for name, proof in (proofs or {}).items():
-            reference = measure(trained[name], constants[name], proof, on_progress, name)
+        for name, reference in references.items():
             report = prove(stage.folder, reference, on_progress)
             reports[name] = with_profiles(report, stage.folder, reference, on_progress)
             manifest = store_proof(stage.folder, manifest, reports[name], name)

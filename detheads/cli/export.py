@@ -10,6 +10,14 @@ from detheads.cli.bundle_sign import check_integrity
 from detheads.cli.checks import one_for_each, possible_threads, require_existing, require_run
 from detheads.cli.options import BackboneFile, HeadFiles, SkipBad, WeightsOption
 from detheads.cli.output import JsonFlag, emit, remark, steps
+from detheads.cli.precision_options import (
+    CalibrationOption,
+    FallbackOption,
+    PrecisionOption,
+    RangeImagesOption,
+    RangeMethodOption,
+    parse_conversion,
+)
 from detheads.cli.profiles import ProfileOption, RawOption, wanted_profiles
 from detheads.cli.verdict import print_verdict, remark_skipped
 from detheads.foundation.errors import UserError
@@ -84,6 +92,11 @@ def export(
     own_probes: Annotated[
         bool, typer.Option("--own-probes", help="Take them from --data; its licence must permit passing them on.")
     ] = False,
+    precision: PrecisionOption = "fp32",
+    calibration: CalibrationOption = None,
+    range_images: RangeImagesOption = 64,
+    range_method: RangeMethodOption = "minmax",
+    no_fallback: FallbackOption = False,
     which: WhichOption = "best",
     head_file: HeadFiles = None,
     backbone_file: BackboneFile = None,
@@ -130,6 +143,9 @@ def export(
     from detheads.ops.devices import pick_device
 
     engine = EngineOptions(BatchProfile.parse(batch))
+    conversion = parse_conversion(
+        precision, calibration, range_images, range_method, no_fallback, data[0] if data else None
+    )
     pick_device(device)  # refused before the graph is made
     runs = named_runs(run, head_name or ())
     proofs = None
@@ -161,12 +177,11 @@ def export(
             suppression=Suppression(score, iou, max_detections, candidates),
             profiles=profiles,
             probes=ProbeChoice(probes, own_probes),
+            conversion=conversion,
             force=force,
             on_progress=on_progress,
         )
-    for line in dict.fromkeys(
-        result.remarks if not result.reports else [line for one in result.reports.values() for line in one.remarks]
-    ):
+    for line in dict.fromkeys([*result.remarks, *(line for one in result.reports.values() for line in one.remarks)]):
         remark(line)
     for report in result.reports.values():
         remark_skipped(report)

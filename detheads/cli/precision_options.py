@@ -21,8 +21,8 @@ CalibrationOption = Annotated[
         show_default="the training split of --data",
     ),
 ]
-CalibrationImagesOption = Annotated[int, typer.Option(min=1, max=10_000, help="Calibration pictures that are chosen.")]
-MethodOption = Annotated[
+RangeImagesOption = Annotated[int, typer.Option(min=1, help="Calibration pictures that are chosen.")]
+RangeMethodOption = Annotated[
     str, typer.Option(help="How INT8 ranges follow from what is measured: minmax, percentile or entropy.")
 ]
 FallbackOption = Annotated[
