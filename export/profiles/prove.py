@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from detheads.export.criteria import ROUNDING
 from detheads.export.limits import Limits
 from detheads.export.live import LiveDetections, LiveDetector
 from detheads.export.matching import Comparison
+from detheads.export.precision.rounding import low_types, rounded
 from detheads.export.profiles import live_frames, load_profile
 from detheads.export.profiles.profile import Arrays, Profile, Rows, planes
 from detheads.export.profiles.result import ProfileResult
@@ -38,6 +40,8 @@ from detheads.foundation.progress import Progress, silent
 class HostedGraph:
     """A profile's graph with its host around it: what :func:`detheads.export.sides.run_artefact` runs.
 
+    A graph in FP16 or BF16 is run rounded, as in the proof of the bundle's own: a CPU computes in neither.
+
     Args:
         graph: the ONNX file.
         trained: gives the features where the host runs the backbone.
@@ -47,8 +51,13 @@ class HostedGraph:
         self, graph: Path, profile: Profile, trained: Trained, thresholds: Thresholds, threads: int | None = None
     ) -> None:
         self.profile, self.trained, self.thresholds = profile, trained, thresholds
-        self._session = open_graph(graph, threads=threads)
-        self.runtime = f"onnxruntime {onnxruntime.__version__} {CPU}"
+        model = onnx.load_model(str(graph))
+        low = low_types(model)
+        given = bytes(rounded(model).SerializeToString()) if low else graph
+        self._session = open_graph(given, threads=threads)
+        self.runtime = (
+            f"onnxruntime {onnxruntime.__version__} {CPU}{', results rounded as the types say' if low else ''}"
+        )
 
     def detect(self, images: Sequence[Image.Image]) -> list[Detections]:
         """RGB pictures of any sizes as one batch."""
@@ -107,7 +116,7 @@ def prove_profiles(
         originals, live = hosts[profile.frame]
         graph = HostedGraph(path, profile, reference.trained, reference.live.thresholds, reference.proof.threads)
         batch = profile.most_images or max(1, *reference.proof.batch_sizes)
-        found = run_artefact(graph, reference.dataset, batch, _titled(on_progress, f"verifying, {entry.name}"))
+        found = run_artefact(graph, reference.dataset, batch, _titled(on_progress, f"profile {entry.name}"))
         statistics = evaluate(reference.dataset.coco_json(), coco_results(reference.dataset, found))
         versus = Comparison.of(originals, found)
         results.append(
@@ -133,7 +142,7 @@ def _live(profile: Profile, reference: Reference, on_progress: Progress) -> tupl
         live.backbone, live.head, live.spec, live.thresholds, live.device, getattr(live_frames, profile.frame)
     )
     dataset = reference.dataset
-    _, found = run_live(hosted, dataset, _titled(on_progress, f"verifying, PyTorch as {profile.name}"))
+    _, found = run_live(hosted, dataset, _titled(on_progress, f"PyTorch as {profile.name}"))
     return found, evaluate(dataset.coco_json(), coco_results(dataset, found))
 
 

@@ -10,6 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, parser
 
+from detheads.export.precision.view import tensor_types
 from detheads.foundation.errors import UserError
 
 Shape = Sequence[int | str]
@@ -87,7 +88,7 @@ def without_beginning(
     """What a model computes of some of its inner tensors, which become its inputs, float32 at the outside.
 
     Args:
-        inputs: inner tensor -> name of the input that takes its place.
+        inputs: inner tensor -> name of the input that takes its place. One that is not read becomes none.
         shapes: of each input, by its name.
 
     Raises:
@@ -95,28 +96,29 @@ def without_beginning(
     """
     changed = _copy(model)
     graph = changed.graph
-    typed = onnx.shape_inference.infer_shapes(model).graph.value_info  # what changed the precision left none
-    types = {entry.name: entry.type.tensor_type.elem_type for entry in typed}
+    types = tensor_types(model)
     made_by = {output: node for node in graph.node for output in node.output}
     constant = {tensor.name for tensor in graph.initializer}
     wanted, needed = [entry.name for entry in graph.output], set[str]()
     while wanted:
         tensor = wanted.pop()
-        if tensor in needed or tensor in inputs or not tensor:
+        if tensor in needed or not tensor:
             continue
         needed.add(tensor)
+        if tensor in inputs:
+            continue
         if tensor in made_by:
             wanted += _read_by(made_by[tensor])
         elif tensor not in constant:
             raise UserError(f"the head reads {tensor!r} besides the features {', '.join(inputs.values())}.")
     kept = [node for node in graph.node if needed.intersection(node.output) and not inputs.keys() & set(node.output)]
+    read = {inner: outer for inner, outer in inputs.items() if inner in needed}
     casts = []
-    for inner, outer in inputs.items():
+    for inner, outer in read.items():
         kind = types.get(inner, TensorProto.FLOAT)
         if kind == TensorProto.FLOAT and inner == outer:
             continue
-        operator, settings = ("Identity", {}) if kind == TensorProto.FLOAT else ("Cast", {"to": kind})
-        casts.append(helper.make_node(operator, [outer], [inner], name=f"{outer}/{operator}", **settings))
+        casts.append(helper.make_node("Cast", [outer], [inner], name=f"{outer}/Cast", to=kind))
     weights = [tensor for tensor in graph.initializer if tensor.name in needed]
     described = [entry for entry in graph.value_info if entry.name in needed]
     for field, values in (("node", [*casts, *kept]), ("initializer", weights), ("value_info", described)):
@@ -124,7 +126,7 @@ def without_beginning(
         getattr(graph, field).extend(values)
     del graph.input[:]
     graph.input.extend(
-        helper.make_tensor_value_info(outer, TensorProto.FLOAT, list(shapes[outer])) for outer in inputs.values()
+        helper.make_tensor_value_info(outer, TensorProto.FLOAT, list(shapes[outer])) for outer in read.values()
     )
     return changed
 

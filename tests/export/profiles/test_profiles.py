@@ -14,15 +14,22 @@ import pytest
 import torch
 import yaml
 from numpy.typing import NDArray
+from onnx import TensorProto
 from PIL import Image
 
 from detheads.backbones.features import FeatureSpec
 from detheads.deploy import Detector
 from detheads.export.live import LiveDetector
+from detheads.export.matching import Comparison
 from detheads.export.names import DENSE_NAMES
 from detheads.export.pipeline import verify_bundle
+from detheads.export.precision.calibration import choose_calibration
+from detheads.export.precision.convert import convert
+from detheads.export.precision.plan import Plan
 from detheads.export.profiles import NAMES, deepstream, frigate, live_frames, load_profile, require_names
+from detheads.export.profiles.deepstream import DeepStream
 from detheads.export.profiles.profile import Request
+from detheads.export.profiles.prove import HostedGraph
 from detheads.export.profiles.writer import add_profiles, require_profiles
 from detheads.export.proof import Proof, proof_dataset
 from detheads.export.source import load_trained
@@ -40,12 +47,18 @@ Session = onnxruntime.InferenceSession
 
 
 @pytest.fixture(scope="module")
-def bundle(bundle: Path, toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The toy's bundle with all profiles, proven again; its graph up to suppression is cut out of ``model.onnx``."""
-    folder = Path(shutil.copytree(bundle, tmp_path_factory.mktemp("hosted") / "toy.detheads"))
-    dense = onnx.utils.Extractor(onnx.load(str(folder / "model.onnx"))).extract_model(["images"], list(DENSE_NAMES))
-    for output in dense.graph.output:
+def dense(bundle: Path) -> onnx.ModelProto:
+    """The toy's graph up to suppression, cut out of ``model.onnx``."""
+    found = onnx.utils.Extractor(onnx.load(str(bundle / "model.onnx"))).extract_model(["images"], list(DENSE_NAMES))
+    for output in found.graph.output:
         output.type.tensor_type.shape.dim[0].dim_param = "batch"
+    return found
+
+
+@pytest.fixture(scope="module")
+def hosted(bundle: Path, dense: onnx.ModelProto, toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy's bundle with all profiles, proven again."""
+    folder = Path(shutil.copytree(bundle, tmp_path_factory.mktemp("hosted") / "toy.detheads"))
     request = Request(load_trained(toy.run), dense, THRESHOLDS, 8, "toy", "fp32")
     add_profiles(folder, read_manifest(folder), NAMES, request)
     report = verify_bundle(folder, toy.run, Proof(proof_dataset(toy.data), batch_sizes=(1, 5)))
@@ -54,8 +67,8 @@ def bundle(bundle: Path, toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="module")
-def entries(bundle: Path) -> dict[str, ProfileEntry]:
-    return {entry.name: entry for entry in read_manifest(bundle).profiles}
+def entries(hosted: Path) -> dict[str, ProfileEntry]:
+    return {entry.name: entry for entry in read_manifest(hosted).profiles}
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +77,13 @@ def pictures(toy: Toy) -> list[Image.Image]:
 
 
 @pytest.fixture(scope="module")
-def session(bundle: Path, entries: dict[str, ProfileEntry]) -> Callable[[str], Session]:
+def session(hosted: Path, entries: dict[str, ProfileEntry]) -> Callable[[str], Session]:
     """The graph of a profile in ONNX Runtime."""
     opened: dict[str, Session] = {}
 
     def opening(name: str) -> Session:
         if name not in opened:
-            path = bundle / entries[name].file
+            path = hosted / entries[name].file
             opened[name] = Session(str(path), providers=["CPUExecutionProvider"])
         return opened[name]
 
@@ -93,13 +106,13 @@ def planes(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 @NAMED
 def test_each_profile_is_listed_with_its_files_and_proven_on_its_hosts_pictures(
-    name: str, bundle: Path, entries: dict[str, ProfileEntry], toy: Toy
+    name: str, hosted: Path, entries: dict[str, ProfileEntry], toy: Toy
 ) -> None:
     entry = entries[name]
-    assert atomic.sha256_of(bundle / entry.file) == entry.sha256
-    on_disk = {path.relative_to(bundle).as_posix() for path in (bundle / "profiles" / name).rglob("*.*")}
+    assert atomic.sha256_of(hosted / entry.file) == entry.sha256
+    on_disk = {path.relative_to(hosted).as_posix() for path in (hosted / "profiles" / name).rglob("*.*")}
     assert on_disk == {entry.file, *entry.files}
-    assert all(atomic.sha256_of(bundle / file) == digest for file, digest in entry.files.items())
+    assert all(atomic.sha256_of(hosted / file) == digest for file, digest in entry.files.items())
     proof = entry.proof
     assert proof is not None
     assert proof.passed
@@ -107,20 +120,20 @@ def test_each_profile_is_listed_with_its_files_and_proven_on_its_hosts_pictures(
     assert proof.matched == 1
     assert abs(proof.map_drop) <= 0.001
     assert (proof.map_live == proof.map_letterboxed) == (name not in {"frigate", "deepstream"})
-    model = onnx.load(str(bundle / entry.file))
+    model = onnx.load(str(hosted / entry.file))
     onnx.checker.check_model(model, full_check=True)
     said = {item.key: item.value for item in model.metadata_props}
     assert said["detheads.profile"] == name
     assert "größte Eule" in said["detheads.classes"]
 
 
-def test_the_report_says_what_each_host_costs(bundle: Path) -> None:
-    report = atomic.read_json(bundle / "report.json")
+def test_the_report_says_what_each_host_costs(hosted: Path) -> None:
+    report = atomic.read_json(hosted / "report.json")
     assert [each["name"] for each in report["profiles"]] == list(NAMES)
     costs = {each["name"]: each["host_cost"] for each in report["profiles"]}
     assert costs["triton"] == costs["raw"] == costs["head-only"] == 0
     assert costs["frigate"] > 0.01  # strips on a square
-    text = (bundle / "report.md").read_text(encoding="utf-8")
+    text = (hosted / "report.md").read_text(encoding="utf-8")
     assert "## Host profiles" in text
     assert "profiles/frigate/model.onnx" in text
 
@@ -163,8 +176,8 @@ def test_frigate_reads_what_pytorch_finds_in_its_region(
     assert seen > 20
 
 
-def test_frigates_configuration_and_label_map_name_what_is_there(bundle: Path) -> None:
-    folder = bundle / "profiles" / "frigate"
+def test_frigates_configuration_and_label_map_name_what_is_there(hosted: Path) -> None:
+    folder = hosted / "profiles" / "frigate"
     config = yaml.safe_load((folder / "frigate.yml").read_text(encoding="utf-8"))
     assert config["detectors"] == {"onnx": {"type": "onnx"}}
     model = config["model"]
@@ -195,12 +208,12 @@ def test_names_that_begin_with_a_number_are_read_as_names(classes: list[str]) ->
 
 
 def test_tritons_own_schema_reads_the_configuration_and_it_describes_the_graph(
-    bundle: Path, session: Callable[[str], Session]
+    hosted: Path, session: Callable[[str], Session]
 ) -> None:
     schema = pytest.importorskip("tritonclient.grpc.model_config_pb2", reason="needs tritonclient[grpc]")
     from google.protobuf import text_format
 
-    (model,) = (bundle / "profiles" / "triton").iterdir()
+    (model,) = (hosted / "profiles" / "triton").iterdir()
     config = text_format.Parse((model / "config.pbtxt").read_text(encoding="utf-8"), schema.ModelConfig())
     assert config.name == model.name
     assert config.platform == "onnxruntime_onnx"
@@ -216,12 +229,12 @@ def test_tritons_own_schema_reads_the_configuration_and_it_describes_the_graph(
 
 
 def test_openvino_reads_the_repositorys_model_and_finds_the_same_in_a_batch(
-    bundle: Path, entries: dict[str, ProfileEntry], session: Callable[[str], Session], pictures: list[Image.Image]
+    hosted: Path, entries: dict[str, ProfileEntry], session: Callable[[str], Session], pictures: list[Image.Image]
 ) -> None:
     openvino = pytest.importorskip("openvino", reason="needs OpenVINO, which OpenVINO Model Server runs")
     batch = np.concatenate([planes(letterbox_image(picture, SIDE, SIDE)[0]) for picture in pictures[:3]])
     exact = {"INFERENCE_PRECISION_HINT": "f32"}  # else it takes bf16 where the CPU has it
-    compiled = openvino.Core().compile_model(str(bundle / entries["triton"].file), "CPU", exact)
+    compiled = openvino.Core().compile_model(str(hosted / entries["triton"].file), "CPU", exact)
     served = compiled({"images": batch})
     boxes, scores, labels = session("triton").run(["boxes", "scores", "labels"], {"images": batch})
     assert (scores > 0).sum() > 10
@@ -244,16 +257,16 @@ def deepstreams_objects(output: NDArray[np.float32], side: int, threshold: float
 
 
 def test_deepstreams_parser_reads_what_pytorch_finds_between_black_bars(
-    bundle: Path, session: Callable[[str], Session], pictures: list[Image.Image], toy: Toy
+    hosted: Path, session: Callable[[str], Session], pictures: list[Image.Image], toy: Toy
 ) -> None:
     config = configparser.ConfigParser()
-    config.read(bundle / "profiles" / "deepstream" / "config_infer_primary.txt", encoding="utf-8")
+    config.read(hosted / "profiles" / "deepstream" / "config_infer_primary.txt", encoding="utf-8")
     said = config["property"]
     assert (said["net-scale-factor"], said["model-color-format"]) == ("1", "0")
     assert (said["maintain-aspect-ratio"], said["symmetric-padding"]) == ("1", "1")
     assert (said["network-type"], said["cluster-mode"], said["network-mode"]) == ("0", "4", "0")
     assert said["infer-dims"] == f"3;{SIDE};{SIDE}"
-    folder = bundle / "profiles" / "deepstream"
+    folder = hosted / "profiles" / "deepstream"
     assert len((folder / said["labelfile-path"]).read_text(encoding="utf-8").splitlines()) == 3
     assert int(said["num-detected-classes"]) == 3
     graph, live = session("deepstream"), live_detector(toy.run)
@@ -280,13 +293,13 @@ def test_deepstreams_parser_reads_what_pytorch_finds_between_black_bars(
 # Head alone, and without suppression
 
 
-def test_the_head_alone_holds_no_weight_of_the_backbone_and_says_whose_it_holds(bundle: Path, toy: Toy) -> None:
-    folder = bundle / "profiles" / "head-only"
+def test_the_head_alone_holds_no_weight_of_the_backbone_and_says_whose_it_holds(hosted: Path, toy: Toy) -> None:
+    folder = hosted / "profiles" / "head-only"
     content = (folder / "model.onnx").read_bytes()
     trained = load_trained(toy.run)
     tensors = [each for each in trained.backbone.state_dict().values() if len(each.unique()) > 8]  # not all 0 or 1
     weights = [{each.numpy().tobytes(), each.mT.contiguous().numpy().tobytes()} for each in tensors if each.ndim > 1]
-    whole = (bundle / "model.onnx").read_bytes()
+    whole = (hosted / "model.onnx").read_bytes()
     assert sum(any(values in whole for values in layouts) for layouts in weights) > 10
     assert not any(values in content for layouts in weights for values in layouts)
     assert all(parameter.detach().numpy().tobytes() in content for parameter in trained.head.classes.parameters())
@@ -298,7 +311,7 @@ def test_the_head_alone_holds_no_weight_of_the_backbone_and_says_whose_it_holds(
 
 
 def test_features_from_pytorch_give_the_bundles_own_detections(
-    bundle: Path, session: Callable[[str], Session], pictures: list[Image.Image], toy: Toy
+    hosted: Path, session: Callable[[str], Session], pictures: list[Image.Image], toy: Toy
 ) -> None:
     backbone = load_trained(toy.run).backbone
     batch = np.concatenate([planes(letterbox_image(picture, SIDE, SIDE)[0]) for picture in pictures[:3]])
@@ -314,17 +327,17 @@ def test_features_from_pytorch_give_the_bundles_own_detections(
 
 
 def test_a_hosts_own_suppression_of_raw_outputs_gives_the_bundles_detections(
-    bundle: Path, session: Callable[[str], Session], pictures: list[Image.Image]
+    hosted: Path, session: Callable[[str], Session], pictures: list[Image.Image]
 ) -> None:
     graph = session("raw")
-    operators = {node.op_type for node in onnx.load(str(bundle / "profiles" / "raw" / "model.onnx")).graph.node}
+    operators = {node.op_type for node in onnx.load(str(hosted / "profiles" / "raw" / "model.onnx")).graph.node}
     assert operators.isdisjoint({"Loop", "NonMaxSuppression", "TopK"})
     array, letterbox = letterbox_image(pictures[5], SIDE, SIDE)
     boxes, scores = graph.run(["boxes", "scores"], {"images": planes(array)})
     assert boxes.shape[1:] == (scores.shape[1], 4)
     assert scores.shape[2] == 3
     kept = hard_nms(torch.from_numpy(boxes[0]), torch.from_numpy(scores[0]), THRESHOLDS, size=(SIDE, SIDE))
-    expected = Detector(bundle)(pictures[5])
+    expected = Detector(hosted)(pictures[5])
     np.testing.assert_allclose(letterbox.to_original(kept[0].numpy()), expected.boxes, atol=1e-2)
     np.testing.assert_allclose(kept[1].numpy(), expected.scores, atol=1e-5)
 
@@ -356,8 +369,8 @@ def test_a_profile_describes_itself(name: str) -> None:
 
 
 @pytest.fixture
-def copy(bundle: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(bundle, tmp_path / "copy.detheads"))
+def copy(hosted: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(hosted, tmp_path / "copy.detheads"))
 
 
 def test_a_profile_that_fails_on_its_hosts_pictures_fails_the_whole(
@@ -391,3 +404,27 @@ def test_the_name_of_a_profile_is_looked_at_before_the_work(
     assert done.code == 1
     assert "Did you mean 'deepstream'?" in done.err
     assert not target.exists()
+
+
+def test_profiles_are_in_the_bundles_precision_and_take_floats_all_the_same(
+    hosted: Path, dense: onnx.ModelProto, toy: Toy, tmp_path: Path, pictures: list[Image.Image]
+) -> None:
+    calibration = choose_calibration(str(toy.images), (SIDE, SIDE), count=4)
+    half = convert(dense, Plan("fp16", calibration)).model
+    trained = load_trained(toy.run)
+    folder = Path(shutil.copytree(hosted, tmp_path / "half.detheads"))
+    manifest = read_manifest(folder).model_copy(update={"precision": "fp16"})
+    request = Request(trained, half, THRESHOLDS, 8, "half", "fp16")
+    expected = [Detector(hosted)(picture) for picture in pictures]
+    for entry in add_profiles(folder, manifest, ["head-only", "raw"], request).profiles:
+        model = onnx.load(str(folder / entry.file))
+        assert {each.type.tensor_type.elem_type for each in model.graph.output} <= {
+            TensorProto.FLOAT,
+            TensorProto.INT32,
+        }
+        assert any(tensor.data_type == TensorProto.FLOAT16 for tensor in model.graph.initializer)
+        assert any(item.value == "fp16" for item in model.metadata_props)
+        graph = HostedGraph(folder / entry.file, load_profile(entry.name), trained, THRESHOLDS)
+        assert "rounded" in graph.runtime
+        assert Comparison.of(expected, graph.detect(pictures)).share > 0.95
+    assert "network-mode=2\n" in DeepStream().build(request).texts["config_infer_primary.txt"]
