@@ -59,7 +59,7 @@ def told(verdict: "DeviceVerdict") -> list[str]:
             f"{probes.score_difference:.3g} in score apart"
         )
     for data in verdict.data:
-        proven = "not the proof's dataset" if data.map_proven is None else f"PyTorch {data.map_proven:.4f}"
+        proven = "no proof on these" if data.map_proven is None else f"PyTorch {data.map_proven:.4f}"
         found = "undefined" if data.map is None else f"{data.map:.4f}"
         lines.append(
             f"mAP of head {data.head} on {data.images} images of {data.dataset} {data.split}: {found} ({proven})"
