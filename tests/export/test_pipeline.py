@@ -277,7 +277,7 @@ def test_other_classes_are_refused_before_the_work_by_name(
 def test_a_bundle_that_cannot_be_written_gives_its_verdict_and_a_remark(
     copy: Path, toy: Toy, monkeypatch: pytest.MonkeyPatch, detheads
 ) -> None:
-    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+    before = {path.name: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
 
     def refuse(*_: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system", str(copy))
@@ -287,7 +287,7 @@ def test_a_bundle_that_cannot_be_written_gives_its_verdict_and_a_remark(
     assert done.code == 0
     assert "proof holds" in done.out
     assert f"the verdict was not written into {copy} (Read-only file system)" in done.err
-    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
 
 
 def test_pictures_that_cannot_be_used_are_left_out_on_request(copy: Path, data: Toy, detheads) -> None:
@@ -432,7 +432,8 @@ def test_existing_bundle_needs_force_and_is_replaced_whole(copy: Path, toy: Toy)
         require_target(copy, force=False)
     result = export_run(toy.run, copy, proof=None, thresholds=SHORT, tensorrt=False, force=True)
     assert result.bundle == copy
-    assert sorted(path.name for path in copy.iterdir()) == ["README.md", "bundle.json", "model.onnx", "report.md"]
+    kept = ["README.md", "bundle.json", "model.onnx", "probes", "report.md"]
+    assert sorted(path.name for path in copy.iterdir()) == kept
     assert [path.name for path in copy.parent.iterdir()] == [copy.name]
 
 
