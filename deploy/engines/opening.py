@@ -40,11 +40,12 @@ class EngineBackend:
 def open_engine(bundle: Path, manifest: BundleManifest, provider: str, threads: int | None) -> EngineBackend:
     """The bundle's engine of the library that ``provider`` names, on GPU 0 or on that of ``NAME:DEVICE``.
 
+    Args:
+        threads: of the CPU, which has no part in an engine's work: a proof gives them to all that it runs.
+
     Raises:
         UserError: when there is no GPU, driver or library, no engine of it, none that fits, or it cannot be loaded.
     """
-    if threads is not None:
-        raise UserError("--threads is of the CPU, and an engine runs on the GPU; leave it out.")
     name, _, device = provider.partition(":")
     if device and not device.isdecimal():
         raise UserError(f"{provider!r} names no GPU; write {name}:0 for the first one.")
