@@ -55,7 +55,7 @@ class LiveDetector:
         frame: Frame = letterbox_image,
     ) -> None:
         self.backbone, self.head = backbone.to(device).eval(), head.to(device).eval()
-        self.spec, self.thresholds, self.device, self._frame = spec, thresholds, device, frame
+        self.spec, self.thresholds, self.device, self.frame = spec, thresholds, device, frame
 
     def detect(self, image: Image.Image) -> LiveDetections:
         """Detect objects in an RGB image of any size; boxes without area in it are left out, as by the runtime."""
@@ -74,7 +74,7 @@ class LiveDetector:
 
     @torch.inference_mode()
     def _predict(self, image: Image.Image) -> tuple[Tensor, Tensor, WayBack]:
-        array, way_back = self._frame(image, self.spec.width, self.spec.height)
+        array, way_back = self.frame(image, self.spec.width, self.spec.height)
         images = torch.from_numpy(array).permute(2, 0, 1)[None].to(self.device)  # [1, 3, H, W]
         output = self.head(self.backbone(self.backbone.normalise(images)))
         scores = detection_scores(output.logits, output.quality)

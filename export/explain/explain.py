@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from detheads.deploy.detector import Prepared
 from detheads.export.diagnosis import apart
 from detheads.export.explain.constants import explain_suppression
 from detheads.export.explain.distance import REPRODUCES, SAME, mean_distance, worst_first
@@ -20,7 +19,8 @@ from detheads.export.explain.preprocessing import explain_detections, explain_in
 from detheads.export.explain.trail import Sides
 from detheads.export.live import LiveDetections, LiveDetector
 from detheads.export.matching import Dense, Found
-from detheads.foundation.geometry import Letterbox, has_area, letterbox_image
+from detheads.export.profiles.frames import Framed, WayBack
+from detheads.foundation.geometry import has_area
 from detheads.foundation.manifest import ONLY_HEAD, Thresholds
 from detheads.foundation.progress import Progress, silent
 from detheads.ops.nms import hard_nms
@@ -42,7 +42,7 @@ class Suspect:
     """
 
     detect: Callable[[Sequence[Image.Image]], Sequence[Found]]
-    prepare: Callable[[Image.Image], Prepared] | None = None
+    prepare: Callable[[Image.Image], Framed] | None = None
     graph: onnx.ModelProto | None = None
 
 
@@ -58,10 +58,10 @@ class Seen:
 
 @dataclass(frozen=True)
 class Shown(Seen):
-    """A picture with its letterboxed input, ``[3, H, W]``."""
+    """A picture with its input as PyTorch gets it, ``[3, H, W]``, and the way back."""
 
     array: NDArray[np.uint8]
-    letterbox: Letterbox
+    way_back: WayBack
 
 
 def explain(
@@ -96,7 +96,7 @@ def explain(
     departure: Departure | None = None
     if suspect.prepare is not None:
         inputs = [suspect.prepare(one.image)[0] for one in shown]
-        if (cause := explain_inputs(inputs, [one.image for one in shown], size)) is not None:
+        if (cause := explain_inputs(inputs, [one.image for one in shown], size, live.frame)) is not None:
             causes, departure = [cause], Departure("input")
     inside = None
     if suspect.graph is not None:
@@ -132,7 +132,7 @@ def _explain_found(
         return Cause("graph", "batch", "the artefact errs in batches only: alone it finds what PyTorch finds")
     if suspect.prepare is None:
         size, images = (live.spec.width, live.spec.height), [one.image for one in shown]
-        cause = explain_detections(found, images, size, lambda array, image: _detect(live, array, image))
+        cause = explain_detections(found, images, size, lambda array, image: _detect(live, array, image), live.frame)
         if cause is not None:
             return cause
     dense = [_dense(live, one.array) for one in shown] if inside is None else inside.dense
@@ -140,7 +140,7 @@ def _explain_found(
 
     def suppress(thresholds: Thresholds) -> list[Found]:
         rows = zip(dense, shown, strict=True)
-        return [_suppressed(boxes, scores, one.letterbox, thresholds, live) for (boxes, scores), one in rows]
+        return [_suppressed(boxes, scores, one.way_back, thresholds, live) for (boxes, scores), one in rows]
 
     cause = explain_suppression(found, live.thresholds, suppress, REPRODUCES * base if rounds else SAME)
     if cause is not None and cause.kind == "suppression":
@@ -183,9 +183,9 @@ def _explain_ties(live: LiveDetector, shown: Sequence[Shown]) -> Cause | None:
 
 
 def _shown(one: Seen, live: LiveDetector) -> Shown:
-    array, letterbox = letterbox_image(one.image, live.spec.width, live.spec.height)
+    array, way_back = live.frame(one.image, live.spec.width, live.spec.height)
     pixels = np.ascontiguousarray(array.transpose(2, 0, 1))
-    return Shown(one.name, one.image, one.live, one.found, pixels, letterbox)
+    return Shown(one.name, one.image, one.live, one.found, pixels, way_back)
 
 
 def _dense(live: LiveDetector, array: NDArray[np.uint8]) -> Dense:
@@ -197,21 +197,21 @@ def _dense(live: LiveDetector, array: NDArray[np.uint8]) -> Dense:
 
 
 def _detect(live: LiveDetector, array: NDArray[np.uint8], image: Image.Image) -> Found:
-    """PyTorch on an input ``[H, W, 3]`` that was made of a picture in some way, taken for a letterboxed one."""
+    """PyTorch on an input ``[H, W, 3]`` that was made of a picture in some way, taken for the one it should be."""
     boxes, scores = _dense(live, np.ascontiguousarray(array.transpose(2, 0, 1)))
-    letterbox = Letterbox.fit(image.width, image.height, live.spec.width, live.spec.height)
-    return _suppressed(boxes, scores, letterbox, live.thresholds, live)
+    _, way_back = live.frame(image, live.spec.width, live.spec.height)
+    return _suppressed(boxes, scores, way_back, live.thresholds, live)
 
 
 def _suppressed(
     boxes: NDArray[np.float32],
     scores: NDArray[np.float32],
-    letterbox: Letterbox,
+    way_back: WayBack,
     thresholds: Thresholds,
     live: LiveDetector,
 ) -> LiveDetections:
     size = live.spec.height, live.spec.width
     kept, values, labels = hard_nms(torch.from_numpy(boxes), torch.from_numpy(scores), thresholds, size=size)
-    original = letterbox.to_original(kept.numpy())
+    original = way_back.to_original(kept.numpy())
     seen = has_area(original)
     return LiveDetections(original[seen], values.numpy()[seen], labels.numpy()[seen])

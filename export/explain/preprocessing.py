@@ -11,26 +11,30 @@ from detheads.export.explain.distance import REPRODUCES, SAME, mean_distance
 from detheads.export.explain.explanation import Cause
 from detheads.export.explain.variants import Variant, variants
 from detheads.export.matching import Found
+from detheads.export.profiles.frames import Frame
 from detheads.foundation.geometry import letterbox_image
 
 Size = tuple[int, int]
 """Width and height of the input."""
 
 
-def explain_inputs(found: Sequence[NDArray[Any]], images: Sequence[Image.Image], size: Size) -> Cause | None:
+def explain_inputs(
+    found: Sequence[NDArray[Any]], images: Sequence[Image.Image], size: Size, frame: Frame = letterbox_image
+) -> Cause | None:
     """Why the inputs that an artefact makes of some pictures are not ours; None where they are.
 
     Args:
         found: ``[H, W, 3]`` each, RGB 0..255.
+        frame: how PyTorch's input is made.
     """
-    wanted = [letterbox_image(image, *size)[0] for image in images]
+    wanted = [frame(image, *size)[0] for image in images]
     if any(np.shape(array) != one.shape for array, one in zip(found, wanted, strict=True)):
         shapes = sorted({np.shape(array) for array in found})
         return Cause("letterbox", "input", f"the artefact makes inputs of shape {shapes}, not {wanted[0].shape}")
     base = _apart(found, wanted)
     if base == 0:
         return None
-    left = [(_apart(found, [variant.apply(image, *size) for image in images]), variant) for variant in variants()]
+    left = [(_apart(found, [variant.apply(image, *size) for image in images]), variant) for variant in variants(frame)]
     best, variant = min(left, key=lambda one: one[0])
     if best > REPRODUCES * base:
         said = f"the artefact makes its input in an unknown way: it is {base:.3g} grey levels a pixel off ours"
@@ -43,6 +47,7 @@ def explain_detections(
     images: Sequence[Image.Image],
     size: Size,
     detect: Callable[[NDArray[np.uint8], Image.Image], Found],
+    frame: Frame = letterbox_image,
 ) -> Cause | None:
     """The preprocessing with which PyTorch finds what an artefact finds, for artefacts that show nothing else.
 
@@ -50,12 +55,12 @@ def explain_detections(
         found: of each image, by the artefact.
         detect: PyTorch on an input ``[H, W, 3]`` made of a picture.
     """
-    wanted = [letterbox_image(image, *size)[0] for image in images]
+    wanted = [frame(image, *size)[0] for image in images]
     base = mean_distance([detect(array, image) for array, image in zip(wanted, images, strict=True)], found)
     if base <= SAME:
         return None
     left = []
-    for variant in variants():
+    for variant in variants(frame):
         arrays = [variant.apply(image, *size) for image in images]
         if all(np.array_equal(array, one) for array, one in zip(arrays, wanted, strict=True)):
             continue

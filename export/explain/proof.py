@@ -26,25 +26,24 @@ def prove(bundle: Path, reference: Reference, on_progress: Progress = silent) ->
     report = compare(bundle, reference, on_progress)
     if report.passed and not reference.proof.explain:
         return report
-    threads = reference.proof.threads
-    way = executions(bundle, threads, reference.head)[-1]
-    detector, graph = way.detector, way.model
+    threads, batch = reference.proof.threads, min(report.artefacts, key=lambda one: one.versus_live.share).batch
+    detector = executions(bundle, threads, reference.head)[-1].detector
     found = explain(
-        Suspect(detector.detect, detector.prepare, graph),
+        Suspect(detector.detect, detector.prepare, onnx.load_model(str(bundle / report.artefacts[0].file))),
         reference.live,
-        list(_pictures(reference, report, detector)),
+        list(_pictures(reference, report, detector, batch)),
         reference.dataset.class_names,
         failed=not report.passed,
         head=reference.head,
         threads=threads,
         on_progress=on_progress,
     )
-    return replace(report, explanation=found)
+    known = found.cause is not None and found.cause.kind != "ties"
+    return replace(report, explanation=found, advice=() if known else report.advice)
 
 
-def _pictures(reference: Reference, report: VerificationReport, detector: Detector) -> Iterator[Seen]:
+def _pictures(reference: Reference, report: VerificationReport, detector: Detector, batch: int) -> Iterator[Seen]:
     """The pictures of the proof that differ, run again at the batch size that differs most; any, where none does."""
-    batch = min(report.artefacts, key=lambda artefact: artefact.versus_live.share).batch
     apart = {picture.picture: place for place, picture in enumerate(report.apart)}
     own = [
         (record.file_name, record, live) for record, live in zip(reference.dataset.images, reference.found, strict=True)

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from detheads.export.explain.explanation import Kind
-from detheads.foundation.geometry import PAD_VALUE, Letterbox
+from detheads.export.profiles.frames import Frame
+from detheads.foundation.geometry import PAD_VALUE, Letterbox, letterbox_image
 
 Pixels = NDArray[np.uint8]
 """``[H, W, 3]``."""
@@ -29,9 +30,21 @@ class Variant:
     apply: Callable[[Image.Image, int, int], Pixels]
 
 
-def variants() -> Iterator[Variant]:
-    """All that are known."""
-    yield Variant("channel order", "swaps the colour channels (BGR where RGB is meant)", _swapped)
+def variants(frame: Frame = letterbox_image) -> Iterator[Variant]:
+    """All that are known.
+
+    Args:
+        frame: what is meant: our letterbox, or what a host does instead.
+    """
+
+    def swapped(image: Image.Image, width: int, height: int) -> Pixels:
+        return np.ascontiguousarray(frame(image, width, height)[0][..., ::-1])
+
+    yield Variant("channel order", "swaps the colour channels (BGR where RGB is meant)", swapped)
+    if frame is not letterbox_image:
+        said = "letterboxes as detheads itself does where its host's way is meant"
+        yield Variant("letterbox", said, lambda image, width, height: letterbox_image(image, width, height)[0])
+        return
     for name, resample in (
         ("nearest neighbour", Image.Resampling.NEAREST),
         ("bicubic", Image.Resampling.BICUBIC),
@@ -79,10 +92,6 @@ def _laid(
     canvas = Image.new("RGB", (width, height), (colour,) * 3)
     canvas.paste(image.resize(sides, resample), (left + shift[0], top + shift[1]))
     return np.asarray(canvas)
-
-
-def _swapped(image: Image.Image, width: int, height: int) -> Pixels:
-    return np.ascontiguousarray(Letterbox.fit(*image.size, width, height).apply(image)[..., ::-1])
 
 
 def _without_antialiasing(image: Image.Image, width: int, height: int) -> Pixels:

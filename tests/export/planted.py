@@ -16,19 +16,20 @@ from detheads.export.tail import with_suppression
 from detheads.foundation import atomic
 from detheads.foundation.bundle import read_manifest, write_manifest
 from detheads.foundation.geometry import Letterbox, letterbox_image
+from detheads.foundation.manifest import Precision
 
 ATTENTION = "backbone.maps.model.blocks.1.attn"
 RUINED = "head.class_tower.0.0"
 HALF_STRIDE = 0.5
 
 
-def rewrite(bundle: Path, model: onnx.ModelProto) -> None:
+def rewrite(bundle: Path, model: onnx.ModelProto, precision: Precision = "fp32") -> None:
     """Put another graph into a bundle, as one who edits it would: with its digest in the manifest."""
     manifest = read_manifest(bundle)
     path = bundle / manifest.onnx.file
     onnx.save_model(model, str(path))
     entry = manifest.onnx.model_copy(update={"sha256": atomic.sha256_of(path), "bytes": path.stat().st_size})
-    write_manifest(bundle, manifest.model_copy(update={"onnx": entry}))
+    write_manifest(bundle, manifest.model_copy(update={"onnx": entry, "precision": precision}))
 
 
 def completed(dense: onnx.ModelProto, bundle: Path) -> onnx.ModelProto:

@@ -25,6 +25,7 @@ from detheads.export.report import VerificationReport
 from detheads.export.source import load_trained
 from detheads.foundation.geometry import letterbox_image
 from detheads.foundation.images import load_image
+from detheads.foundation.manifest import Precision
 from tests.export import planted
 from tests.export.toy import SIDE, THRESHOLDS, Toy
 
@@ -56,7 +57,7 @@ class World:
     def int8(self, dense: onnx.ModelProto) -> onnx.ModelProto:
         return convert(dense, Plan("int8", self.calibration, fallback=False, engine=True)).model
 
-    def bundled(self, dense: onnx.ModelProto, finish: Change | None = None) -> Path:
+    def bundled(self, dense: onnx.ModelProto, precision: Precision = "fp32", finish: Change | None = None) -> Path:
         """The bundle with another dense graph in it."""
         bundle = self.folder / "planted.detheads"
         shutil.rmtree(bundle, ignore_errors=True)
@@ -64,7 +65,7 @@ class World:
         model = planted.completed(dense, bundle)
         if finish is not None:
             finish(model)
-        planted.rewrite(bundle, model)
+        planted.rewrite(bundle, model, precision)
         return bundle
 
 
@@ -115,14 +116,14 @@ FAULTS = (
         "overflow",
         "backbone",
         (f"{planted.ATTENTION}, MatMul overflows FP16", "65,504"),
-        lambda world: world.bundled(planted.halved(world.changed(planted.overflowing_attention))),
+        lambda world: world.bundled(planted.halved(world.changed(planted.overflowing_attention)), "fp16"),
     ),
     Fault(
         "one layer whose INT8 is ruinous",
         "quantised layer",
         "towers",
         (planted.RUINED, "with this layer alone in FP32"),
-        lambda world: world.bundled(world.int8(world.changed(planted.ruinous_layer))),
+        lambda world: world.bundled(world.int8(world.changed(planted.ruinous_layer)), "int8"),
     ),
     Fault(
         "normalisation left out",
@@ -158,7 +159,7 @@ FAULTS = (
         "suppression",
         "suppression",
         ("an IoU of 0.7", "where 0.5 is meant"),
-        lambda world: world.bundled(world.changed(), lambda model: planted.other_iou(model, 0.7)),
+        lambda world: world.bundled(world.changed(), finish=lambda model: planted.other_iou(model, 0.7)),
     ),
     Fault(
         "one class's weights zeroed",
@@ -208,7 +209,7 @@ def test_preprocessing_is_recognised_by_detections_alone(world: World, fault: Fa
     assert all(words in found.cause.sentence for words in fault.words)
 
 
-SOUND: dict[str, Callable[[World, onnx.ModelProto], onnx.ModelProto]] = {
+SOUND: dict[Precision, Callable[[World, onnx.ModelProto], onnx.ModelProto]] = {
     "fp32": lambda world, dense: dense,
     "fp16": lambda world, dense: planted.halved(dense),
     "int8": lambda world, dense: world.int8(dense),
@@ -216,9 +217,9 @@ SOUND: dict[str, Callable[[World, onnx.ModelProto], onnx.ModelProto]] = {
 
 
 @pytest.mark.parametrize("precision", SOUND)
-def test_a_sound_artefact_is_not_accused(world: World, precision: str) -> None:
+def test_a_sound_artefact_is_not_accused(world: World, precision: Precision) -> None:
     loose = {"max_map_drop": 1.0, "min_matched": 0.5, "limits": {"ap50": 1.0}}
-    report = proven(world, world.bundled(SOUND[precision](world, world.changed())), explain=True, **loose)
+    report = proven(world, world.bundled(SOUND[precision](world, world.changed()), precision), explain=True, **loose)
     assert report.passed, report.reasons
     found = report.explanation
     assert isinstance(found, Explanation)
