@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
+
 from detheads.data.pictures import load_picture
 from detheads.deploy import Detector
 from detheads.export.explain.explain import Seen, Suspect, explain
