@@ -67,14 +67,15 @@ def for_one_image(model: onnx.ModelProto) -> onnx.ModelProto:
 def with_float_input(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     """The model with float32 values 0..255 instead of uint8 at the input ``name``.
 
-    A graph that converts its input first goes on without that conversion; any other one gets whole numbers again.
+    Where the graph converts its input itself, or asks for its shape, nothing else changes; what computes in uint8 gets
+    whole numbers again, which TensorRT does not take.
     """
     changed = _copy(model)
     graph = changed.graph
     (entry,) = (each for each in graph.input if each.name == name)
     entry.type.tensor_type.elem_type = TensorProto.FLOAT
-    readers = [node for node in graph.node if name in node.input]
-    if all(node.op_type == "Cast" for node in readers):
+    readers = [node for node in graph.node if name in node.input and node.op_type not in {"Cast", "Shape"}]
+    if not readers:
         return changed
     whole = f"{name}_uint8"
     _rename_input(readers, name, whole)
@@ -97,6 +98,7 @@ def without_beginning(
     changed = _copy(model)
     graph = changed.graph
     types = tensor_types(model)
+    _ask_for_the_batch(graph, next(iter(inputs)))
     made_by = {output: node for node in graph.node for output in node.output}
     constant = {tensor.name for tensor in graph.initializer}
     wanted, needed = [entry.name for entry in graph.output], set[str]()
@@ -135,6 +137,16 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
     return changed
+
+
+def _ask_for_the_batch(graph: onnx.GraphProto, tensor: str) -> None:
+    """Nodes that ask an input of the graph for its batch size ask ``tensor`` instead."""
+    given = {entry.name for entry in graph.input}
+    for node in graph.node:
+        if node.op_type == "Shape" and node.input[0] in given:
+            asked = {attribute.name: attribute.i for attribute in node.attribute}
+            if asked.get("start", 0) == 0 and asked.get("end") == 1:
+                node.input[0] = tensor
 
 
 def _rename_input(nodes: Sequence[onnx.NodeProto], old: str, new: str) -> None:

@@ -127,6 +127,16 @@ def test_each_profile_is_listed_with_its_files_and_proven_on_its_hosts_pictures(
     assert "größte Eule" in said["detheads.classes"]
 
 
+@NAMED
+def test_tensorrts_parser_reads_each_profile(name: str, hosted: Path, entries: dict[str, ProfileEntry]) -> None:
+    trt = pytest.importorskip("tensorrt_rtx", reason="needs the tensorrt-rtx package")
+    log = trt.Logger(trt.Logger.ERROR)
+    network = trt.Builder(log).create_network(0)
+    parser = trt.OnnxParser(network, log)
+    assert parser.parse((hosted / entries[name].file).read_bytes()), parser.get_error(0).desc()
+    assert network.get_input(0).name == ("last" if name == "head-only" else "images")
+
+
 def test_the_report_says_what_each_host_costs(hosted: Path) -> None:
     report = atomic.read_json(hosted / "report.json")
     assert [each["name"] for each in report["profiles"]] == list(NAMES)

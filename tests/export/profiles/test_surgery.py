@@ -57,6 +57,8 @@ def test_a_float_input_takes_what_lies_between_whole_numbers_where_the_graph_con
     values = np.array([[0.25, 200.5, 255]], np.float32)
     np.testing.assert_array_equal(run(with_float_input(CAST_FIRST, "images"), images=values)["out"], -2 * values)
     np.testing.assert_array_equal(run(with_float_input(MAX_FIRST, "images"), images=values)["out"], [[0, 200, 255]])
+    asked = model("g (uint8[batch, 3] images) => (int64[2] out) { out = Shape(images) }")
+    assert len(with_float_input(asked, "images").graph.node) == 1  # TensorRT has no uint8 inside
 
 
 def test_one_image_is_in_the_shapes_of_both_ends() -> None:
@@ -91,3 +93,16 @@ def test_what_a_branch_reads_from_outside_is_kept() -> None:
     part = without_beginning(model(BRANCHES.replace("SOURCE", "features")), FEATURES, SHAPES)
     values = np.array([[0.5, 2, 8]], np.float32)
     np.testing.assert_array_equal(run(part, stride8=values)["out"], -values)
+
+
+def test_a_head_that_asks_for_the_size_of_the_batch_asks_its_features() -> None:
+    whole = model("""
+        g (uint8[batch, 3] images) => (float[batch, 3] out) <int64[1] three = {3}> {
+            size = Shape<start=0, end=1>(images)
+            features = Cast<to=1>(images)
+            shape = Concat<axis=0>(size, three)
+            out = Reshape(features, shape)
+        }
+    """)
+    values = np.array([[0.5, 2, 8], [1, 2, 3]], np.float32)
+    np.testing.assert_array_equal(run(without_beginning(whole, FEATURES, SHAPES), stride8=values)["out"], values)
