@@ -20,6 +20,8 @@ PACKAGES = {
     "scikit-learn": "closed-form heads",
     "onnx": "export",
     "onnxscript": "export",
+    "openvino": "run bundles with --backend openvino",
+    "cryptography": "signatures of bundles",
     "tensorrt": "engines on a GPU machine",
     "tensorrt-rtx-cu13": "engines built without a GPU",
     "cuda-python": "engines executed",
