@@ -35,6 +35,9 @@ EXACT: Final[Mapping[str, Mapping[str, str]]] = {
 RECORD_PLACES: Final = "session.record_ep_graph_assignment_info"
 """Makes a session remember which provider each node went to; known from 1.24 on, and passed over before."""
 
+ELSEWHERE = "build an engine for a GPU with 'detheads bundle build', or export in another precision"
+"""What to do with a graph in BF16, for which the CPU has no convolutions or products."""
+
 
 class OnnxRuntime:
     """``model.onnx``, checked against the manifest, in ONNX Runtime.
@@ -97,7 +100,9 @@ def open_graph(graph: Path | bytes, *, provider: str = CPU, threads: int | None 
     try:
         session = onnxruntime.InferenceSession(_taken(graph), options, providers=[(kind, _options(kind, device))])
     except Exception as error:  # the library's exceptions share no base class but Exception
-        raise UserError(f"{name} cannot be loaded by ONNX Runtime ({str(error).splitlines()[0]}).") from None
+        reason = str(error).splitlines()[0]
+        advice = f"; {kind} does not compute in its precision: {ELSEWHERE}" if "NOT_IMPLEMENTED" in reason else ""
+        raise UserError(f"{name} cannot be loaded by ONNX Runtime ({reason}){advice}.") from None
     session.disable_fallback()
     in_use = session.get_providers()
     if in_use[0] != kind:  # the library replaces a provider that does not start by the CPU, with a log line only

@@ -12,6 +12,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from detheads.export.precision.view import FLOATS, View
+from detheads.export.trace import opset_of
 
 BF16_OPSET = 22
 """The first in which convolutions and poolings take bfloat16."""
@@ -45,7 +46,7 @@ def cast(dense: ModelProto, types: Mapping[str, int]) -> ModelProto:
         types: element type by node name, for nodes that :func:`can_compute_in` it; all others stay FP32.
     """
     view = View(dense)
-    opset = next(entry.version for entry in dense.opset_import if entry.domain in ("", "ai.onnx"))
+    opset = opset_of(dense)
     if TensorProto.BFLOAT16 in types.values():
         opset = max(opset, BF16_OPSET)  # those between added types to the operators and changed nothing else here
     model = ModelProto()

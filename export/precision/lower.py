@@ -11,6 +11,7 @@ from detheads.export.precision.plan import Converted, Plan
 from detheads.export.precision.policy import POLICY, kept_by_policy
 from detheads.export.precision.ranges import FP16_MAX, HEADROOM_BITS, Range, measure_ranges, too_wide, widest
 from detheads.export.precision.view import FLOATS, MOVES, PRODUCTS, View, tensor_types
+from detheads.export.trace import opset_of
 from detheads.foundation.errors import UserError
 from detheads.foundation.progress import Progress
 
@@ -70,7 +71,9 @@ def lower(dense: ModelProto, plan: Plan, kind: int, wide: int, on_progress: Prog
 
 def _types(view: View, kept: Mapping[str, str], narrow: Mapping[str, float], kind: int, wide: int) -> dict[str, int]:
     """Element type by node name, for all nodes that do not stay FP32."""
-    opset = max(BF16_OPSET, *(entry.version for entry in view.model.opset_import))
+    opset = opset_of(view.model)
+    if TensorProto.BFLOAT16 in {kind, wide}:
+        opset = max(opset, BF16_OPSET)
     types: dict[str, int] = {}
     for name, node in view.nodes.items():
         if view.live.isdisjoint(node.output) or not view.floats(node.output):

@@ -225,3 +225,8 @@ def test_autocast_converts_the_same_nodes_to_the_same_effect(dense: onnx.ModelPr
     products = [census(model)["products"] for model in (ours, theirs)]
     assert products[0] == products[1]
     assert apart(theirs, ours) < 0.02
+
+
+def test_a_cpu_refuses_bf16_and_says_what_to_do(dense: onnx.ModelProto) -> None:
+    with pytest.raises(UserError, match="does not compute in its precision: build an engine"):
+        run(convert(dense, Plan("bf16", CALIBRATION)).model)
