@@ -51,7 +51,7 @@ def convert(dense: onnx.ModelProto, plan: Plan, judge: Judge | None, on_progress
     if judge is None:
         remarks.append("nobody measured what INT8 costs this model: without a proof no block returns to FP32")
     if plan.engine:
-        remarks.append("the INT8 graph has the form that TensorRT takes, in which CPUs are slower than in FP32; "
+        remarks.append("the INT8 graph has the form that TensorRT takes, in which CPUs are seldom faster than in FP32; "
                        "--onnx-only gives the form for CPUs")  # fmt: skip
     return Converted(quantiser.graph(search.remaining(returned)), details, tuple(remarks))
 
