@@ -12,6 +12,7 @@ from detheads.export.explain.explain import Seen, Suspect, explain
 from detheads.export.precision.executable import executions
 from detheads.export.report import VerificationReport
 from detheads.export.verify import Reference, compare
+from detheads.foundation.errors import UserError
 from detheads.foundation.progress import Progress, silent
 
 LOOKED_AT = 8
@@ -30,16 +31,19 @@ def prove(bundle: Path, reference: Reference, on_progress: Progress = silent) ->
         return report
     threads, batch = reference.proof.threads, min(report.artefacts, key=lambda one: one.versus_live.share).batch
     detector = executions(bundle, threads, reference.head)[-1].detector
-    found = explain(
-        Suspect(detector.detect, detector.prepare, onnx.load_model(str(bundle / report.artefacts[0].file))),
-        reference.live,
-        list(_pictures(reference, report, detector, batch)),
-        reference.dataset.class_names,
-        failed=not report.passed,
-        head=reference.head,
-        threads=threads,
-        on_progress=on_progress,
-    )
+    try:
+        found = explain(
+            Suspect(detector.detect, detector.prepare, onnx.load_model(str(bundle / report.artefacts[0].file))),
+            reference.live,
+            list(_pictures(reference, report, detector, batch)),
+            reference.dataset.class_names,
+            failed=not report.passed,
+            head=reference.head,
+            threads=threads,
+            on_progress=on_progress,
+        )
+    except UserError as error:  # such as a graph whose inner tensors cannot be read: the verdict stands without it
+        return replace(report, remarks=[*report.remarks, f"where the two sides depart could not be found: {error}"])
     known = found.cause is not None and found.cause.kind != "ties"
     return replace(report, explanation=found, advice=() if known else report.advice)
 
