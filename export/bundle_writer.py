@@ -36,6 +36,7 @@ from detheads.foundation.manifest import (
     Thresholds,
     graph_metadata,
 )
+from detheads.foundation.progress import Progress, silent
 from detheads.report.files import JSON_NAME, MARKDOWN_NAME, write_texts
 from detheads.report.markdown import plain
 
@@ -60,7 +61,9 @@ class Master:
     heads: list[BundledHead]
 
 
-def trace_master(trained: Mapping[str, Trained], thresholds: Mapping[str, Thresholds]) -> Master:
+def trace_master(
+    trained: Mapping[str, Trained], thresholds: Mapping[str, Thresholds], on_progress: Progress = silent
+) -> Master:
     """Trace trained heads with the backbone that they share, and compare the graph with PyTorch.
 
     Raises:
@@ -70,7 +73,9 @@ def trace_master(trained: Mapping[str, Trained], thresholds: Mapping[str, Thresh
     graph = DetectorGraph(
         first.backbone, {name: one.head for name, one in trained.items()}, first.checkpoint.feature_spec
     )
+    on_progress("tracing", 0, 0)
     dense = trace_dense(graph)
+    on_progress("self-check", 0, 0)
     parity = check_parity(graph, dense)
     heads = [_entry(name, one, thresholds[name], parity[name]) for name, one in trained.items()]
     return Master(trained, dense, heads)

@@ -227,8 +227,7 @@ def export_runs(
         constants = {
             name: suppression.applied(thresholds or default_thresholds(one.head)) for name, one in trained.items()
         }
-        on_progress("ONNX graph", 0, 0)
-        master = trace_master(trained, constants)
+        master = trace_master(trained, constants, on_progress)
         references = {
             name: measure(trained[name], constants[name], proof, on_progress, name)
             for name, proof in (proofs or {}).items()
@@ -236,6 +235,7 @@ def export_runs(
         judge = judge_of(stage.folder, master, plan.precision, references, on_progress)
         converted = convert(master.dense, plan, judge, on_progress)
         remarks += converted.remarks
+        on_progress("writing the graph", 0, 0)
         manifest = write_graph(stage.folder, visible(output.stem), master, converted.model, plan.precision)
         manifest = store_conversion(stage.folder, manifest, plan, converted)
         if profiles:

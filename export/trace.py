@@ -37,7 +37,7 @@ def trace_dense(graph: DetectorGraph) -> onnx.ModelProto:
     """
     images = random_inputs(graph, TRACE_BATCH, seed=0)
     with torch.no_grad():
-        names = graph.output_names(images)
+        names = graph.output_names(images[:1])
     try:
         with torch.no_grad(), quiet():
             program = torch.onnx.export(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from detheads.cli import bench_engines
+from detheads.cli import bench_engines, bench_exports
 from detheads.cli.checks import require_caches, require_heads
 from detheads.cli.options import (
     BackboneFile,
@@ -22,6 +22,8 @@ from detheads.cli.train import HeadOptions, parse_options
 
 app = typer.Typer(help="Measure speed as a ratio to a named baseline of the same run.", no_args_is_help=True)
 app.command()(bench_engines.engines)
+app.command()(bench_exports.graph)
+app.command()(bench_exports.export)
 
 
 @app.command()
