@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx.utils import Extractor
 
 from detheads.bench.timing import take_turns
 from detheads.deploy.backends.onnx_runtime import open_graph
+from detheads.deploy.runtime import load_onnxruntime
+from detheads.deploy.session import CPU
 from detheads.export.names import DENSE_NAMES, INPUT_NAME
 from detheads.foundation.bundle import onnx_file, read_manifest
 from detheads.foundation.geometry import letterbox_image
@@ -103,12 +104,13 @@ def count_nodes(graph: onnx.GraphProto) -> int:
 
 def _profile(model: onnx.ModelProto, feeds: dict[str, Any], threads: int, rounds: int) -> dict[str, float]:
     """Milliseconds of each kind of operator, by ONNX Runtime's own profiler."""
+    onnxruntime = load_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level, options.enable_profiling = 3, True
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     with TemporaryDirectory() as folder:
         options.profile_file_prefix = str(Path(folder) / "profile")
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=[CPU])
         for _ in range(rounds):
             session.run(None, feeds)
         events = json.loads(Path(session.end_profiling()).read_text("utf-8"))

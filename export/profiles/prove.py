@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from detheads.deploy import Detections
 from detheads.deploy.backends.onnx_runtime import open_graph
+from detheads.deploy.runtime import load_onnxruntime
 from detheads.deploy.session import CPU
 from detheads.evaluation.coco import Statistics, evaluate
 from detheads.export.criteria import ROUNDING
@@ -56,7 +56,7 @@ class HostedGraph:
         given = bytes(rounded(model).SerializeToString()) if low else graph
         self._session = open_graph(given, threads=threads)
         self.runtime = (
-            f"onnxruntime {onnxruntime.__version__} {CPU}{', results rounded as the types say' if low else ''}"
+            f"onnxruntime {load_onnxruntime().__version__} {CPU}{', results rounded as the types say' if low else ''}"
         )
 
     def detect(self, images: Sequence[Image.Image]) -> list[Detections]:

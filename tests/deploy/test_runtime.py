@@ -1,6 +1,7 @@
 """ONNX Runtime is imported in one place, sends nothing, and says which build is missing or one too many."""
 
 import os
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -44,12 +45,13 @@ def test_a_setting_of_one_s_own_is_kept() -> None:
 
 
 def test_one_file_imports_onnx_runtime() -> None:
+    """But for its tools for quantisation, which are Python and need its build to be there already."""
     rooms = [ROOT / name for name in ("detheads", "analytical", "export", "deploy")]
     importing = [
         path.relative_to(ROOT).as_posix()
         for room in rooms
         for path in sorted(room.rglob("*.py"))
-        if any(line.strip().startswith(("import onnxruntime", "from onnxruntime")) for line in path.open())
+        if any(re.match(r"\s*(import|from) onnxruntime\b(?!\.quantization)", line) for line in path.open())
     ]
     assert importing == ["deploy/runtime.py"]
 
