@@ -48,7 +48,8 @@ class Criterion:
         kind: the name of its limit: the same, or ``class``.
         boxes: that it was measured on.
         images: that show such boxes; None where that does not matter.
-        limit: of ``|drop|``.
+        limit: of the drop.
+        gain: limit of ``-drop``; the same as that of the drop when None.
         interval: in which 95 % of the drops lie when the images are drawn anew; None where it was not measured.
     """
 
@@ -60,11 +61,17 @@ class Criterion:
     limit: float
     interval: Interval | None = None
     images: int | None = None
+    gain: float | None = None
 
     @property
     def drop(self) -> float:
         """PyTorch minus artefact; positive when the artefact is worse."""
         return self.live - self.artefact
+
+    @property
+    def allowed(self) -> float:
+        """The limit of a difference in the direction of this one."""
+        return self.limit if self.drop > 0 or self.gain is None else self.gain
 
     @property
     def enough(self) -> bool:
@@ -74,9 +81,9 @@ class Criterion:
     @property
     def failed(self) -> bool:
         """Whether the difference is too large: on enough boxes it is, on fewer its whole interval lies beyond."""
-        if abs(self.drop) <= self.limit + ROUNDING:
+        if abs(self.drop) <= self.allowed + ROUNDING:
             return False
-        certain = self.interval is not None and self.interval.beyond(self.limit) and (self.images or 0) >= FEW_IMAGES
+        certain = self.interval is not None and self.interval.beyond(self.allowed) and (self.images or 0) >= FEW_IMAGES
         return self.enough or certain
 
     def told(self) -> str:
@@ -86,7 +93,7 @@ class Criterion:
             **{size: f"AP of {size} objects ({self.boxes} boxes)" for size in SIZES},
             **MEANS,
         }[self.kind]
-        return f"{what} differs by {self.drop:+.4f}, allowed is {self.limit:g}"
+        return f"{what} differs by {self.drop:+.4f}, allowed is {self.allowed:g}"
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -125,7 +132,7 @@ def _means(
         if own is not None and other is not None:
             boxes = objects.sizes.get(name, objects.boxes)
             interval = _drop(getattr(differences, name, None))
-            yield Criterion(name, name, own, other, boxes, limits.drops[name], interval)
+            yield Criterion(name, name, own, other, boxes, limits.drops[name], interval, None, limits.gains[name])
 
 
 def _classes(
@@ -138,7 +145,8 @@ def _classes(
         if own.AP is not None and other.AP is not None:
             boxes, images = objects.classes[column], objects.images[column]
             interval = _drop(differences.classes[column])
-            yield Criterion(name, "class", own.AP, other.AP, boxes, limits.drops["class"], interval, images)
+            limit, gain = limits.drops["class"], limits.gains["class"]
+            yield Criterion(name, "class", own.AP, other.AP, boxes, limit, interval, images, gain)
 
 
 def _drop(difference: Interval | None) -> Interval | None:

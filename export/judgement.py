@@ -38,6 +38,7 @@ def reasons(
     """Why the proof fails; empty when it holds.
 
     Differences count in both directions: an artefact that is better than the model it was made from is another model.
+    Limits below the usual ones are for losses alone (see :class:`detheads.export.limits.Limits`).
 
     Args:
         odd: both sides on pictures of extreme shape.

@@ -34,11 +34,14 @@ class Limits:
     """The limits of one proof.
 
     Attributes:
-        drops: largest allowed ``|live - artefact|`` in AP units, 0..1, of ``AP`` and of each name of ``MULTIPLES``.
+        drops: largest allowed ``live - artefact`` in AP units, 0..1, of ``AP`` and of each name of ``MULTIPLES``.
+        gains: largest allowed ``artefact - live``: the same, but not below what is usual for the precision. Who asks
+            for less loss does not ask for less luck.
         matched: smallest allowed share of detections with a counterpart on the other side.
     """
 
     drops: Mapping[str, float]
+    gains: Mapping[str, float]
     matched: float
 
     @classmethod
@@ -56,14 +59,20 @@ class Limits:
             min_matched: of the share of matched detections.
             asked: further limits by the names of ``MULTIPLES``.
         """
-        drop = MAP_DROPS[precision] if max_map_drop is None else max_map_drop
-        usual = {"AP": drop} | {name: min(1.0, times * drop) for name, times in MULTIPLES.items()}
-        return cls({**usual, **(asked or {})}, MATCHED[precision] if min_matched is None else min_matched)
+        usual = _multiplied(MAP_DROPS[precision])
+        drops = (usual if max_map_drop is None else _multiplied(max_map_drop)) | dict(asked or {})
+        gains = {name: max(limit, usual[name]) for name, limit in drops.items()}
+        return cls(drops, gains, MATCHED[precision] if min_matched is None else min_matched)
 
     def told(self) -> str:
         """The limits for a reader."""
         drops = ", ".join(f"{name} {limit:g}" for name, limit in self.drops.items())
         return f"differences of at most {drops}; matched detections at least {100 * self.matched:g} %"
+
+
+def _multiplied(drop: float) -> dict[str, float]:
+    """All limits that go with a tolerance of the mAP."""
+    return {"AP": drop} | {name: min(1.0, times * drop) for name, times in MULTIPLES.items()}
 
 
 def parse_limits(texts: Sequence[str]) -> dict[str, float]:

@@ -152,8 +152,9 @@ def _titled(on_progress: Progress, title: str) -> Progress:
 
 def _reasons(entry: ProfileEntry, drop: float, versus: Comparison, limits: Limits) -> list[str]:
     found = []
-    if not abs(drop) <= limits.drops["AP"] + ROUNDING:
-        found.append(f"{entry.file}: mAP differs by {drop:+.4f}, allowed is {limits.drops['AP']:g}")
+    allowed = (limits.drops if drop > 0 else limits.gains)["AP"]
+    if not abs(drop) <= allowed + ROUNDING:
+        found.append(f"{entry.file}: mAP differs by {drop:+.4f}, allowed is {allowed:g}")
     if versus.share < limits.matched:
         found.append(
             f"{entry.file}: only {100 * versus.share:.2f} % of detections match those of PyTorch on pictures as "

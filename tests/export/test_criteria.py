@@ -64,6 +64,8 @@ FEW = replace(CLASS, boxes=ENOUGH_BOXES - 1)
     [
         (CLASS, True),
         (replace(CLASS, artefact=0.7), True),  # better is another model too
+        (replace(CLASS, artefact=0.55, gain=0.1), False),  # where less loss was asked for, gains keep their own limit
+        (replace(CLASS, artefact=0.61, gain=0.1), True),
         (replace(CLASS, artefact=0.45), False),
         (replace(CLASS, artefact=0.4499), True),
         (replace(CLASS, interval=Interval(0.0, 0.3)), True),  # on enough boxes the difference is what counts

@@ -29,6 +29,13 @@ def test_another_tolerance_of_the_map_moves_what_is_not_set_by_itself() -> None:
     assert "AP 0.01, AP50 0.03" in limits.told() and "at least 50 %" in limits.told()
 
 
+def test_less_loss_is_asked_for_without_asking_for_less_luck() -> None:
+    tight, wide = Limits.of("int8", 0.0008), Limits.of("int8", 0.02)
+    assert (tight.drops["AP"], tight.gains["AP"]) == (0.0008, 0.005)
+    assert tight.gains == Limits.of("int8").drops == Limits.of("int8").gains
+    assert wide.gains == wide.drops
+
+
 def test_limits_are_read_from_the_command_line() -> None:
     assert parse_limits([]) == {}
     assert parse_limits(["AP50=0.01", "class=0"]) == {"AP50": 0.01, "class": 0.0}
