@@ -9,6 +9,7 @@ COMMANDS = {"export": "export", "verify": "export", "demo": "export"}
 DISTRIBUTIONS = {
     "cuda": "cuda-python",
     "huggingface_hub": "timm",  # which requires it
+    "markupsafe": "jinja2",  # likewise
     "open_clip": "open_clip_torch",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",

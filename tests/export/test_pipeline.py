@@ -173,10 +173,10 @@ def test_failed_proof_leaves_a_report_and_no_bundle(
 ) -> None:
     from detheads.export import pipeline
 
-    def sabotage(trained, thresholds):  # as if the exporter had lost the trained weights
+    def sabotage(trained, *rest):  # as if the exporter had lost the trained weights
         import torch
 
-        master = trace(trained, thresholds)
+        master = trace(trained, *rest)
         with torch.no_grad():
             trained["head"].head.classes.weight.mul_(-1)
         return master
