@@ -12,10 +12,10 @@ from PIL import Image
 from detheads.data.dataset import Dataset
 from detheads.data.pictures import load_picture
 from detheads.data.scenes import render_scene
-from detheads.deploy import Detector
 from detheads.deploy.probes import FOLDER, INDEX, Probe, ProbeSet, ReferenceDetections
 from detheads.deploy.prove import share_of_best
 from detheads.export.live import LiveDetections, LiveDetector
+from detheads.export.precision.executable import executions
 from detheads.export.probes import evenly_spaced
 from detheads.export.source import Trained
 from detheads.foundation import atomic
@@ -140,9 +140,9 @@ def _entry(found: LiveDetections) -> ReferenceDetections:
 
 
 def _measured(bundle: Path, manifest: BundleManifest, kept: list[Seen]) -> float:
-    """What the graph as it is shipped reaches here, in ONNX Runtime on the CPU; the head that agrees least counts."""
+    """What the graph reaches here, run as its types say (see :func:`executions`); the head that agrees least counts."""
     shares = []
     for head in manifest.heads:
-        found = Detector(bundle, head=head.name).detect([picture for picture, _ in kept], 1)
+        found = executions(bundle, head=head.name)[-1].detector.detect([picture for picture, _ in kept], 1)
         shares.append(share_of_best([each[head.name] for _, each in kept], found)[1])
     return min(shares)

@@ -19,7 +19,7 @@ from detheads.export.source import load_trained
 from detheads.foundation import atomic
 from detheads.foundation.bundle import read_manifest
 from detheads.foundation.images import load_image
-from detheads.foundation.manifest import ONLY_HEAD
+from detheads.foundation.manifest import ONLY_HEAD, Precision
 from detheads.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.export.toy import THRESHOLDS, Toy
 
@@ -70,6 +70,25 @@ def world(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> World:
 def traced_once(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(pipeline, "trace_master", lambda *_: world.master)
     yield
+
+
+@pytest.mark.usefixtures("traced_once")
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "mixed"])
+def test_a_lower_precision_goes_all_the_way_to_a_proven_bundle(
+    precision: Precision, world: World, tmp_path: Path
+) -> None:
+    """With its probes, also where this machine's runtime cannot run the graph itself."""
+    target = tmp_path / "low.detheads"
+    conversion = Conversion(precision, str(world.pictures), 8)
+    result = export_run(
+        world.toy.run, target, proof=world.proof, thresholds=THRESHOLDS, tensorrt=False, conversion=conversion
+    )
+    assert result.report is not None
+    assert result.passed, result.report.reasons
+    assert result.manifest.precision == precision
+    assert result.manifest.calibration is not None
+    assert "each result rounded to" in result.report.artefacts[-1].runtime
+    assert 0.5 < atomic.read_json(target / "probes" / "probes.json")["measured"] <= 1
 
 
 @pytest.mark.usefixtures("traced_once")
