@@ -218,7 +218,7 @@ SOUND: dict[Precision, Callable[[World, onnx.ModelProto], onnx.ModelProto]] = {
 
 @pytest.mark.parametrize("precision", SOUND)
 def test_a_sound_artefact_is_not_accused(world: World, precision: Precision) -> None:
-    loose = {"max_map_drop": 1.0, "min_matched": 0.5, "limits": {"ap50": 1.0}}
+    loose = {"max_map_drop": 1.0, "min_matched": 0.5}  # other limits are multiples of it
     report = proven(world, world.bundled(SOUND[precision](world, world.changed()), precision), explain=True, **loose)
     assert report.passed, report.reasons
     found = report.explanation
