@@ -1,5 +1,6 @@
-"""The seeds of all targets, made once."""
+"""The seeds of all targets, made once, and a folder where commands may write what they like."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -19,3 +20,12 @@ def found() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def seeds(tmp_path_factory: pytest.TempPathFactory) -> Seeds:
     return make_seeds(tmp_path_factory.mktemp("seeds"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A wild word may be the name of a file that a command makes, such as a key: not in the checkout."""
+    before = os.getcwd()  # noqa: PTH109 - to go back to
+    os.chdir(tmp_path_factory.mktemp("elsewhere"))
+    yield
+    os.chdir(before)
