@@ -248,6 +248,7 @@ def export_runs(
             on_progress("TensorRT engine", 0, 0)
             manifest = add_engine(stage.folder, manifest, engine, library, on_progress)
         own = proofs[manifest.first.name].dataset if proofs else None
+        on_progress("probes", 0, 0)
         write_probes(stage.folder, manifest, trained, probes, own)
         reports = {}
         for name, reference in references.items():

@@ -38,7 +38,7 @@ def test_bench_export_tells_the_seconds_of_each_step(
     finished = detheads("bench", "export", toy.run, "--json")
     assert finished.code == 0, finished.err
     answer = json.loads(finished.out)
-    assert list(answer["steps"]) == ["loading", "tracing", "self-check", "writing the graph"]
+    assert list(answer["steps"]) == ["loading", "tracing", "self-check", "writing the graph", "probes"]
     assert sum(answer["steps"].values()) == pytest.approx(answer["seconds"], rel=0.2)
     assert answer["bytes"] > 1e5
     assert answer["peak_memory_mb"] > 100
