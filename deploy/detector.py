@@ -74,7 +74,7 @@ class Detector:
 
     Args:
         bundle: folder ``name.detheads/``.
-        provider: ONNX Runtime execution provider; never replaced by another one.
+        backend: what runs it (see :class:`BundleSession`); never replaced by another one.
         threads: CPU threads of one run; ONNX Runtime's own choice when None.
         head: whose detections are given, in a bundle of several heads; those of all when None.
 
@@ -87,10 +87,10 @@ class Detector:
     """
 
     def __init__(
-        self, bundle: str | Path, *, provider: str = CPU, threads: int | None = None, head: str | None = None
+        self, bundle: str | Path, *, backend: str = CPU, threads: int | None = None, head: str | None = None
     ) -> None:
-        self._opened: tuple[Path, str, int | None, str | None] = (Path(bundle).absolute(), provider, threads, head)
-        self.session = BundleSession(Path(bundle), provider=provider, threads=threads)
+        self._opened: tuple[Path, str, int | None, str | None] = (Path(bundle).absolute(), backend, threads, head)
+        self.session = BundleSession(Path(bundle), backend=backend, threads=threads)
         self.heads = self.manifest.heads if head is None else [self.manifest.head_named(head)]
         self.classes = all_classes(self.heads)
         self.class_names = tuple(entry.name for entry in self.classes)
@@ -202,9 +202,9 @@ def _chunks(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
 
 
 def _reopen(
-    kind: type[Detector], bundle: Path, provider: str, threads: int | None, head: str | None, sha256: str
+    kind: type[Detector], bundle: Path, backend: str, threads: int | None, head: str | None, sha256: str
 ) -> Detector:
-    detector = kind(bundle, provider=provider, threads=threads, head=head)
+    detector = kind(bundle, backend=backend, threads=threads, head=head)
     if detector.manifest.onnx.sha256 != sha256:
         raise UserError(f"{bundle} is another bundle than the detector was made from; make the detector anew.")
     return detector

@@ -110,7 +110,7 @@ def prove(
         UserError: when the bundle cannot be used, the backend is not here, or there is nothing to judge by.
     """
     manifest = read_manifest(bundle)
-    detectors = [Detector(bundle, provider=backend, threads=threads, head=head.name) for head in manifest.heads]
+    detectors = [Detector(bundle, backend=backend, threads=threads, head=head.name) for head in manifest.heads]
     session = detectors[0].session
     reasons: list[str] = []
     probed = None

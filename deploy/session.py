@@ -47,7 +47,7 @@ class BundleSession:
 
     Args:
         bundle: folder ``name.detheads/``.
-        provider: ``cpu``, ``cuda``, the name of another backend, or an execution provider of ONNX Runtime; each with
+        backend: ``cpu``, ``cuda``, the name of another backend, or an execution provider of ONNX Runtime; each with
             ``:DEVICE`` where it is not the first one. There is no fallback to another one.
         threads: CPU threads of one run; the library's own choice when None.
 
@@ -61,10 +61,10 @@ class BundleSession:
             contradict each other, or the provider is not there.
     """
 
-    def __init__(self, bundle: Path, *, provider: str = CPU, threads: int | None = None) -> None:
+    def __init__(self, bundle: Path, *, backend: str = CPU, threads: int | None = None) -> None:
         self.manifest = read_manifest(bundle)
-        backend, provider = _backend_of(provider)
-        module = importlib.import_module(f"{backends.__name__}.{backend}")
+        module_name, provider = _module_of(backend)
+        module = importlib.import_module(f"{backends.__name__}.{module_name}")
         self._backend: Backend = module.open_backend(bundle, self.manifest, provider, threads)
         self.runtime, self.file = self._backend.name, self._backend.file
 
@@ -92,9 +92,9 @@ def known_backends() -> list[str]:
     return sorted(modules | SHORT.keys())
 
 
-def _backend_of(provider: str) -> tuple[str, str]:
+def _module_of(backend: str) -> tuple[str, str]:
     """The file in ``backends/`` that a name belongs to, and what it calls it."""
-    name, colon, device = provider.partition(":")
+    name, colon, device = backend.partition(":")
     if name in SHORT:
         return ONNX_RUNTIME, f"{SHORT[name]}{colon}{device}"
-    return (name if name in known_backends() else ONNX_RUNTIME), provider
+    return (name if name in known_backends() else ONNX_RUNTIME), backend

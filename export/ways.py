@@ -38,13 +38,13 @@ def further_ways(
     """
     wanted = list(dict.fromkeys(backends or ()))
     if backends is not None:
-        detectors = [Detector(bundle, provider=name, threads=threads, head=head) for name in wanted if name != "cpu"]
+        detectors = [Detector(bundle, backend=name, threads=threads, head=head) for name in wanted if name != "cpu"]
         return Ways([_execution(bundle, detector) for detector in detectors], [])
     found, remarks = [], []
     for engine in manifest.engines:
         library = engine.builder.partition(" ")[0]
         try:
-            found.append(_execution(bundle, Detector(bundle, provider=library, threads=threads, head=head)))
+            found.append(_execution(bundle, Detector(bundle, backend=library, threads=threads, head=head)))
         except UserError as error:
             remarks.append(f"{engine.file} was built, not executed: {str(error).rstrip('.')}")
     return Ways(found, remarks)

@@ -9,6 +9,8 @@ import typer
 from detheads.foundation.errors import UserError
 from detheads.training.config import Precision
 
+BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder NAME.detheads.")]
+
 BackboneOption = Annotated[str, typer.Option(help="A name of 'detheads cache backbones', or timm:NAME.")]
 SizeOption = Annotated[
     str | None, typer.Option(help="Input size in pixels: 512, or HEIGHTxWIDTH; the backbone's own when left out.")

@@ -200,7 +200,7 @@ def test_odd_files_are_handled(bundle: Path, tmp_path: Path, detheads) -> None:
 
 def test_absent_provider_is_refused(bundle: Path) -> None:
     with pytest.raises(UserError, match="no DmlExecutionProvider here; it offers"):
-        Detector(bundle, provider="DmlExecutionProvider")
+        Detector(bundle, backend="DmlExecutionProvider")
 
 
 def test_provider_that_falls_back_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +209,7 @@ def test_provider_that_falls_back_is_refused(bundle: Path, monkeypatch: pytest.M
     offered = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: offered)
     with pytest.raises(UserError):
-        Detector(bundle, provider="CUDAExecutionProvider")
+        Detector(bundle, backend="CUDAExecutionProvider")
 
 
 @pytest.mark.parametrize(

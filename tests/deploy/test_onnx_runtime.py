@@ -40,7 +40,7 @@ def imitate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
 def test_nodes_that_the_cpu_runs_stand_in_the_name_of_the_runtime(bundle: Path, imitate: Callable[..., Any]) -> None:
     imitate(**{CUDA: 40, CPU: 2})
-    session = BundleSession(bundle, provider="cuda:1")
+    session = BundleSession(bundle, backend="cuda:1")
     assert session.runtime == f"onnxruntime {onnxruntime.__version__} {CUDA}:1 (2 of 42 nodes on {CPU})"
 
 
@@ -48,23 +48,23 @@ def test_the_provider_alone_is_asked_for_with_its_device_and_without_tf32(
     bundle: Path, imitate: Callable[..., Any]
 ) -> None:
     kind = imitate(**{CUDA: 42})
-    assert BundleSession(bundle, provider="cuda:1").runtime.endswith(f"{CUDA}:1")
+    assert BundleSession(bundle, backend="cuda:1").runtime.endswith(f"{CUDA}:1")
     assert kind.call_args.kwargs == {"providers": [(CUDA, {"use_tf32": "0", "device_id": "1"})]}
 
 
 def test_a_provider_that_takes_no_node_is_stopped(bundle: Path, imitate: Callable[..., Any]) -> None:
     imitate(**{CPU: 42})
     with pytest.raises(UserError, match=f"{CUDA} takes no node of .* was stopped"):
-        BundleSession(bundle, provider="cuda")
+        BundleSession(bundle, backend="cuda")
 
 
 def test_a_version_that_does_not_tell_is_called_so(bundle: Path, imitate: Callable[..., Any]) -> None:
     del imitate(**{CUDA: 42}).return_value.get_provider_graph_assignment_info
-    assert "where each node runs is not told by this version" in BundleSession(bundle, provider="cuda").runtime
+    assert "where each node runs is not told by this version" in BundleSession(bundle, backend="cuda").runtime
 
 
 def test_the_cpu_has_no_devices_and_names_are_suggested(bundle: Path) -> None:
     with pytest.raises(UserError, match=f"{CPU} has no devices to choose from; leave :1 out"):
-        BundleSession(bundle, provider="cpu:1")
+        BundleSession(bundle, backend="cpu:1")
     with pytest.raises(UserError, match=r"no openvinoo here; it offers .*Backends are cpu, cuda, openvino"):
-        BundleSession(bundle, provider="openvinoo")
+        BundleSession(bundle, backend="openvinoo")

@@ -17,7 +17,7 @@ openvino = pytest.importorskip("openvino", reason="needs detheads[openvino]")
 
 @pytest.fixture(scope="module")
 def detector(bundle: Path) -> Detector:
-    return Detector(bundle, provider="openvino", threads=1)
+    return Detector(bundle, backend="openvino", threads=1)
 
 
 def test_openvino_and_onnx_runtime_find_the_same(bundle: Path, toy: Toy, detector: Detector) -> None:
@@ -62,4 +62,4 @@ def test_threads_share_a_detector(detector: Detector) -> None:
 )
 def test_a_device_that_is_not_there_or_not_named_is_refused(bundle: Path, name: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        BundleSession(bundle, provider=name)
+        BundleSession(bundle, backend=name)

@@ -42,7 +42,7 @@ def opened(
         if library.capabilities and gpu.capability not in library.capabilities:
             pytest.skip(f"{library} does not compile for {gpu}")
         build_into(folder, EngineOptions(BATCH), library=library)
-        return Detector(folder, provider=library.name), NEAR
+        return Detector(folder, backend=library.name), NEAR
     build_into(folder, EngineOptions(BATCH, ("SM86",)), library=library)
     cuda = HostCuda(runtime)
     imitated = library_of(
@@ -51,7 +51,7 @@ def opened(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(opening, "cuda_runtime", lambda: cuda)
         patch.setattr(opening, "load_library", lambda name: imitated)
-        return Detector(folder, provider=library.name), EXACT
+        return Detector(folder, backend=library.name), EXACT
 
 
 def pictures(detector: Detector, count: int) -> list[NDArray[np.uint8]]:
@@ -106,7 +106,7 @@ def test_an_engine_whose_weights_are_put_back_finds_the_same(option: str, bundle
     other = build_into(folder, EngineOptions(BATCH, capabilities, **{option: True}), library=library).entry
     if option == "strip_weights":
         assert other.bytes < full.bytes
-    detector = Detector(folder, provider=library.name)
+    detector = Detector(folder, backend=library.name)
     images = pictures(detector, 2)
     assert_same(detector(images), Detector(bundle)(images), NEAR)
 

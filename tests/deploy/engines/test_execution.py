@@ -58,7 +58,7 @@ class Device:
         provider = provider or self.provider
         library = library_of(trt, provider.partition(":")[0], version, self.load, self.validity)
         self.monkeypatch.setattr(opening, "load_library", lambda name: library)
-        return BundleSession(self.bundle, provider=provider, threads=threads)
+        return BundleSession(self.bundle, backend=provider, threads=threads)
 
 
 @pytest.fixture
@@ -176,7 +176,7 @@ def test_only_a_version_compatible_engine_may_bring_a_program_along(compatible: 
     with_engine(enterprise.bundle, version_compatible=compatible)
     library = library_of(trt, "tensorrt", "10.9.0.34", enterprise.load)
     enterprise.monkeypatch.setattr(opening, "load_library", lambda name: library)
-    BundleSession(enterprise.bundle, provider="tensorrt")
+    BundleSession(enterprise.bundle, backend="tensorrt")
     assert getattr(library.module.Runtime(None), "engine_host_code_allowed", False) == compatible
 
 
@@ -292,9 +292,9 @@ def test_weights_that_were_left_out_are_taken_from_the_graph(complete: bool, dev
     device.monkeypatch.setattr(opening, "load_library", patched)
     if not complete:
         with pytest.raises(UserError, match=r"cannot put the weights of .*model\.onnx back: weight of backbone.stem"):
-            BundleSession(device.bundle, provider="tensorrt_rtx")
+            BundleSession(device.bundle, backend="tensorrt_rtx")
         return
-    session = BundleSession(device.bundle, provider="tensorrt_rtx")
+    session = BundleSession(device.bundle, backend="tensorrt_rtx")
     assert made == device.engines
     assert parser.refit_from_bytes.call_args.args[0] == (device.bundle / "model.onnx").read_bytes()
     refitter.refit_cuda_engine.assert_called_once()
@@ -306,7 +306,7 @@ def test_without_a_gpu_the_real_libraries_say_so(small: Small) -> None:
     folder = small(detector())
     bundled.build_into(folder, library=RTX)
     with pytest.raises(UserError, match=r"engines need an NVIDIA driver for CUDA \d+\.\d or newer|no NVIDIA GPU here"):
-        BundleSession(folder, provider="tensorrt_rtx")
+        BundleSession(folder, backend="tensorrt_rtx")
 
 
 @pytest.mark.parametrize(

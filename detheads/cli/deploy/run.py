@@ -1,4 +1,4 @@
-"""``detheads deploy``: run bundles, without torch."""
+"""``detheads deploy run``: pictures in, detections out."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,25 +7,18 @@ import typer
 from rich.console import Console
 
 from detheads.cli.checks import possible_threads
-from detheads.cli.options import BackendOption, FontOption
-from detheads.cli.output import JsonFlag, emit, remark, steps, table
-from detheads.foundation.geometry import sides
+from detheads.cli.options import BackendOption, BundleArgument, FontOption
+from detheads.cli.output import JsonFlag, emit, remark, steps
 
 if TYPE_CHECKING:
     from detheads.deploy.run import RunResult
-    from detheads.foundation.manifest import BundleManifest
-
-app = typer.Typer(help="Run bundles on pictures, without torch.", no_args_is_help=True)
 
 SHOWN = 20
 """Pictures that are listed when they were left out; images.json has all of them."""
 
-Bundle = Annotated[Path, typer.Argument(help="Folder NAME.detheads.")]
 
-
-@app.command()
 def run(
-    bundle: Bundle,
+    bundle: BundleArgument,
     images: Annotated[
         list[str], typer.Argument(help="Pictures, patterns, folders of pictures, or a dataset with --split.")
     ],
@@ -50,7 +43,6 @@ def run(
         typer.Option(min=1, callback=possible_threads, help="CPU threads; ONNX Runtime's own choice if unset."),
     ] = None,
     backend: BackendOption = "cpu",
-    provider: Annotated[str | None, typer.Option(hidden=True, help="What --backend was called before.")] = None,
     head: Annotated[
         str | None, typer.Option(help="Only this head, of a bundle of several.", show_default="all heads")
     ] = None,
@@ -70,7 +62,7 @@ def run(
     from detheads.deploy.run import run_images
 
     inputs = collect_images(images, split=split, images_json=images_json, skip_bad=skip_bad, on_remark=remark)
-    detector = Detector(bundle, provider=provider or backend, threads=threads, head=head)
+    detector = Detector(bundle, backend=backend, threads=threads, head=head)
     if detector.manifest.state != "verified":
         remark(f"{bundle} is {detector.manifest.state}: nothing proves that it equals the trained model")
     floor = max(each.thresholds.score for each in detector.heads)
@@ -139,32 +131,3 @@ def _print_run(console: Console, result: "RunResult") -> None:
         f"{speed['images_per_second']:.1f} images/s; milliseconds an image: decoding {speed['decode_ms']:.1f}, "
         f"inference {speed['inference_ms']:.1f}, drawing {speed['draw_ms']:.1f}"
     )
-
-
-@app.command()
-def info(bundle: Bundle, as_json: JsonFlag = False) -> None:
-    """What a bundle is: its classes, its graph, and what was proven of it."""
-    from detheads.foundation.bundle import onnx_file, read_manifest
-
-    manifest = read_manifest(bundle)
-    onnx_file(bundle, manifest)
-    answer = manifest.model_dump(mode="json") | {"state": manifest.state}
-    emit(answer, as_json, lambda console: _print_info(console, manifest))
-
-
-def _print_info(console: Console, manifest: "BundleManifest") -> None:
-    from detheads.foundation.summary import class_rows, head_lines, machines
-
-    lines = [
-        ("bundle", f"{manifest.name}, {manifest.state}"),
-        *head_lines(manifest),
-        ("backbone", f"{manifest.backbone.name}, licence {manifest.backbone.licence}"),
-        ("input", f"{sides(manifest.input.height, manifest.input.width)} pixels, RGB, letterboxed"),
-        *machines(manifest),
-        ("made with", ", ".join(f"{name} {version}" for name, version in manifest.tools.items())),
-    ]
-    console.print(*(f"{title}: {text}" for title, text in lines), sep="\n")
-    several = ["head"] if len(manifest.heads) > 1 else []
-    console.print(table((*several, "id", "class", "best score"), class_rows(manifest)))
-    for rule in {head.best_scores_rule for head in manifest.heads} - {""}:
-        console.print(f"best score: {rule}")

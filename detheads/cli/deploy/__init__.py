@@ -1,0 +1,10 @@
+"""``detheads deploy``: run bundles, without torch; one file a verb."""
+
+import typer
+
+from detheads.cli.deploy.info import info
+from detheads.cli.deploy.run import run
+
+app = typer.Typer(help="Run bundles, without torch.", no_args_is_help=True)
+for command in (run, info):
+    app.command()(command)
