@@ -1,7 +1,6 @@
 """Pictures in, boxes in the pictures' own pixels out."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -10,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from detheads.deploy.detections import Detections
 from detheads.deploy.pictures import Channels, Picture, as_rgb, each, is_one
-from detheads.deploy.session import CPU, BundleSession, Rows
+from detheads.deploy.session import AUTO, CPU, BundleSession, Rows
 from detheads.foundation.errors import UserError
-from detheads.foundation.geometry import Letterbox, has_area, letterbox_image, sides
+from detheads.foundation.geometry import PAD_VALUE, Letterbox, has_area, letterbox_image, sides
 from detheads.foundation.manifest import BundledHead, BundleManifest, ClassEntry
 
 BATCH = 8
@@ -25,39 +25,9 @@ DRAW_SCORE = 0.3
 Prepared = tuple[NDArray[np.uint8], Letterbox]
 """A picture as the graph takes it, uint8 ``[height, width, 3]``, and the way back into its own pixels."""
 
+__all__ = ["BATCH", "DRAW_SCORE", "Detections", "Detector", "Prepared", "all_classes"]
+
 _Item = TypeVar("_Item")
-
-
-@dataclass(frozen=True)
-class Detections:
-    """The detections of one image, best first. Boxes without area in the original image are left out.
-
-    Attributes:
-        boxes: ``[n, 4]`` xyxy, pixels of the original image, inside it.
-        scores: ``[n]`` in 0..1.
-        labels: ``[n]`` positions in the manifest's ``classes``.
-        names: ``[n]`` names of the classes.
-        full: the graph's table of rows was filled to the last one, so that there may have been more.
-    """
-
-    boxes: NDArray[np.float64]
-    scores: NDArray[np.float32]
-    labels: NDArray[np.int32]
-    names: tuple[str, ...] = ()
-    full: bool = False
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    def where(self, kept: NDArray[np.bool_]) -> "Detections":
-        """Those that ``kept`` ``[n]`` is true for."""
-        names = tuple(name for name, keep in zip(self.names, kept.tolist(), strict=False) if keep)
-        return Detections(self.boxes[kept], self.scores[kept], self.labels[kept], names, self.full)
-
-    def above(self, score: float | NDArray[np.floating]) -> "Detections":
-        """Those with at least this score: one for all, or one for each class, ``[K]``."""
-        least = score if isinstance(score, float | int) else np.asarray(score)[self.labels]
-        return self.where(self.scores >= least)
 
 
 class Detector:
@@ -65,7 +35,8 @@ class Detector:
 
     Example::
 
-        detector = Detector("model.detheads")
+        detector = Detector.load("model.detheads")  # the fastest that this machine has; Detector("...") is on its CPU
+        print(detector.choice)
         found = detector("street.jpg")
         for frame_found in detector(frames, channels="BGR"):  # arrays as OpenCV gives them
             print(frame_found.names, frame_found.scores, frame_found.boxes)
@@ -75,10 +46,12 @@ class Detector:
     Args:
         bundle: folder ``name.detheads/``.
         backend: what runs it (see :class:`BundleSession`); never replaced by another one.
-        threads: CPU threads of one run; ONNX Runtime's own choice when None.
+        threads: CPU threads of one run; the library's own choice when None, within what this process may use.
         head: whose detections are given, in a bundle of several heads; those of all when None.
 
     Attributes:
+        backend: the name under which it runs.
+        choice: why this backend, as a sentence; empty where it was named.
         classes: of these heads, one list after the other. Where two heads give one id to different classes, all are
             numbered anew from 1.
 
@@ -90,10 +63,35 @@ class Detector:
         self, bundle: str | Path, *, backend: str = CPU, threads: int | None = None, head: str | None = None
     ) -> None:
         self._opened: tuple[Path, str, int | None, str | None] = (Path(bundle).absolute(), backend, threads, head)
+        self.backend, self.choice = backend, ""
         self.session = BundleSession(Path(bundle), backend=backend, threads=threads)
         self.heads = self.manifest.heads if head is None else [self.manifest.head_named(head)]
         self.classes = all_classes(self.heads)
         self.class_names = tuple(entry.name for entry in self.classes)
+
+    @classmethod
+    def load(
+        cls, bundle: str | Path, *, backend: str = AUTO, threads: int | None = None, head: str | None = None
+    ) -> "Detector":
+        """A detector that is warm: its first picture takes no longer than others.
+
+        Args:
+            backend: as for the class, or ``auto``: what this machine has is measured, and the fastest that finds what
+                the bundle's probes say is taken (see :func:`detheads.deploy.auto.choose`); ``choice`` then says which
+                one, with the figures.
+            threads: as for the class.
+            head: as for the class.
+
+        Raises:
+            UserError: when the bundle cannot be used, or nothing here runs it.
+        """
+        if backend == AUTO:
+            from detheads.deploy.auto import choose
+
+            return choose(cls, Path(bundle), threads=threads, head=head)
+        detector = cls(bundle, backend=backend, threads=threads, head=head)
+        detector.warm_up()
+        return detector
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (type(self), *self._opened, self.manifest.onnx.sha256)
@@ -153,6 +151,11 @@ class Detector:
         for chunk in _chunks(prepared, batch):
             found += self.run(chunk)
         return found
+
+    def warm_up(self, batch: int = 1) -> None:
+        """Run a grey batch of that many pictures, after which the library has its memory and its kernels at hand."""
+        size = (batch, 3, self.manifest.input.height, self.manifest.input.width)
+        self.session.run(np.full(size, PAD_VALUE, np.uint8))
 
     def detect(self, images: Sequence[Image.Image], batch: int | None = None) -> list[Detections]:
         """Run images as batches of ``batch``, by default all as one; the results come in the same order."""

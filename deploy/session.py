@@ -11,7 +11,11 @@ from numpy.typing import NDArray
 from detheads.deploy import backends
 from detheads.deploy.agreement import OUTPUTS
 from detheads.foundation.bundle import read_manifest
+from detheads.foundation.errors import UserError
+from detheads.foundation.manifest import BundleManifest
 
+AUTO = "auto"
+"""What :meth:`detheads.deploy.detector.Detector.load` takes for the name of a backend; no backend is called so."""
 CPU = "CPUExecutionProvider"
 ONNX_RUNTIME = "onnx_runtime"
 """The backend of every provider that does not begin with the name of another one."""
@@ -25,7 +29,8 @@ Rows = tuple[NDArray[Any], ...]
 class Backend(Protocol):
     """What ``open_backend(bundle, manifest, provider, threads)`` of a file in ``backends/`` returns.
 
-    A provider ``NAME`` or ``NAME:DEVICE`` belongs to the file ``backends/NAME.py``.
+    A provider ``NAME`` or ``NAME:DEVICE`` belongs to the file ``backends/NAME.py``, which may also have
+    ``candidates(manifest)``: names under which this machine might run a bundle, for ``auto`` to measure.
 
     Attributes:
         name: library, version and device that run the graph.
@@ -49,7 +54,7 @@ class BundleSession:
         bundle: folder ``name.detheads/``.
         backend: ``cpu``, ``cuda``, the name of another backend, or an execution provider of ONNX Runtime; each with
             ``:DEVICE`` where it is not the first one. There is no fallback to another one.
-        threads: CPU threads of one run; the library's own choice when None.
+        threads: CPU threads of one run; the library's own choice when None, within what this process may use.
 
     Attributes:
         manifest: what the bundle says of itself.
@@ -92,8 +97,25 @@ def known_backends() -> list[str]:
     return sorted(modules | SHORT.keys())
 
 
+def candidates(manifest: BundleManifest) -> tuple[list[str], dict[str, str]]:
+    """Backends that might run a bundle on this machine, and why others cannot, by their names."""
+    found: list[str] = []
+    absent: dict[str, str] = {}
+    for entry in pkgutil.iter_modules(backends.__path__):
+        try:
+            module = importlib.import_module(f"{backends.__name__}.{entry.name}")
+            found += module.candidates(manifest) if hasattr(module, "candidates") else []
+        except UserError as error:
+            absent[entry.name] = str(error)
+    return found, absent
+
+
 def _module_of(backend: str) -> tuple[str, str]:
     """The file in ``backends/`` that a name belongs to, and what it calls it."""
+    if backend == AUTO:
+        raise UserError(
+            f"{AUTO} measures and chooses, which Detector.load does; name one of {', '.join(known_backends())}."
+        )
     name, colon, device = backend.partition(":")
     if name in SHORT:
         return ONNX_RUNTIME, f"{SHORT[name]}{colon}{device}"

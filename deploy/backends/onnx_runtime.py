@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from detheads.deploy.agreement import INPUT, require_agreement
 from detheads.deploy.runtime import load_onnxruntime
-from detheads.deploy.session import CPU, known_backends
+from detheads.deploy.session import CPU, SHORT, known_backends
 from detheads.foundation.bundle import onnx_file
-from detheads.foundation.cores import check_threads
+from detheads.foundation.cores import fitting_threads
 from detheads.foundation.errors import UserError
 from detheads.foundation.manifest import BundleManifest
 
@@ -70,6 +70,12 @@ def open_backend(bundle: Path, manifest: BundleManifest, provider: str, threads:
     return OnnxRuntime(bundle, manifest, provider, threads)
 
 
+def candidates(manifest: BundleManifest) -> list[str]:
+    """See :class:`detheads.deploy.session.Backend`: the CPU, and the GPU of a build that has it."""
+    available = onnxruntime.get_available_providers()
+    return [name for name, provider in SHORT.items() if provider in available]
+
+
 def open_graph(graph: Path | bytes, *, provider: str = CPU, threads: int | None = None) -> Any:
     """An ONNX Runtime session on ``provider`` and no other. Nodes that it does not take are the CPU's, as ONNX Runtime
     always does it (shapes are computed there on purpose); a graph of which it takes nothing is refused.
@@ -93,7 +99,7 @@ def open_graph(graph: Path | bytes, *, provider: str = CPU, threads: int | None 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry(RECORD_PLACES, "1")
-    check_threads(threads)
+    threads = fitting_threads(threads)
     if threads is not None:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from detheads.deploy.agreement import INPUT, require_agreement
 from detheads.foundation.bundle import onnx_file
-from detheads.foundation.cores import check_threads
+from detheads.foundation.cores import fitting_threads
 from detheads.foundation.errors import UserError
 from detheads.foundation.manifest import BundleManifest
 
@@ -39,7 +39,7 @@ class OpenVino:
     def __init__(self, bundle: Path, manifest: BundleManifest, device: str, threads: int | None) -> None:
         path = onnx_file(bundle, manifest)
         graph = require_agreement(path, manifest)
-        check_threads(threads)
+        threads = fitting_threads(threads)
         core = openvino.Core()
         _require_device(core, device)
         try:
@@ -69,6 +69,11 @@ def open_backend(bundle: Path, manifest: BundleManifest, provider: str, threads:
             device is not there.
     """
     return OpenVino(bundle, manifest, provider.partition(":")[2] or DEFAULT, threads)
+
+
+def candidates(manifest: BundleManifest) -> list[str]:
+    """See :class:`detheads.deploy.session.Backend`: every device there is."""
+    return [f"openvino:{device}" for device in openvino.Core().available_devices]
 
 
 def _properties(manifest: BundleManifest, device: str, threads: int | None) -> dict[str, Any]:

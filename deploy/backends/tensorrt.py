@@ -1,5 +1,12 @@
 """NVIDIA's TensorRT: the bundle's engine of ``tensorrt`` on a GPU; provider ``tensorrt`` or ``tensorrt:DEVICE``."""
 
+from detheads.deploy.engines.opening import engines_of
 from detheads.deploy.engines.opening import open_engine as open_backend
+from detheads.foundation.manifest import BundleManifest
 
-__all__ = ["open_backend"]
+__all__ = ["candidates", "open_backend"]
+
+
+def candidates(manifest: BundleManifest) -> list[str]:
+    """See :class:`detheads.deploy.session.Backend`: the bundle's engine, where it has one."""
+    return ["tensorrt"] if engines_of(manifest, "tensorrt") else []

@@ -49,7 +49,7 @@ def open_engine(bundle: Path, manifest: BundleManifest, provider: str, threads: 
     name, _, device = provider.partition(":")
     if device and not device.isdecimal():
         raise UserError(f"{provider!r} names no GPU; write {name}:0 for the first one.")
-    engines = [entry for entry in manifest.engines if entry.builder.partition(" ")[0] == name]
+    engines = engines_of(manifest, name)
     build = f"detheads bundle build {bundle} --library {name}"
     if not engines:
         raise UserError(f"{bundle} has no engine of {name}; build one: {build}.")
@@ -68,6 +68,11 @@ def open_engine(bundle: Path, manifest: BundleManifest, provider: str, threads: 
     }
     runner = EngineRunner(engine, library, cuda, INPUT, (3, manifest.input.height, manifest.input.width), outputs)
     return EngineBackend(runner, f"{library} on {gpu}", entry.file)
+
+
+def engines_of(manifest: BundleManifest, name: str) -> list[EngineEntry]:
+    """The bundle's engines of the library of that name."""
+    return [entry for entry in manifest.engines if entry.builder.partition(" ")[0] == name]
 
 
 def inspected(bundle: Path, manifest: BundleManifest, entry: EngineEntry, library: Library) -> dict[str, int] | None:

@@ -10,10 +10,10 @@ import torch
 
 from detheads.backbones.backbone import Backbone
 from detheads.bench.memory import peak_memory_mb
-from detheads.bench.timing import Contender, take_turns
 from detheads.cache.builder import build_cache
 from detheads.data.dataset import Dataset
 from detheads.foundation.progress import Progress
+from detheads.foundation.timing import Contender, take_turns
 
 PARTS = 5
 """Into how many parts the images are divided, so that caching and the bare backbone take turns."""

@@ -16,8 +16,8 @@ from torch import Tensor
 from detheads.analytical.estimators import lda_from_moments
 from detheads.analytical.moments import Moments
 from detheads.bench.memory import peak_memory_mb
-from detheads.bench.timing import take_turns
 from detheads.foundation.progress import Progress
+from detheads.foundation.timing import take_turns
 
 CHUNK_ROWS = 4 * 48 * 48
 """Rows of one call: the patches of four images of 768 px at stride 16."""

@@ -13,7 +13,6 @@ import onnx
 from numpy.typing import NDArray
 from onnx.utils import Extractor
 
-from detheads.bench.timing import take_turns
 from detheads.deploy.backends.onnx_runtime import open_graph
 from detheads.deploy.runtime import load_onnxruntime
 from detheads.deploy.session import CPU
@@ -22,6 +21,7 @@ from detheads.foundation.bundle import onnx_file, read_manifest
 from detheads.foundation.geometry import letterbox_image
 from detheads.foundation.images import load_image
 from detheads.foundation.progress import Progress, silent
+from detheads.foundation.timing import take_turns
 
 PRODUCTS = frozenset({"Conv", "ConvTranspose", "FusedConv", "FusedMatMul", "Gemm", "MatMul"})
 """Convolutions and matrix products, under the names that ONNX Runtime's optimiser gives them too."""

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
-from detheads.bench.timing import take_turns
 from detheads.deploy.backends.onnx_runtime import open_graph
 from detheads.export.trace import OPSET, quiet
+from detheads.foundation.timing import take_turns
 from detheads.headkit.contract import Head
 from detheads.ops.scores import detection_scores
 

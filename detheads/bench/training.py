@@ -8,9 +8,9 @@ from itertools import count, islice
 from pathlib import Path
 
 from detheads.bench.memory import peak_memory_mb
-from detheads.bench.timing import Contender, take_turns
 from detheads.cache.reader import FeatureCache
 from detheads.foundation.errors import UserError
+from detheads.foundation.timing import Contender, take_turns
 from detheads.targets.objects import Targets
 from detheads.training.batches import Batch, epoch_order, read_batches
 from detheads.training.config import TrainConfig

@@ -1,16 +1,40 @@
-"""How many cores there are, and how many threads make sense on them. Torch-free."""
+"""How many cores this process may use, and how many threads make sense on them. Torch-free."""
 
+import math
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 from detheads.foundation.errors import UserError
 
 THREADS_A_CORE = 8
 """More only wait for each other; thousands end the process, or never end."""
 
+MACHINE = Path("/")
+"""Below which Linux tells of control groups: ``proc/self/cgroup`` and ``sys/fs/cgroup``."""
 
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+def available_cores(root: Path = MACHINE) -> int:
+    """Cores that this process may use: those it is bound to, or as many as its container's share of processor time
+    keeps busy (a share of 1.5 cores counts as 2), at least 1.
+
+    Args:
+        root: where the files of Linux's control groups are looked for.
+    """
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([bound, *(math.ceil(share) for share in _shares(root))]))
+
+
+def fitting_threads(threads: int | None) -> int | None:
+    """Threads for a library that counts the machine's cores by itself: as asked for; without that None, its own
+    choice, but where this process may use fewer cores than there are, that many.
+
+    Raises:
+        UserError: when they are out of proportion (see :func:`check_threads`).
+    """
+    check_threads(threads)
+    cores = available_cores()
+    return cores if threads is None and cores < (os.cpu_count() or 1) else threads
 
 
 def check_threads(threads: int | None) -> None:
@@ -24,3 +48,38 @@ def check_threads(threads: int | None) -> None:
         raise UserError(
             f"{threads} threads are not possible on this machine of {cores} cores; give 1 to {THREADS_A_CORE * cores}."
         )
+
+
+def _shares(root: Path) -> Iterator[float]:
+    """Cores' worth of processor time that this process's control group, and each one around it, allows.
+
+    Version 2 writes ``cpu.max`` ("150000 100000", or "max 100000" for no limit), version 1 ``cpu.cfs_quota_us`` (-1 for
+    no limit) and ``cpu.cfs_period_us`` (Linux, "Control Group v2" and "CFS Bandwidth Control").
+    """
+    for folder in _groups(root):
+        said = _read(folder / "cpu.max") or " ".join(
+            _read(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")
+        )
+        quota, period = [*said.split(), "", ""][:2]
+        if quota.isdecimal() and period.isdecimal() and int(quota) and int(period):
+            yield int(quota) / int(period)
+
+
+def _groups(root: Path) -> Iterator[Path]:
+    """Folders of the control groups that this process is in, to the outermost that is mounted here. Inside a container
+    the group's path may be the host's, of which only that outermost one is there."""
+    mounted = root / "sys/fs/cgroup"
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]  # none: version 2
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        group = Path(path.lstrip("/"))
+        for place in (mounted / controllers, mounted / ("cpu" if controllers else "unified")):
+            yield from (place / each for each in (group, *group.parents))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", "replace")
+    except OSError:  # other systems, other versions, no limit
+        return ""

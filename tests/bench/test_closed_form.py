@@ -8,8 +8,8 @@ import pytest
 
 from detheads.bench import closed_form
 from detheads.bench.closed_form import bench_analytical
-from detheads.bench.timing import Timing
 from detheads.foundation.progress import silent
+from detheads.foundation.timing import Timing
 
 SMALL = ("--rows", 3000, "--dimensions", 16, "--fit-rows", 2000, "--repeats", 2)
 

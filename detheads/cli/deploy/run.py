@@ -40,7 +40,7 @@ def run(
     batch: Annotated[int, typer.Option(min=1, max=1024, help="Pictures in one run of the graph.")] = 1,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, callback=possible_threads, help="CPU threads; ONNX Runtime's own choice if unset."),
+        typer.Option(min=1, callback=possible_threads, help="CPU threads; the library's own choice if unset."),
     ] = None,
     backend: BackendOption = "cpu",
     head: Annotated[
@@ -62,7 +62,9 @@ def run(
     from detheads.deploy.run import run_images
 
     inputs = collect_images(images, split=split, images_json=images_json, skip_bad=skip_bad, on_remark=remark)
-    detector = Detector(bundle, backend=backend, threads=threads, head=head)
+    detector = Detector.load(bundle, backend=backend, threads=threads, head=head)
+    if detector.choice:
+        remark(f"auto took {detector.choice}")
     if detector.manifest.state != "verified":
         remark(f"{bundle} is {detector.manifest.state}: nothing proves that it equals the trained model")
     floor = max(each.thresholds.score for each in detector.heads)
@@ -105,6 +107,7 @@ def run(
         "skipped": list(result.skipped),
         "bundle_state": detector.manifest.state,
         "runtime": detector.session.runtime,
+        "choice": detector.choice,
         "timing": _timing(result),
     }
     emit(answer, as_json, lambda console: _print_run(console, result))

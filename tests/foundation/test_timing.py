@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from detheads.bench.memory import peak_memory_mb
-from detheads.bench.timing import take_turns
+from detheads.foundation.timing import take_turns
 
 
 class Machine:

@@ -34,7 +34,11 @@ class Timing:
 
 
 def take_turns(
-    rounds: Iterable[Mapping[str, Contender]], *, warm_up: int = 1, clock: Callable[[], float] = time.perf_counter
+    rounds: Iterable[Mapping[str, Contender]],
+    *,
+    warm_up: int = 1,
+    pause: float = 0.0,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Timing:
     """Time every contender once a round.
 
@@ -42,11 +46,15 @@ def take_turns(
         rounds: for each round the contenders by name; made one by one, outside the measured time. Every other round
             goes backwards, so that no contender always finds what another left in the processor's caches.
         warm_up: how many rounds run first and are left out.
+        pause: seconds of rest before each contender: libraries keep their threads spinning for a moment after a run,
+            which would take time from the next contender, and a machine that gets hot slows down.
         clock: seconds from any moment on.
     """
     seconds: dict[str, list[float]] = defaultdict(list)
     for number, contenders in enumerate(rounds):
         for name in list(contenders)[:: 1 if number % 2 == 0 else -1]:
+            if pause:
+                time.sleep(pause)
             started = clock()
             contenders[name]()
             took = clock() - started
