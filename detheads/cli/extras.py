@@ -13,6 +13,7 @@ DISTRIBUTIONS = {
     "open_clip": "open_clip_torch",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
+    "zmq": "pyzmq",
 }
 """Modules that are called otherwise than the distribution that brings them."""
 

@@ -4,16 +4,14 @@ Frigate cuts square regions out of a frame, resizes them without antialiasing (`
 output as rows of 7, best first, until a class below 0, at most 20 of them. It has no suppression of its own.
 """
 
-import json
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from detheads.backbones.features import FeatureSpec
+from detheads.deploy.hosts.frigate import CONFIGURATION, LABELS, configuration, labelmap
 from detheads.export.profiles.frames import Framed, square_region
-from detheads.export.profiles.profile import Arrays, Built, Profile, Request, Rows, label_file
+from detheads.export.profiles.profile import Arrays, Built, Profile, Request, Rows
 from detheads.export.profiles.surgery import for_one_image, with_outputs
 from detheads.foundation.geometry import sides
 from detheads.foundation.manifest import Thresholds
@@ -31,9 +29,6 @@ ROWS = """
     rows = Concat<axis=2>(batch, boxes, score, class)
     detections = Squeeze(rows, first)
 """
-
-FOLDER = "/config/detheads"
-"""Where Frigate is told to look; ``/config`` is the folder that every installation of it mounts."""
 
 
 class Frigate(Profile):
@@ -61,7 +56,10 @@ class Frigate(Profile):
         }
         shape = [request.thresholds.max_detections, 7]
         graph = with_outputs(for_one_image(request.final), "frigate", ROWS, {TABLE: shape}, constants)
-        texts = {"labelmap.txt": labelmap(request.classes), "frigate.yml": configuration(request.spec)}
+        texts = {
+            LABELS: labelmap(request.classes),
+            CONFIGURATION: configuration(request.spec.width, request.spec.height),
+        }
         return Built(graph, "model.onnx", texts, {})
 
     def host_input(self, image: Image.Image, width: int, height: int) -> Framed:
@@ -72,32 +70,6 @@ class Frigate(Profile):
         table = outputs[TABLE].astype(np.float32)
         used = table[: int((table[:, 6] < 0).argmax())] if (table[:, 6] < 0).any() else table
         return [Rows(used[:, 1:5], used[:, 5], used[:, 6].astype(np.int64))]
-
-
-def labelmap(classes: Sequence[str]) -> str:
-    """A name a line; with its number before it where the first name begins with one, which Frigate takes for such."""
-    lines = label_file(classes).splitlines()
-    if lines[0].split(" ", 1)[0].isdigit():
-        lines = [f"{number} {line}" for number, line in enumerate(lines)]
-    return "".join(f"{line}\n" for line in lines)
-
-
-def configuration(spec: FeatureSpec) -> str:
-    """What goes into Frigate's ``config.yml`` where this folder is mounted at :data:`FOLDER`."""
-    return (
-        "detectors:\n"
-        "  onnx:\n"
-        "    type: onnx\n"
-        "model:\n"
-        "  model_type: yolonas\n"
-        f"  path: {json.dumps(f'{FOLDER}/model.onnx')}\n"
-        f"  labelmap_path: {json.dumps(f'{FOLDER}/labelmap.txt')}\n"
-        f"  width: {spec.width}\n"
-        f"  height: {spec.height}\n"
-        "  input_tensor: nchw\n"
-        "  input_dtype: int\n"
-        "  input_pixel_format: rgb\n"
-    )
 
 
 PROFILE = Frigate()

@@ -2,9 +2,10 @@
 
 import typer
 
+from detheads.cli.deploy.frigate import frigate, frigate_worker
 from detheads.cli.deploy.info import info
 from detheads.cli.deploy.run import run
 
 app = typer.Typer(help="Run bundles, without torch.", no_args_is_help=True)
-for command in (run, info):
+for command in (run, info, frigate, frigate_worker):
     app.command()(command)
