@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from detheads.backbones.features import FeatureSpec
+from detheads.deploy.hosts.labels import label_file
 from detheads.export.names import INPUT_NAME
 from detheads.export.profiles.frames import Framed, black_letterbox
-from detheads.export.profiles.profile import Arrays, Built, Profile, Request, Rows, label_file, planes
+from detheads.export.profiles.profile import Arrays, Built, Profile, Request, Rows, planes
 from detheads.export.profiles.surgery import with_float_input, with_outputs
 from detheads.foundation.manifest import Thresholds
 

@@ -5,8 +5,9 @@ The graph is the part of the bundle's own behind the backbone, in the same preci
 
 import json
 
+from detheads.deploy.hosts.labels import label_file
 from detheads.export.names import feature_name
-from detheads.export.profiles.profile import Built, Profile, Request, label_file
+from detheads.export.profiles.profile import Built, Profile, Request
 from detheads.export.profiles.surgery import Shape, without_beginning
 from detheads.export.tail import with_suppression
 

@@ -1,7 +1,7 @@
 """What every host profile does: refuse what its host cannot take, build its files, feed its graph and read it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -18,7 +18,6 @@ from detheads.export.source import Trained
 from detheads.export.tail import with_suppression
 from detheads.foundation.geometry import letterbox_image
 from detheads.foundation.manifest import Precision, Thresholds
-from detheads.foundation.text import visible
 
 Arrays = dict[str, NDArray[np.generic]]
 """Tensors by their names in a graph."""
@@ -134,8 +133,3 @@ class Profile(ABC):
 def planes(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """``[B, H, W, 3]`` -> ``[B, 3, H, W]``."""
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-
-
-def label_file(classes: Sequence[str]) -> str:
-    """A name a line, in the order of the labels."""
-    return "".join(f"{visible(name)}\n" for name in classes)

@@ -3,8 +3,9 @@
 import torch
 
 from detheads.backbones.features import FeatureSpec
+from detheads.deploy.hosts.labels import label_file
 from detheads.export.names import DENSE_NAMES
-from detheads.export.profiles.profile import Arrays, Built, Profile, Request, Rows, label_file
+from detheads.export.profiles.profile import Arrays, Built, Profile, Request, Rows
 from detheads.export.profiles.surgery import with_outputs
 from detheads.foundation.manifest import Thresholds
 from detheads.ops.nms import hard_nms
