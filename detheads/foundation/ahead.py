@@ -1,7 +1,7 @@
 """Results computed ahead of their use, by threads."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 def map_ahead(
     function: Callable[[Item], Result], items: Iterable[Item], *, ahead: int, threads: int = 1
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """``function`` of each item, in order, while up to ``ahead`` further ones are computed or wait to be used.
 
     An error is raised where its result would have come. When the iterator is closed, by leaving its loop as well, what

@@ -1,0 +1,63 @@
+"""What a run over a video is asked for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+TIMEOUT: Final = 10.0
+"""Seconds in which a stream or camera must open, and in which each read of it must bring something."""
+
+Policy = Literal["newest", "all"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Which frames of a source are run.
+
+    Attributes:
+        every: one of so many frames.
+        fps: at most so many frames of a second, of those.
+        max_frames: so many are run; all when None.
+        seconds: so much is run: of a recording by its own clock, of a live source by the wall's.
+        live: of a live source that is faster than the model, the ``newest`` frames are run and older ones dropped and
+            counted, or ``all``, while the source waits.
+        reconnect: seconds in which a live source that is lost must come back; 0: it is not waited for.
+        timeout: see :data:`TIMEOUT`.
+    """
+
+    every: int = 1
+    fps: float | None = None
+    max_frames: int | None = None
+    seconds: float | None = None
+    live: Policy = "newest"
+    reconnect: float = 30.0
+    timeout: float = TIMEOUT
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """What is made of the frames.
+
+    Attributes:
+        least: score from which on a detection of each class is written, ``[K]``; infinity for classes that are not
+            wanted.
+        draw_least: the same for what is drawn; without it :attr:`Detector.draw_scores`.
+        formats: names of :data:`detheads.deploy.video.outputs.FORMATS`.
+        annotate: write the annotated video.
+        track: number the objects.
+        batch: frames in one run of the graph.
+        font: a font file for the names, before the package's own.
+    """
+
+    least: NDArray[np.floating] | None = None
+    draw_least: NDArray[np.floating] | None = None
+    formats: Sequence[str] = ("jsonl",)
+    annotate: bool = True
+    track: bool = False
+    batch: int = 1
+    font: Path | None = None
+    reading: Reading = field(default_factory=Reading)
