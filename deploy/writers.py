@@ -25,7 +25,8 @@ class Record:
         name: of the picture: its path below the given folder; of a frame's video.
         width, height: as a viewer shows it, pixels.
         found: boxes in those pixels.
-        tracks: ``[n]`` number of the object that each detection is of, the same over the frames of a video.
+        tracks: ``[n]`` number of the object that each detection is of, the same over the frames of a video, from 1; -1
+            for none.
         time: of a frame in its video, seconds.
     """
 
@@ -43,7 +44,8 @@ class Record:
         answer = self.found.to_dict()
         if self.tracks is not None:
             for entry, track in zip(answer["detections"], self.tracks.tolist(), strict=True):
-                entry["track"] = track
+                if track > 0:
+                    entry["track"] = track
         time = {} if self.time is None else {"time": self.time}
         return {"image": self.name, "id": self.id, "width": self.width, "height": self.height, **time, **answer}
 

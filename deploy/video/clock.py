@@ -7,6 +7,8 @@ TICK: Final = Fraction(1, 90_000)
 """Least time between two frames: the clock of MPEG streams."""
 ASTRAY: Final = 10
 """Seconds that a live stream's own clock may be off the time of arrival: more are a jump of that clock."""
+BACK: Final = 1
+"""Seconds by which a frame may be earlier than the one before: more mean a clock that was set, as in joined clips."""
 USUAL: Final = Fraction(25)
 """Frames a second of a video that does not say."""
 
@@ -41,20 +43,21 @@ class Clock:
             arrival: when it came, in seconds from anywhere.
         """
         self._begin = arrival if self._begin is None else self._begin
-        elapsed = Fraction(arrival - self._begin).limit_denominator(TICK.denominator)
         if self._live:
-            if own is None:
-                found = elapsed
-            else:
-                if self._origin is None or abs(own - self._origin - elapsed) > ASTRAY:
-                    self._origin = own - elapsed
-                found = own - self._origin
-        elif own is None:
-            found = Fraction(0) if self.last is None else self.last + self._period
+            due = Fraction(arrival - self._begin).limit_denominator(TICK.denominator)
         else:
-            self._origin = own if self._origin is None else self._origin
+            due = Fraction(0) if self.last is None else self.last + self._period
+        if own is None:
+            found = due
+        else:
+            if self._origin is None or self._jumps(own - self._origin, due):
+                self._origin = own - due
             found = own - self._origin
         if self.last is not None:
             found = max(found, self.last + TICK)
         self.last = found
         return found
+
+    def _jumps(self, found: Fraction, due: Fraction) -> bool:
+        """Whether the source's clock was set."""
+        return found < (self.last or 0) - BACK or (self._live and abs(found - due) > ASTRAY)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import av
+from av.stream import Disposition
 
 from detheads.deploy.video.settings import TIMEOUT
 from detheads.deploy.video.sources import VideoSource
@@ -78,7 +79,7 @@ def _opened(source: VideoSource, container: Any) -> Opened:
 
 def _is_cover(stream: Any) -> bool:
     """Whether a stream is a still picture, as music files have it."""
-    return bool(getattr(stream.disposition, "attached_pic", False))
+    return bool(stream.disposition & Disposition.attached_pic)
 
 
 def _why(source: VideoSource, error: Exception) -> str:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from detheads.deploy.detector import Detections, Detector
+from detheads.deploy.detections import Detections
+from detheads.deploy.detector import Detector
 from detheads.deploy.video.annotated import AnnotatedVideo
 from detheads.deploy.video.reader import Frame, Reader
 from detheads.deploy.video.settings import VideoOptions
@@ -53,10 +54,11 @@ class Outputs:
     """
 
     def __init__(
-        self, detector: Detector, name: str, folder: Path, options: VideoOptions, reader: Reader, on_remark: Remark
+        self, detector: Detector, folder: Path, options: VideoOptions, reader: Reader, on_remark: Remark
     ) -> None:
         self.frames = self.detections = self.full = 0
-        self._detector, self._name, self._folder, self._options, self._reader = detector, name, folder, options, reader
+        self.encoder = ""
+        self._detector, self._folder, self._options, self._reader = detector, folder, options, reader
         self._stack = ExitStack()
         self._made = not folder.exists()
         self._places: dict[Path, Path] = {}
@@ -96,11 +98,6 @@ class Outputs:
         """Objects that have a number."""
         return None if self._tracks is None else self._tracks.count
 
-    @property
-    def encoder(self) -> str:
-        """What encodes the annotated video."""
-        return "" if self._annotated is None else self._annotated.encoder
-
     def write(self, seen: Seen) -> None:
         """Add a frame to every file."""
         frame, found = seen.frame, seen.found
@@ -108,7 +105,12 @@ class Outputs:
         kept = found.scores >= self._least[found.labels]
         tracks = None if numbers is None else numbers[kept]
         record = Record(
-            frame.number, self._name, *seen.image.size, found.where(kept), tracks, round(float(frame.time), 6)
+            frame.number,
+            self._reader.source.label,
+            *seen.image.size,
+            found.where(kept),
+            tracks,
+            round(float(frame.time), 6),
         )
         for writer in self._writers:
             writer.write(record)
@@ -124,6 +126,7 @@ class Outputs:
             if part is not None:
                 part.close()
         self._writers, annotated = [], self._annotated
+        self.encoder = "" if annotated is None else annotated.encoder
         self._annotated = None
         for partial, path in self._places.items():
             partial.replace(path)

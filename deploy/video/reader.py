@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Final, Literal
 
@@ -32,7 +32,7 @@ LATE: Final = 0.5
 
 @dataclass(frozen=True)
 class Frame:
-    """A decoded frame. ``number``: in the source, from 1. ``time``: seconds since the first one."""
+    """A decoded frame. ``number``: in the source, from 1. ``time``: seconds since the first that is run."""
 
     number: int
     time: Fraction
@@ -128,6 +128,7 @@ class Reader:
     def __iter__(self) -> Iterator[Frame]:
         """Frames in order, until the source, what was asked for, or the user ends it; :attr:`counts` says which."""
         limit, given = self._reading.max_frames, 0
+        begin: Fraction | None = None
         while True:
             self.counts.dropped = self._mailbox.dropped
             if self._stopped():
@@ -139,7 +140,8 @@ class Reader:
             elif (frame := self._mailbox.get(PATIENCE)) is not None:
                 if self.live or not self._past(frame.time):
                     given += 1
-                    yield frame
+                    begin = frame.time if begin is None else begin
+                    yield replace(frame, time=frame.time - begin)
                     continue
                 self.counts.ended = "seconds"
             elif not self._mailbox.ended:
@@ -150,7 +152,8 @@ class Reader:
             raise self._error
 
     def _past(self, seconds: float | Fraction) -> bool:
-        return self._reading.seconds is not None and seconds >= self._reading.seconds
+        limit = self._reading.seconds
+        return limit is not None and seconds >= Fraction(limit).limit_denominator(1000)
 
     def _read(self) -> None:
         try:

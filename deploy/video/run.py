@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from PIL import Image
 
-from detheads.deploy.detector import Detections, Detector, Prepared
+from detheads.deploy.detections import Detections
+from detheads.deploy.detector import Detector, Prepared
 from detheads.deploy.video.outputs import Outputs, Seen
 from detheads.deploy.video.reader import Counts, Frame, Reader
 from detheads.deploy.video.settings import VideoOptions
@@ -114,7 +115,7 @@ def run_video(
     begin, spent = time.perf_counter(), _Spent()
     with ExitStack() as stack:
         reader = stack.enter_context(Reader(source, options.reading, batch=options.batch, stopped=stopped))
-        outputs = stack.enter_context(Outputs(detector, source.name, folder, options, reader, on_remark))
+        outputs = stack.enter_context(Outputs(detector, folder, options, reader, on_remark))
         found = stack.enter_context(closing(_found(detector, reader, options.batch, spent)))
         written = stack.enter_context(closing(map_ahead(outputs.write, found, ahead=BEHIND)))
         for number, _ in enumerate(written, start=1):

@@ -42,8 +42,7 @@ class VideoSource:
 
     Attributes:
         address: as FFmpeg opens it.
-        name: what it is called in results, on screen and in messages: never with a password or a query, which often
-            holds one.
+        name: what it is called on screen and in messages: never with a password or a query, which often holds one.
         format: FFmpeg's name of the device's kind; None where the content tells it.
         options: what FFmpeg is told besides.
     """
@@ -53,6 +52,11 @@ class VideoSource:
     name: str
     format: str | None = None
     options: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """What its frames are called in results: the name of the file alone."""
+        return Path(self.name).name if self.kind == "file" else self.name
 
 
 def video_source(inputs: Sequence[str]) -> VideoSource | None:

@@ -11,7 +11,7 @@ import supervision
 from numpy.typing import NDArray
 from trackers import ByteTrackTracker
 
-from detheads.deploy.detector import Detections
+from detheads.deploy.detections import Detections
 
 LOST_FRAMES: Final = 30
 """For which a track waits for its object, of 30 a second: one second, as in ByteTrack."""
@@ -82,7 +82,7 @@ class Tracks:
         known = self._numbers[label]
         if own not in known:
             if len(known) >= MANY:
-                alive = set(self._trackers[label].tracked_objects.tracker_id.tolist())
+                alive = set(np.asarray(self._trackers[label].tracked_objects.tracker_id).tolist())
                 self._numbers[label] = known = {key: known[key] for key in known if key in alive}
             self.count += 1
             known[own] = self.count
