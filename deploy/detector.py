@@ -171,9 +171,10 @@ class Detector:
             return []
         batch = np.ascontiguousarray(np.stack([array for array, _ in prepared]).transpose(0, 3, 1, 2))  # [B, 3, H, W]
         rows = self.session.run(batch)
-        return [self._detections(rows, image, letterbox) for image, (_, letterbox) in enumerate(prepared)]
+        return [self.found_in(rows, image, letterbox) for image, (_, letterbox) in enumerate(prepared)]
 
-    def _detections(self, rows: dict[str, Rows], image: int, letterbox: Letterbox) -> Detections:
+    def found_in(self, rows: dict[str, Rows], image: int, letterbox: Letterbox) -> Detections:
+        """The detections of one picture of a batch that the session ran: ``rows`` of each head, its place in them."""
         found = []
         before = 0  # classes of the heads before
         for head in self.heads:

@@ -5,8 +5,17 @@ import typer
 from detheads.cli.deploy.frigate import frigate, frigate_worker
 from detheads.cli.deploy.info import info
 from detheads.cli.deploy.run import run
+from detheads.cli.deploy.serve import serve
 from detheads.cli.deploy.triton import triton
 
 app = typer.Typer(help="Run bundles, without torch.", no_args_is_help=True)
-for command in (run, info, triton, frigate, frigate_worker):
+COMMANDS = (
+    run,
+    serve,
+    info,
+    triton,
+    frigate,
+    frigate_worker,
+)
+for command in COMMANDS:
     app.command()(command)
