@@ -16,23 +16,27 @@ class Metrics:
     """Counters of one process."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        own = {"registry": self._registry}
+        self._registry = own = CollectorRegistry()
         self._requests = Counter(
-            "detheads_requests", "Requests by route and status; 0: the client hung up.", ["route", "status"], **own
+            "detheads_requests",
+            "Requests by route and status; 0: the client hung up.",
+            ["route", "status"],
+            registry=own,
         )
         self._seconds = Histogram(
-            "detheads_request_seconds", "From headers to answer.", ["route"], buckets=SECONDS, **own
+            "detheads_request_seconds", "From headers to answer.", ["route"], buckets=SECONDS, registry=own
         )
         self._pictures = Histogram(
-            "detheads_batch_pictures", "Pictures that ran together.", ["model"], buckets=PICTURES, **own
+            "detheads_batch_pictures", "Pictures that ran together.", ["model"], buckets=PICTURES, registry=own
         )
         self._inference = Histogram(
-            "detheads_batch_seconds", "Seconds of a run of the graph.", ["model"], buckets=SECONDS, **own
+            "detheads_batch_seconds", "Seconds of a run of the graph.", ["model"], buckets=SECONDS, registry=own
         )
-        self._reloads = Counter("detheads_reloads", "Replaced bundles: served or refused.", ["model", "outcome"], **own)
+        self._reloads = Counter(
+            "detheads_reloads", "Replaced bundles: served or refused.", ["model", "outcome"], registry=own
+        )
         self.in_progress = Gauge(
-            "detheads_requests_in_progress", "Accepted and not yet answered.", multiprocess_mode="livesum", **own
+            "detheads_requests_in_progress", "Accepted and not yet answered.", multiprocess_mode="livesum", registry=own
         )
 
     def ended(self, route: str, status: int, seconds: float) -> None:

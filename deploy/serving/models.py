@@ -218,7 +218,7 @@ class Models:
             UserError: when it cannot be opened or run.
         """
         seen = fingerprint(self.bundles[name])
-        detector = Detector(self.bundles[name], backend=self._settings.backend, threads=self._settings.threads)
+        detector = Detector.load(self.bundles[name], backend=self._settings.backend, threads=self._settings.threads)
         served = Served(
             name,
             detector,

@@ -118,7 +118,8 @@ def open_port(listener: socket.socket) -> None:
     try:
         listener.listen(BACKLOG)
     except OSError as error:
-        raise _not_had(*listener.getsockname()[:2], error) from None
+        host, port = listener.getsockname()[:2]
+        raise _not_had(host, port, error) from None
 
 
 def address_of(listener: socket.socket) -> str:
@@ -155,7 +156,10 @@ def run_server(
 
 def told_of(models: Models) -> list[str]:
     """A line for each model: its name, whether it was proven, and what runs it."""
-    return [f"{served.name}: {served.detector.manifest.state}, {served.detector.session.runtime}" for served in models]
+    return [
+        f"{served.name}: {served.detector.manifest.state}, {served.detector.choice or served.detector.session.runtime}"
+        for served in models
+    ]
 
 
 def begin_log() -> None:

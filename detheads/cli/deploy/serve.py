@@ -44,8 +44,8 @@ def serve(
     max_megabytes: Annotated[float, typer.Option(min=0.001, max=4096, help="Size of a request.")] = 16,
     max_megapixels: Annotated[float, typer.Option(min=0.001, max=200, help="Size of a picture.")] = 50,
     types: Annotated[
-        str, typer.Option(help="Types of pictures that are decoded, with commas between them.")
-    ] = ",".join(FORMATS),
+        str | None, typer.Option(help="Types of pictures that are decoded, such as jpeg,png.", show_default="all")
+    ] = None,
     upload_seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="Time for a request to arrive.")] = 15,
     drain_seconds: Annotated[
         float, typer.Option(min=1, max=3600, help="Time to answer what is accepted at the end.")
@@ -128,8 +128,10 @@ def name_bundles(given: list[str]) -> dict[str, Path]:
     return named
 
 
-def parse_types(text: str) -> tuple[str, ...]:
-    """``"jpeg,png"`` -> ``("JPEG", "PNG")``."""
+def parse_types(text: str | None) -> tuple[str, ...]:
+    """``"jpeg,png"`` -> ``("JPEG", "PNG")``; all when None."""
+    if text is None:
+        return FORMATS
     types = tuple(part.strip().upper() for part in text.split(","))
     unknown = [name for name in types if name not in FORMATS]
     if unknown:

@@ -64,7 +64,7 @@ def test_what_is_no_picture_of_the_limits_is_refused(
     [
         ({"files": {"photo": b"x"}}, 400, "no file in its field 'image'"),
         ({"content": b"--", "headers": {"content-type": "multipart/form-data"}}, 400, "Missing boundary"),
-        ({"content": b"x", "params": {"model": "toi"}}, 404, "Did you mean 'toy'?"),
+        ({"content": b"x", "params": {"model": "toys"}}, 404, "Did you mean 'toy'?"),
         ({"content": b"x", "params": {"score": "high"}}, 422, "query.score"),
     ],
 )
