@@ -158,6 +158,8 @@ def store_proof(
     flattering = report.training_note and entry.best_scores is not None
     if report.passed and report.best_scores and not flattering:
         update |= {"best_scores": dict(report.best_scores), "best_scores_rule": report.best_scores_rule}
+    if report.passed and not report.training_note:  # of pictures known by heart, scores say nothing of the field
+        update["field"] = report.seen
     manifest = manifest.with_head(entry.model_copy(update=update))
     proofs = {result.entry.name: result.summary() for result in report.profiles}
     profiles = [each.model_copy(update={"proof": proofs.get(each.name)}) for each in manifest.profiles]

@@ -13,7 +13,14 @@ from detheads.export.diagnosis import LISTED, Apart
 from detheads.export.limits import Limits
 from detheads.export.matching import Comparison, TensorDifference
 from detheads.export.profiles.result import ProfileResult
-from detheads.foundation.manifest import ONLY_HEAD, ArtefactProof, EngineEntry, Precision, Verification
+from detheads.foundation.manifest import (
+    ONLY_HEAD,
+    ArtefactProof,
+    EngineEntry,
+    FieldStatistics,
+    Precision,
+    Verification,
+)
 from detheads.foundation.summary import NOT_ENOUGH, training_note
 from detheads.report.curves import PrecisionRecall
 from detheads.report.pictures import Scene
@@ -132,6 +139,8 @@ class VerificationReport:
     """The likely cause of detections that do not match, and what may be done; empty while enough match."""
     best_scores: Mapping[str, float] = field(default_factory=dict)
     """By class, from PyTorch's detections."""
+    seen: FieldStatistics | None = None
+    """What the images look like and what PyTorch finds in them, for a monitor in the field."""
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Images left out on request, and why."""
     curves: Mapping[str, Sequence[PrecisionRecall]] = field(default_factory=dict)

@@ -13,6 +13,8 @@ from PIL import Image
 from detheads.data.dataset import Dataset, ImageRecord
 from detheads.data.pictures import load_picture
 from detheads.deploy import Detections
+from detheads.deploy.monitor.collect import measured
+from detheads.deploy.monitor.measures import Values
 from detheads.export.inner import InnerGraph, differences
 from detheads.export.live import LiveDetections, LiveDetector
 from detheads.export.matching import TensorDifference
@@ -53,17 +55,19 @@ class Timed:
 
 def run_live(
     live: LiveDetector, dataset: Dataset, on_progress: Progress, skip_bad: bool = False
-) -> tuple[Dataset, list[LiveDetections]]:
+) -> tuple[Dataset, list[LiveDetections], list[Values]]:
     """PyTorch's detections of every image, one image at a time.
 
     Returns:
-        The dataset, with ``skip_bad`` without the images that cannot be used, and the detections in its order.
+        The dataset, with ``skip_bad`` without the images that cannot be used; the detections and what the pixels say
+        (see :mod:`detheads.deploy.monitor.measures`), in its order.
 
     Raises:
         UserError: when an image is missing, unreadable or of another size than annotated (without ``skip_bad``), or
             when none can be used.
     """
     found: list[LiveDetections] = []
+    pictures: list[Values] = []
     bad: dict[int, str] = {}
     for index, record in enumerate(dataset.images):
         try:
@@ -74,8 +78,9 @@ def run_live(
             bad[index] = str(error)
             continue
         found.append(live.detect(image))
+        pictures.append(measured(image, live.spec.width, live.spec.height))
         on_progress("verifying, PyTorch", index + 1, len(dataset.images))
-    return (dataset.without(bad) if bad else dataset), found
+    return (dataset.without(bad) if bad else dataset), found, pictures
 
 
 def run_artefact(artefact: Artefact, dataset: Dataset, batch: int, on_progress: Progress) -> list[Detections]:

@@ -16,6 +16,9 @@ from PIL import Image
 from detheads.cache.reader import counted_objects
 from detheads.data.dataset import Dataset
 from detheads.deploy import Detections
+from detheads.deploy.detector import DRAW_SCORE
+from detheads.deploy.monitor.collect import collect
+from detheads.deploy.monitor.measures import Values
 from detheads.evaluation.coco import Statistics
 from detheads.evaluation.compare import Bootstrap
 from detheads.evaluation.scores import best_scores
@@ -55,6 +58,7 @@ class Reference:
         judged: what pycocotools says of them.
         bootstrap: their APs when the images are drawn anew.
         odd_names, odd_pictures, odd_found: pictures of extreme shape, and what PyTorch finds in them.
+        pictures: what the pixels of each image say.
         head: name that the head has in a bundle.
     """
 
@@ -69,6 +73,7 @@ class Reference:
     odd_names: list[str]
     odd_pictures: list[Image.Image]
     odd_found: list[LiveDetections]
+    pictures: list[Values]
     head: str = ONLY_HEAD
 
     @property
@@ -92,12 +97,13 @@ def measure(
     checkpoint = trained.checkpoint
     live = LiveDetector(trained.backbone, trained.head, checkpoint.feature_spec, thresholds, pick_device(proof.device))
     wanted = require_objects(of_these_classes(proof.dataset, checkpoint.categories, "the bundle"))
-    dataset, found = run_live(live, wanted, on_progress, proof.skip_bad)
+    dataset, found, pictures = run_live(live, wanted, on_progress, proof.skip_bad)
     require_objects(dataset)
     results = coco_results(dataset, found)
     own = judged(dataset, results)
     bootstrap = Bootstrap(own.resampled, on_progress=under("verifying", on_progress))
-    return Reference(trained, live, proof, dataset, found, results, own, bootstrap, *run_odd(live, dataset), head)
+    odd = run_odd(live, dataset)
+    return Reference(trained, live, proof, dataset, found, results, own, bootstrap, *odd, pictures, head)
 
 
 def compare(bundle: Path, reference: Reference, on_progress: Progress = silent) -> VerificationReport:
@@ -137,6 +143,7 @@ def compare(bundle: Path, reference: Reference, on_progress: Progress = silent) 
     map_cache = checkpoint.metrics.get("AP")
     ratios = [image.width / image.height for image in dataset.images]
     full = sum(one.full for one in originals)
+    best = best_scores(dataset.coco_json(), reference.results)
     return VerificationReport(
         bundle=manifest.name,
         head=reference.head,
@@ -164,7 +171,16 @@ def compare(bundle: Path, reference: Reference, on_progress: Progress = silent) 
         classes=dataset.class_names,
         apart=[*pictures, *odd_pictures],
         advice=advice(pictures, odd_pictures, tensors, [*shares, odd.share], limits.matched, live.device.type),
-        best_scores=best_scores(dataset.coco_json(), reference.results),
+        best_scores=best,
+        seen=collect(
+            reference.pictures,
+            [(image.width, image.height) for image in dataset.images],
+            originals,
+            counted_from=[best.get(name, DRAW_SCORE) for name in dataset.class_names],
+            floor=thresholds.score,
+            dataset=visible(dataset.name),
+            split=visible(dataset.split),
+        ),
         skipped=dataset.skipped,
         remarks=[
             *reference.trained.remarks,

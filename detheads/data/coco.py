@@ -347,6 +347,8 @@ class _Reader:
         else:
             if isinstance(bbox, list) and str in map(type, bbox):
                 self._note("bbox as text", f"{title} has a bbox of texts; they are read as numbers")
+            if entry.get("proposal") is True:
+                self._note("proposal", f"{title} is a model's proposal that nobody has corrected")
             if ignore:
                 self._note("ignored object", f"{title} has the flag 'ignore'; it counts as a crowd")
             area = real(entry.get("area"))

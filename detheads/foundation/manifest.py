@@ -240,6 +240,35 @@ class Verification(_Strict):
     """ISO 8601, UTC."""
 
 
+class Histogram(_Strict):
+    """How often a number fell into each of equal bins between ``low`` and ``high``; beyond them it counts in the
+    outermost."""
+
+    low: float = Field(allow_inf_nan=False)
+    high: float = Field(allow_inf_nan=False)
+    counts: list[Annotated[int, Field(ge=0)]] = Field(min_length=2, max_length=1024)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Histogram":
+        if not self.low < self.high:
+            raise ValueError("low is not below high")
+        return self
+
+
+class FieldStatistics(_Strict):
+    """What the pictures of the proof looked like and what PyTorch found in them, to compare the field with.
+
+    Each picture counts once in each histogram; :mod:`detheads.deploy.monitor.measures` says what is measured.
+    """
+
+    dataset: str
+    split: str
+    images: int = Field(ge=1)
+    counted_from: list[Annotated[float, Field(ge=0, le=1)]]
+    """The score from which a detection of each class is counted."""
+    histograms: dict[str, Histogram]
+
+
 class BundledHead(_Strict):
     """One detector of a bundle: a head, the classes it finds, what it is made of and what was proven of it."""
 
@@ -258,6 +287,14 @@ class BundledHead(_Strict):
     use unless another score is asked for. Classes without objects to measure on are absent; None: never measured."""
     best_scores_rule: str = ""
     """How and on what ``best_scores`` were measured."""
+    field: FieldStatistics | None = None
+    """What ``--monitor`` compares with; None: never proven on pictures that the model was not trained on."""
+
+    @model_validator(mode="after")
+    def _counted_for_each_class(self) -> "BundledHead":
+        if self.field is not None and len(self.field.counted_from) != len(self.classes):
+            raise ValueError("field.counted_from needs one score for each class")
+        return self
 
 
 class BundleManifest(_Strict):

@@ -142,7 +142,7 @@ def _live(profile: Profile, reference: Reference, on_progress: Progress) -> tupl
         live.backbone, live.head, live.spec, live.thresholds, live.device, getattr(live_frames, profile.frame)
     )
     dataset = reference.dataset
-    _, found = run_live(hosted, dataset, _titled(on_progress, f"PyTorch as {profile.name}"))
+    _, found, _ = run_live(hosted, dataset, _titled(on_progress, f"PyTorch as {profile.name}"))
     return found, evaluate(dataset.coco_json(), coco_results(dataset, found))
 
 

@@ -104,7 +104,7 @@ def test_manifest_holds_the_proof(bundle: Path) -> None:
 
 def test_best_scores_are_those_of_the_proofs_detections(bundle: Path, toy: Toy) -> None:
     manifest, dataset, live = read_manifest(bundle), proof_dataset(toy.data), live_detector(toy.run)
-    _, found = run_live(live, dataset, silent)
+    _, found, _ = run_live(live, dataset, silent)
     assert manifest.best_scores == best_scores(dataset.coco_json(), coco_results(dataset, found))
     assert set(manifest.best_scores) <= {"cat", "dog", "größte Eule"}
     assert len(manifest.best_scores) >= 2
