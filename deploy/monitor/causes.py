@@ -73,21 +73,20 @@ def _of_pictures(changed: Mapping[str, Drift]) -> Iterator[Cause]:
             "come as BGR; give RGB, or say channels='BGR'",
         )
     if (brightness := left.pop(BRIGHTNESS.name, None)) is not None:
-        for name in (CONTRAST.name, COLOUR.name):  # both grow and shrink with the light
-            if name in left and left[name].higher == brightness.higher:
-                del left[name]
+        _explain(left, brightness, (CONTRAST.name, COLOUR.name, WARMTH.name))
         how = "brighter" if brightness.higher else "darker"
         yield Cause(
             how,
             f"the pictures are {how} ({_values(brightness, 'brightness', 0)}): other light or exposure, or values that "
             "were scaled before",
         )
-    if (contrast := left.get(CONTRAST.name)) is not None:
+    if (contrast := left.pop(CONTRAST.name, None)) is not None:
+        _explain(left, contrast, (COLOUR.name, WARMTH.name))
         how, why = (
             ("harder", "direct light") if contrast.higher else ("flatter", "haze, a dirty lens, little structure")
         )
         yield Cause(how, f"the pictures are {how} ({_values(contrast, 'contrast', 0)}): {why}")
-    if COLOUR.name in left or WARMTH.name in left:
+    if left:
         about = [
             _values(left[name], word, 0)
             for name, word in ((COLOUR.name, "colour"), (WARMTH.name, "red minus blue"))
@@ -101,6 +100,13 @@ def _of_pictures(changed: Mapping[str, Drift]) -> Iterator[Cause]:
             else ("blurred", "out of focus, a dirty lens, strong compression, or enlarged from small pictures")
         )
         yield Cause(how, f"the pictures are {how} ({_values(detail, 'detail', 2)}): {why}")
+
+
+def _explain(left: dict[str, Drift], cause: Drift, names: tuple[str, ...]) -> None:
+    """Drop what grows and shrinks with the cause, as colours do with the light."""
+    for name in names:
+        if name in left and (abs(left[name].now) > abs(left[name].before)) == cause.higher:
+            del left[name]
 
 
 def _of_detections(changed: Mapping[str, Drift]) -> Iterator[Cause]:

@@ -37,7 +37,7 @@ QUALITY: Final = 95
 """Of JPEG: what is trained on should not have been coded twice so that one sees it."""
 APART: Final = 50
 """Of so many pictures in a row that show one view, one is kept at most."""
-KEPT = Kind("kept.json", "pictures to label", "keeping pictures in")
+KEPT: Final = Kind("kept.json", "a set of pictures to label", "keeping pictures in")
 
 
 def doubt(found: Detections, shown_from: NDArray[np.floating]) -> float:

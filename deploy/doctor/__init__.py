@@ -1,1 +1,0 @@
-"""What a machine has, what that allows, and the commands that add what is missing."""
