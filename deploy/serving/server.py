@@ -6,6 +6,7 @@ import logging
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +54,9 @@ class Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """uvicorn's own closes the port at once, and ends with the signal instead of an exit code."""
+        if threading.current_thread() is not threading.main_thread():  # within another program, which has the signals
+            yield
+            return
         loop = asyncio.get_running_loop()
         signals = {signal.SIGTERM: self.drain, signal.SIGINT: self._interrupted, signal.SIGHUP: self._models.look.set}
         for number, handler in signals.items():

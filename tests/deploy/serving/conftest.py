@@ -1,8 +1,6 @@
 """A real server on loopback, asked by a real client."""
 
-import asyncio
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +8,10 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 
 from detheads.deploy import Detector
-from detheads.deploy.serving.app import create_app
 from detheads.deploy.serving.models import Models
+from detheads.deploy.serving.server import Server, address_of, listen
 from detheads.deploy.serving.settings import Settings
 
 
@@ -22,15 +19,13 @@ from detheads.deploy.serving.settings import Settings
 def running(bundles: dict[str, Path], settings: Settings) -> Iterator[tuple[httpx.Client, Models]]:
     """The server in a thread of this process, and a client of it."""
     models = Models(bundles, settings)
-    server = uvicorn.Server(uvicorn.Config(create_app(models, settings), port=0, log_level="warning"))
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
+    listener, ready = listen("127.0.0.1", 0), threading.Event()
+    server = Server(models, settings, ready.set)
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
-    until = time.monotonic() + 20
-    while not server.started and time.monotonic() < until:
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
+    assert ready.wait(20)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
+        with httpx.Client(base_url=address_of(listener), timeout=20) as client:
             yield client, models
     finally:
         server.should_exit = True
