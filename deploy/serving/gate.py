@@ -74,7 +74,7 @@ class Gate:
 
     Args:
         app: what it stands before.
-        unguarded: paths that need no token, or look at it themselves.
+        unguarded: paths that need no token, or look at it themselves; one that ends in ``/`` stands for all below it.
         on_end: called with each exchange when it is over.
     """
 
@@ -90,6 +90,7 @@ class Gate:
     ) -> None:
         self._app, self._settings, self._traffic = app, settings, traffic
         self._unguarded, self._metrics, self._on_end = frozenset(unguarded), metrics, on_end
+        self._unguarded_folders = tuple(path for path in unguarded if path.endswith("/") and path != "/")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -115,7 +116,8 @@ class Gate:
             self._on_end(exchange)
 
     def _check_token(self, scope: Scope) -> None:
-        if self._settings.token is None or scope["path"] in self._unguarded:
+        path = scope["path"]
+        if self._settings.token is None or path in self._unguarded or path.startswith(self._unguarded_folders):
             return
         scheme, _, token = Request(scope).headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not self._settings.allows(token.strip()):

@@ -1,7 +1,8 @@
 """The interfaces that the server speaks besides its own: one file each.
 
 A file defines ``router(models, settings) -> APIRouter``, and may define ``OPEN``, the paths that need no token because
-they are health checks or look at the token themselves (:meth:`detheads.deploy.serving.settings.Settings.allows`).
+they are health checks or look at the token themselves (:meth:`detheads.deploy.serving.settings.Settings.allows`). One
+that ends in ``/`` stands for all paths below it.
 """
 
 import importlib

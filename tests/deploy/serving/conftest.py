@@ -1,5 +1,7 @@
 """A real server on loopback, asked by a real client."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,3 +50,31 @@ def client(serve: Callable[..., Any], bundle: Path) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="session")
 def detector(bundle: Path) -> Detector:
     return Detector(bundle, threads=1)
+
+
+@pytest.fixture(scope="session")
+def address(bundle: Path) -> Iterator[str]:
+    """``host:port`` of ``detheads deploy serve`` in a process of its own, with the toy as ``toy`` and as ``second``."""
+    command = [sys.executable, "-m", "detheads", "deploy", "serve", f"toy={bundle}", f"second={bundle}"]
+    command += ["--port", "0", "--threads", "1", "--watch-seconds", "0", "--max-megabytes", "4"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
+        assert server.stdout is not None
+        said = []
+        for line in server.stdout:
+            said.append(line)
+            if (start := line.find("http://")) >= 0:
+                break
+        assert "http://" in said[-1], said
+        yield line[start:].split()[0].removeprefix("http://").rstrip("/.")
+        server.terminate()
+        assert server.wait(30) == 0
+
+
+@pytest.fixture(scope="session")
+def triton_http() -> Any:
+    """The client of record of the Open Inference Protocol."""
+    try:
+        import tritonclient.http
+    except (ImportError, RuntimeError):  # the latter without its extra
+        pytest.skip("needs tritonclient[http], of the extra 'dev'")
+    return tritonclient.http
