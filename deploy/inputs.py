@@ -114,7 +114,7 @@ def _pictures(source: Path, on_remark: Remark) -> list[tuple[str, Path]]:
     if source.suffix.lower() in _VIDEOS:
         raise UserError(_NO_VIDEO.format(source))
     if source.exists():
-        if _is_output(source.parent):
+        if is_output(source.parent):
             on_remark(f"{source} was drawn by an earlier run: its boxes are part of the picture")
         return [(source.name, source)]
     if glob.has_magic(str(source)):
@@ -135,10 +135,10 @@ def _of_folder(folder: Path, on_remark: Remark) -> list[tuple[str, Path]]:
     listing = survey(folder)
     for sentence in listing.remarks():
         on_remark(f"{folder}: {sentence}")
-    if _is_output(folder):
+    if is_output(folder):
         on_remark(f"the pictures of {folder} were drawn by an earlier run: its boxes are part of them")
         return [(name, folder / name) for name in listing.names]
-    outputs = {parent for parent in _parents(listing.names) if _is_output(folder / parent)}
+    outputs = {parent for parent in _parents(listing.names) if is_output(folder / parent)}
     names = [name for name in listing.names if outputs.isdisjoint(_parents([name]))]
     if len(names) < len(listing.names):
         on_remark(f"{folder}: {len(listing.names) - len(names)} pictures drawn by an earlier run are left out")
@@ -159,7 +159,7 @@ def _parents(names: Sequence[str]) -> set[str]:
     return found
 
 
-def _is_output(folder: Path) -> bool:
+def is_output(folder: Path) -> bool:
     """Whether an earlier run has drawn the pictures of ``folder``."""
     beside = folder.absolute().parent
     return folder.absolute().name == PICTURES_NAME and all(

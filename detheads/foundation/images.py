@@ -160,7 +160,7 @@ def survey(folder: Path) -> Listing:
 
 
 def walk(folder: Path, onerror: Callable[[OSError], None] | None = None) -> Iterator[str]:
-    """Every file at any depth below ``folder``, relative to it, with ``/``.
+    """Every file at any depth below ``folder``, relative to it, with ``/``; of each folder first its files, by name.
 
     Linked folders are entered, too: each folder once, and none that the given one lies in.
     """
@@ -177,8 +177,9 @@ def walk(folder: Path, onerror: Callable[[OSError], None] | None = None) -> Iter
             folders.clear()
             continue
         entered.add((status.st_dev, status.st_ino))
+        folders.sort()
         below = Path(place).relative_to(folder).as_posix()
-        for file in files:
+        for file in sorted(files):
             yield file if below == "." else f"{below}/{file}"
 
 

@@ -2,6 +2,7 @@
 
 import typer
 
+from detheads.cli.deploy.batch import batch
 from detheads.cli.deploy.frigate import frigate, frigate_worker
 from detheads.cli.deploy.info import info
 from detheads.cli.deploy.run import run
@@ -13,6 +14,7 @@ COMMANDS = (
     run,
     serve,
     info,
+    batch,
     triton,
     frigate,
     frigate_worker,
