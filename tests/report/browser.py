@@ -41,7 +41,7 @@ class Elements(HTMLParser):
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    """Chromium without a window."""
+    """Chromium without a window, with a camera that shows a test pattern."""
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if chromium is None or driver is None:
         pytest.skip("needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver)")
@@ -51,6 +51,8 @@ def browser() -> Iterator[Any]:
     for flag in ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"):
         options.add_argument(f"--{flag}")
     for flag in ("disable-background-networking", "disable-component-update", "disable-sync", "window-size=1200,900"):
+        options.add_argument(f"--{flag}")
+    for flag in ("use-fake-device-for-media-stream", "use-fake-ui-for-media-stream"):
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driven = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
