@@ -103,7 +103,8 @@ class _Parent:
                 on_ready()
         self._listener.close()  # the port is closed when the last worker closes it, too
         self._join()
-        return int(self._failed or any(worker.process.exitcode for worker in self._workers))
+        # One that was still starting has accepted nothing; the signal's default action has ended it.
+        return int(self._failed or any(one.process.exitcode for one in self._workers if one.ready.is_set()))
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         if number != signal.SIGHUP:

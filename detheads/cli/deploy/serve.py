@@ -90,9 +90,9 @@ def serve(
         access_log=access_log,
         **({"decoders": decoders} if decoders else {}),
     )
+    listener = listen(host, port)
     if settings.token is None and not host.startswith(LOOPBACK):
         remark(f"anybody who reaches {host} may use this server: give --token-file, or leave --host out")
-    listener = listen(host, port)
 
     def ready(told: list[str]) -> None:
         remark(*told, f"serving at {address_of(listener)}")
