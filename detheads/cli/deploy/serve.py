@@ -2,6 +2,7 @@
 
 import os
 import re
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
@@ -16,8 +17,6 @@ from detheads.foundation.reading import read_text
 
 TOKEN_VARIABLE = "DETHEADS_TOKEN"
 LONGEST_TOKEN = 4096
-LOOPBACK = ("127.", "localhost", "::1")
-"""How the addresses begin that only this machine reaches."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """What a model may be called: it stands in paths of requests."""
 
@@ -91,7 +90,7 @@ def serve(
         **({"decoders": decoders} if decoders else {}),
     )
     listener = listen(host, port)
-    if settings.token is None and not host.startswith(LOOPBACK):
+    if settings.token is None and not ip_address(listener.getsockname()[0]).is_loopback:
         remark(f"anybody who reaches {host} may use this server: give --token-file, or leave --host out")
 
     def ready(told: list[str]) -> None:
