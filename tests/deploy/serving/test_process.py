@@ -2,71 +2,27 @@
 
 import json
 import os
-import re
 import signal
 import socket
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.deploy.serving.process import started
 from tests.deploy.serving.test_gate import raw, read, until, upload
 from tests.export.toy import Toy
 
 
-class Process:
-    """A server that was started from the command line, and what it has said so far."""
-
-    def __init__(self, *arguments: object, **environment: str) -> None:
-        command = [sys.executable, "-m", "detheads", "deploy", "serve", *map(str, arguments), "--threads", "1"]
-        self.running = subprocess.Popen(
-            [*command, "--port", "0"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, **environment},
-            text=True,
-        )
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        assert until(lambda: "serving at" in self.told or self.running.poll() is not None, 60)
-        found = re.search(r"serving at (\S+)", self.told)
-        assert found, self.told
-        self.client = httpx.Client(base_url=found[1], timeout=20)
-
-    def _read(self) -> None:
-        assert self.running.stderr is not None
-        for line in self.running.stderr:
-            self.lines.append(line)
-
-    @property
-    def told(self) -> str:
-        return "".join(self.lines)
-
-    def end(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal and wait; the exit code."""
-        self.running.send_signal(number)
-        code = self.running.wait(20)
-        self._reader.join(5)
-        return code
-
-
-@contextmanager
-def started(*arguments: object, **environment: str) -> Iterator[Process]:
-    process = Process(*arguments, **environment)
+def closed(client: httpx.Client) -> bool:
     try:
-        yield process
-    finally:
-        process.client.close()
-        process.running.kill()
-        process.running.wait()
+        socket.create_connection((client.base_url.host, client.base_url.port or 0)).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 def test_sigterm_answers_what_was_accepted_and_ends_with_code_0(bundle: Path, toy: Toy, tmp_path: Path) -> None:
@@ -80,9 +36,7 @@ def test_sigterm_answers_what_was_accepted_and_ends_with_code_0(bundle: Path, to
             process.running.send_signal(signal.SIGTERM)
             assert until(lambda: process.client.get("/readyz").status_code == 503)
             process.client.close()
-            time.sleep(0.7)  # the port is closed by now
-            with pytest.raises(ConnectionRefusedError):
-                socket.create_connection((process.client.base_url.host, process.client.base_url.port or 0))
+            assert until(lambda: closed(process.client))
             connection.sendall(content[20:])
             answer = read(connection)
         assert answer.startswith("HTTP/1.1 200")
