@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-slow rooms mutants fuzz lint docs lower-bounds clean
+.PHONY: setup demo test test-slow rooms mutants fuzz lint docs lower-bounds footprint clean
 
 setup: $(VENV)/.installed
 
@@ -56,6 +56,11 @@ lower-bounds: setup
 	$(LOWEST)/bin/python -m pip install --quiet --no-deps --editable .
 	$(LOWEST)/bin/python -m pip check
 	$(LOWEST)/bin/python -m pytest tests/deploy tests/foundation
+
+# Megabytes, import, first detection and memory beside other packages, each alone in a fresh environment (gigabytes, minutes).
+# ONLY="detheads ultralytics" measures these alone.
+footprint: setup
+	$(BIN)/python tests/footprint.py $(or $(BUNDLE),$(error give BUNDLE=FOLDER)) $(or $(PICTURE),$(error give PICTURE=FILE)) $(if $(ONLY),--only $(ONLY))
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -1,6 +1,7 @@
 """Which backend runs a bundle fastest on this machine: by measuring, and told with its figures."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -33,15 +34,61 @@ PAUSE: Final = 0.01
 """Seconds of rest before each run; ONNX Runtime's threads spin for some milliseconds after one."""
 
 
+@dataclass(frozen=True)
+class Trials:
+    """What became of each candidate, by its name.
+
+    Attributes:
+        detectors: those that run and find what PyTorch found.
+        milliseconds: median of one image through the model, of each of these.
+        refused: why others do not, a sentence or a part of one.
+        judged: by what it is known that they find the same.
+    """
+
+    detectors: dict[str, Detector]
+    milliseconds: dict[str, float]
+    refused: dict[str, str]
+    judged: str
+
+    @property
+    def by_speed(self) -> list[str]:
+        """The names of those that run, the fastest first."""
+        return sorted(self.milliseconds, key=lambda name: self.milliseconds[name])
+
+    @property
+    def reasons(self) -> str:
+        """Why each of the others does not run."""
+        return "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in self.refused.items())
+
+
 def choose(kind: type[Detector], bundle: Path, *, threads: int | None = None, head: str | None = None) -> Detector:
-    """The fastest detector of a bundle here, among those that find in its probes what PyTorch found; with ``choice``.
+    """The fastest detector of a bundle here (see :func:`try_all`), with ``choice``.
+
+    Raises:
+        UserError: when the bundle cannot be used, or nothing here runs it, with each one's reason.
+    """
+    trials = try_all(kind, bundle, threads=threads, head=head)
+    if not trials.detectors:
+        raise UserError(f"nothing on this machine runs {bundle} ({trials.reasons}).")
+    milliseconds, (best, *others) = trials.milliseconds, trials.by_speed
+    chosen = trials.detectors[best]
+    told = [f"{best}, {milliseconds[best]:.1f} ms an image ({chosen.session.runtime})"]
+    told += [f"slower: {', '.join(f'{name} {milliseconds[name]:.1f} ms' for name in others)}"] if others else []
+    told += [f"not used: {trials.reasons}"] if trials.reasons else []
+    told += [trials.judged]
+    chosen.choice = "; ".join(told)
+    return chosen
+
+
+def try_all(kind: type[Detector], bundle: Path, *, threads: int | None = None, head: str | None = None) -> Trials:
+    """Open and time a bundle in every backend here, and hold what each finds in its probes against PyTorch.
 
     Candidates are what the files in ``backends/`` name: ONNX Runtime's CPU and CUDA, OpenVINO's devices, the bundle's
     engines. Each that opens runs the probes, then they take turns with one image at a time. A bundle without probes
     gives no word on whether they agree, and that is told.
 
     Raises:
-        UserError: when the bundle cannot be used, or nothing here runs it, with each one's reason.
+        UserError: when the bundle cannot be used.
     """
     manifest = read_manifest(bundle)
     check_threads(threads)
@@ -59,18 +106,8 @@ def choose(kind: type[Detector], bundle: Path, *, threads: int | None = None, he
             refused[name] = reason
         else:
             detectors[name] = detector
-    reasons = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in refused.items())
-    if not detectors:
-        raise UserError(f"nothing on this machine runs {bundle} ({reasons}).")
-    milliseconds = _measure(detectors, trial.picture or _grey(manifest))
-    best, *others = sorted(milliseconds, key=lambda name: milliseconds[name])
-    told = [f"{best}, {milliseconds[best]:.1f} ms an image ({detectors[best].session.runtime})"]
-    told += [f"slower: {', '.join(f'{name} {milliseconds[name]:.1f} ms' for name in others)}"] if others else []
-    told += [f"not used: {reasons}"] if reasons else []
-    told += [trial.told]
-    chosen = detectors[best]
-    chosen.choice = "; ".join(told)
-    return chosen
+    milliseconds = _measure(detectors, trial.picture or _grey(manifest)) if detectors else {}
+    return Trials(detectors, milliseconds, refused, trial.told)
 
 
 class _Trial:

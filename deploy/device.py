@@ -2,23 +2,35 @@
 
 import platform
 from pathlib import Path
-from typing import Final
 
-BOARD: Final = Path("/proc/device-tree/model")
-"""Where Linux says which board it runs on, such as a Jetson or a Raspberry Pi."""
-PROCESSORS: Final = Path("/proc/cpuinfo")
+from detheads.foundation.control_groups import MACHINE, read
 
 
 def describe() -> str:
     """Board, processor, architecture and system, such as ``"Raspberry Pi 5 Model B, aarch64, Linux"``."""
-    lines = (line.partition(":") for line in _read(PROCESSORS).splitlines())
-    model = next((value.strip() for name, _, value in lines if name.strip() == "model name"), platform.processor())
-    parts = (_read(BOARD), model, platform.machine(), platform.system())
+    parts = (board(), processor(), platform.machine(), platform.system())
     return ", ".join(dict.fromkeys(part for part in parts if part)) or "unknown"
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text("utf-8", "replace").strip("\0\n ")
-    except OSError:
-        return ""
+def board(root: Path = MACHINE) -> str:
+    """What Linux says which board this is, such as a Jetson or a Raspberry Pi; empty on machines without a device tree.
+
+    Args:
+        root: where the files of the system are looked for.
+    """
+    return read(root / "proc/device-tree/model").strip("\0\n ")
+
+
+def processor(root: Path = MACHINE) -> str:
+    """The model of the processor."""
+    return processor_fields(root).get("model name") or platform.processor()
+
+
+def processor_fields(root: Path = MACHINE) -> dict[str, str]:
+    """What ``/proc/cpuinfo`` says of the first core, by name."""
+    found: dict[str, str] = {}
+    for line in read(root / "proc/cpuinfo").splitlines():
+        name, colon, value = line.partition(":")
+        if colon:
+            found.setdefault(name.strip(), value.strip())
+    return found

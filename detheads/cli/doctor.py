@@ -1,82 +1,112 @@
-"""``detheads doctor``: what this installation can do."""
+"""``detheads doctor``: what this machine and this installation can do, and whether a bundle runs here."""
 
-import platform
-from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.console import Console
 
 from detheads import __version__
 from detheads.cli.output import JsonFlag, emit, table
-from detheads.foundation.cores import available_cores
-from detheads.foundation.errors import UserError
 
-PACKAGES = {
-    "torch": "train and export",
-    "torchvision": "train and export",
-    "timm": "backbones",
-    "open_clip_torch": "text embeddings",
-    "pycocotools": "evaluation",
-    "hotcoco": "fast evaluation",
-    "scikit-learn": "closed-form heads",
-    "onnx": "export",
-    "onnxscript": "export",
-    "openvino": "run bundles with --backend openvino",
-    "cryptography": "signatures of bundles",
-    "tensorrt": "engines on a GPU machine",
-    "tensorrt-rtx-cu13": "engines built without a GPU",
-    "cuda-python": "engines executed",
-}
+if TYPE_CHECKING:
+    from detheads.deploy.doctor.advice import Ability
+    from detheads.deploy.doctor.bundle import Fitness
+    from detheads.deploy.doctor.machine import Machine
+    from detheads.deploy.doctor.software import Software
 
 
-def doctor(as_json: JsonFlag = False) -> None:
-    """Versions of what detheads builds on, which devices and providers there are, and what stands in the way."""
-    from detheads.deploy.engines.machine import gpu_here
-    from detheads.deploy.runtime import advice, installed_builds, load_onnxruntime
+def doctor(
+    bundle: Annotated[
+        Path | None, typer.Option(help="Say whether and how this bundle runs here, by running it.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """What this machine has, what that allows, what is missing, and the command that adds it.
 
-    builds = installed_builds()
-    packages = {"onnxruntime": None, **builds, **{name: _version(name) for name in PACKAGES}}
-    advices = [sentence for sentence in (advice(builds),) if sentence]
-    providers: list[str] = []
-    try:  # the module itself, which several distributions bring: only importing it tells whether it starts
-        onnxruntime = load_onnxruntime()
-        packages["onnxruntime"] = onnxruntime.__version__
-        providers = onnxruntime.get_available_providers()
-    except UserError as error:
-        advices = [str(error)]
-    gpus = [str(gpu)] if (gpu := gpu_here()) else []
-    if packages["torch"]:
-        try:
-            import torch
+    With --bundle the exit code is 1 when nothing here runs it.
+    """
+    from detheads.deploy.doctor import advice, machine, software
+    from detheads.deploy.doctor.bundle import examine
 
-            gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-        except (ImportError, OSError, RuntimeError) as error:
-            advices.append(f"torch does not start ({(str(error).splitlines() or [''])[0]}); install it anew.")
+    hardware, packages = machine.examine(), software.examine()
+    able, sentences = advice.abilities(hardware, packages), advice.remarks(hardware, packages)
+    fitness = None if bundle is None else examine(bundle)
     answer = {
         "detheads": __version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "cores": available_cores(),
-        "packages": packages,
-        "onnxruntime_providers": providers,
-        "gpus": gpus,
-        "advice": advices,
+        "machine": hardware.to_dict(),
+        "software": packages.to_dict(),
+        "able": [each.to_dict() for each in able],
+        "advice": sentences,
+        **({} if fitness is None else {"bundle": fitness.to_dict()}),
     }
 
     def render(console: Console) -> None:
-        machine = f"{platform.machine()}, {available_cores()} cores"
-        console.print(f"detheads {__version__}, Python {platform.python_version()}, {machine}")
-        rows = [(name, found or "not installed", PACKAGES.get(name, "run bundles")) for name, found in packages.items()]
-        console.print(table(("package", "version", "for"), rows))
-        console.print(f"ONNX Runtime providers: {', '.join(providers) or 'none'}")
-        console.print(f"GPUs: {', '.join(gpus) or 'none; engines are built, not executed'}")
-        for sentence in advices:
-            console.print(sentence)
+        console.print(f"detheads {__version__}, Python {hardware.python}")
+        _print_machine(console, hardware, packages)
+        console.print("", *(_told(each) for each in able), sep="\n")
+        if sentences:
+            console.print("", *sentences, sep="\n")
+        if fitness is not None and bundle is not None:
+            _print_fitness(console, fitness, bundle)
 
     emit(answer, as_json, render)
+    if fitness is not None and not fitness.runs:
+        raise typer.Exit(1)
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+def _print_machine(console: Console, machine: "Machine", software: "Software") -> None:
+    from detheads.deploy.doctor.software import PACKAGES
+    from detheads.foundation.atomic import sized
+
+    memory = machine.memory
+    counts = (("in all", memory.total), ("allowed", memory.allowed), ("free", memory.free), ("swap", memory.swap))
+    bytes_told = [f"{sized(count)} {word}" for word, count in counts if count is not None]
+    cores = f"{machine.cores_allowed} of {machine.cores} cores"
+    rows = [
+        ("board", machine.board),
+        ("processor", ", ".join([machine.processor, machine.architecture, cores])),
+        ("features", ", ".join(machine.features)),
+        ("memory", ", ".join(bytes_told)),
+        ("disk", "" if machine.disk_free is None else f"{sized(machine.disk_free)} free here"),
+        ("system", ", ".join(filter(None, (machine.system, machine.libc, machine.jetpack)))),
+        ("GPUs", ", ".join(software.gpus) or "none; engines are built, not executed"),
+        ("NVIDIA driver", ", CUDA ".join(filter(None, (machine.nvidia_driver, software.cuda)))),
+        ("TensorRT", ", ".join(software.tensorrt_libraries)),
+        ("accelerators", ", ".join(machine.accelerators)),
+        ("cameras", machine.cameras or ""),
+        ("ONNX Runtime providers", ", ".join(software.onnxruntime_providers) or "none"),
+        ("OpenVINO devices", ", ".join(f"{key} ({name})" for key, name in software.openvino_devices.items())),
+        ("video codecs", ", ".join(software.codecs)),
+    ]
+    console.print(*(f"{title}: {text}" for title, text in rows if text), sep="\n")
+    found = [
+        (name, version or "not installed", PACKAGES.get(name, "run bundles"))
+        for name, version in software.packages.items()
+    ]
+    console.print(table(("package", "version", "for"), found))
+
+
+def _told(ability: "Ability") -> str:
+    fix = f"; add it: {ability.command}" if ability.command else ""
+    return f"{'yes' if ability.able else 'no '} {ability.what}: {ability.how}{fix}"
+
+
+def _print_fitness(console: Console, fitness: "Fitness", bundle: Path) -> None:
+    from detheads.foundation.atomic import sized
+
+    lines = ["", f"{fitness.name} ({fitness.proof}): {'runs here' if fitness.runs else 'DOES NOT RUN here'}"]
+    lines += [f"yes {name}: {milliseconds:.1f} ms an image" for name, milliseconds in fitness.backends.items()]
+    lines += [f"no  {name}: {reason}" for name, reason in fitness.refused.items()]
+    lines += [
+        f"{'no ' if engine.reason else 'yes'} {engine.file} ({engine.builder}): {engine.reason or 'fits this machine'}"
+        for engine in fitness.engines
+    ]
+    lines += [fitness.judged] if fitness.judged else []
+    free = "" if fitness.memory_free is None else f"; {sized(fitness.memory_free)} are free"
+    lines.append(f"memory: about {sized(fitness.memory_estimate)} by the size of its graph{free}")
+    if fitness.first_detection_seconds is not None:
+        takes = "" if fitness.peak_memory is None else f" and takes {sized(fitness.peak_memory)}"
+        lines.append(f"measured: a new process has detected after {fitness.first_detection_seconds:.2f} s{takes}")
+    lines.append(f"proof on this machine: {fitness.proven_here or f'none; make it: detheads bundle prove {bundle}'}")
+    console.print(*lines, sep="\n")

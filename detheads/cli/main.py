@@ -15,9 +15,9 @@ from typer.core import TyperGroup
 from detheads import __version__
 from detheads.cli import analytical, arena, bench, bundle, cache, data, demo, deploy, doctor, export, heads, text, train
 from detheads.cli import eval as evaluation
-from detheads.cli.extras import missing_extra
 from detheads.cli.output import only_json, print_json
 from detheads.foundation.errors import UserError
+from detheads.foundation.extras import missing_extra
 from detheads.foundation.text import visible
 
 RUNNING = "to run a bundle on pictures, use 'detheads deploy run'"

@@ -5,13 +5,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from detheads.foundation.control_groups import MACHINE, groups, read
 from detheads.foundation.errors import UserError
 
 THREADS_A_CORE = 8
 """More only wait for each other; thousands end the process, or never end."""
-
-MACHINE = Path("/")
-"""Below which Linux tells of control groups: ``proc/self/cgroup`` and ``sys/fs/cgroup``."""
 
 
 def available_cores(root: Path = MACHINE) -> int:
@@ -56,30 +54,8 @@ def _shares(root: Path) -> Iterator[float]:
     Version 2 writes ``cpu.max`` ("150000 100000", or "max 100000" for no limit), version 1 ``cpu.cfs_quota_us`` (-1 for
     no limit) and ``cpu.cfs_period_us`` (Linux, "Control Group v2" and "CFS Bandwidth Control").
     """
-    for folder in _groups(root):
-        said = _read(folder / "cpu.max") or " ".join(
-            _read(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")
-        )
+    for folder in groups(root, "cpu"):
+        said = read(folder / "cpu.max") or " ".join(read(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
         quota, period = [*said.split(), "", ""][:2]
         if quota.isdecimal() and period.isdecimal() and int(quota) and int(period):
             yield int(quota) / int(period)
-
-
-def _groups(root: Path) -> Iterator[Path]:
-    """Folders of the control groups that this process is in, to the outermost that is mounted here. Inside a container
-    the group's path may be the host's, of which only that outermost one is there."""
-    mounted = root / "sys/fs/cgroup"
-    for line in _read(root / "proc/self/cgroup").splitlines():
-        _, controllers, path = [*line.split(":", 2), "", ""][:3]  # none: version 2
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        group = Path(path.lstrip("/"))
-        for place in (mounted / controllers, mounted / ("cpu" if controllers else "unified")):
-            yield from (place / each for each in (group, *group.parents))
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text("utf-8", "replace")
-    except OSError:  # other systems, other versions, no limit
-        return ""

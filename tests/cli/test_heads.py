@@ -1,17 +1,12 @@
-"""``detheads heads`` and ``detheads doctor``."""
+"""``detheads heads``."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from detheads import __version__
-from detheads.cli import doctor
-from detheads.deploy import runtime
-from detheads.deploy.engines import machine
 from detheads.headkit import registry
 from tests.arena.heads import write_head
 
@@ -98,39 +93,6 @@ def test_mistakes_are_one_sentence(arguments: tuple[object, ...], sentence: str,
     assert finished.err.startswith("error: ")
     assert finished.err.count("\n") == 1
     assert sentence in finished.err
-
-
-def test_doctor_lists_versions_and_devices(detheads: Callable[..., Any]) -> None:
-    import torch
-
-    answer = json.loads(detheads("doctor", "--json").out)
-    assert answer["detheads"] == __version__
-    assert answer["packages"]["torch"] == torch.__version__.partition("+")[0] or answer["packages"]["torch"]
-    assert "CPUExecutionProvider" in answer["onnxruntime_providers"]
-    assert len(answer["gpus"]) == torch.cuda.device_count()
-    printed = detheads("doctor").out
-    assert f"detheads {__version__}" in printed
-    assert "onnxruntime" in printed
-
-
-def test_doctor_says_what_stands_in_the_way(detheads: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "installed_builds", lambda: {"onnxruntime": "1.20.0", "onnxruntime-gpu": "1.20.0"})
-    answer = json.loads(detheads("doctor", "--json").out)
-    assert answer["packages"]["onnxruntime-gpu"] == "1.20.0"
-    assert "keep one" in answer["advice"][0]
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    finished = detheads("doctor")
-    assert finished.code == 0
-    assert "ONNX Runtime is installed; install one build of it" in finished.out
-    assert "ONNX Runtime providers: none" in finished.out
-
-
-def test_doctor_sees_the_gpu_of_a_device_without_torch(
-    detheads: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(doctor, "_version", lambda package: None)
-    monkeypatch.setattr(machine, "gpu_here", lambda: machine.Gpu(0, "Orin", "SM87"))
-    assert "GPUs: Orin (SM87)" in detheads("doctor").out
 
 
 def test_check_holds_a_head_file_to_the_contract(tmp_path: Path, own_heads: None, detheads: Callable[..., Any]) -> None:

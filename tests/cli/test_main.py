@@ -16,10 +16,11 @@ import pytest
 import typer
 
 from detheads import __version__
-from detheads.cli import extras, main
-from detheads.cli.extras import extras_of
+from detheads.cli import main
 from detheads.cli.output import JsonFlag, emit
+from detheads.foundation import extras
 from detheads.foundation.errors import UserError
+from detheads.foundation.extras import extras_of
 from detheads.foundation.text import visible
 
 ON_SOME_PLATFORMS = {"tensorrt", "tensorrt_rtx", "cuda"}

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detheads.cli.extras import extras_of
 from detheads.data import list_splits, read_dataset
 from detheads.data.dataset import Dataset
 from detheads.data.foreign import known_formats, read_foreign
 from detheads.foundation.errors import UserError
+from detheads.foundation.extras import extras_of
 
 pytest.importorskip("globox")
 pytest.importorskip("defusedxml")

@@ -1,4 +1,4 @@
-"""Which optional packages a command lacks, and how to install them, read from the package's own metadata."""
+"""Which optional packages are missing, and how to install them, read from the package's own metadata."""
 
 import re
 from functools import cache
@@ -8,10 +8,13 @@ COMMANDS = {"export": "export", "verify": "export", "demo": "export"}
 """Commands that need more than the first extra that has what is missing."""
 DISTRIBUTIONS = {
     "cuda": "cuda-python",
-    "huggingface_hub": "timm",  # which requires it
+    "h11": "uvicorn",  # which requires it
+    "huggingface_hub": "timm",  # likewise
     "markupsafe": "jinja2",  # likewise
     "open_clip": "open_clip_torch",
     "sklearn": "scikit-learn",
+    "starlette": "fastapi",  # which requires it
+    "supervision": "trackers",  # likewise
     "yaml": "pyyaml",
     "zmq": "pyzmq",
 }
@@ -28,6 +31,12 @@ def missing_extra(module: str, command: str) -> str | None:
     *first, last = module, *sorted(others)
     names, them = (f"{', '.join(first)} and {last}", "them") if first else (last, "it")
     return f"this command needs {names}; install {them} with: pip install 'detheads[{extra}]'."
+
+
+def lacking(extra: str) -> list[str] | None:
+    """Distributions of an extra that are not installed; None where detheads has no such extra, or no metadata."""
+    names = _extras().get(extra)
+    return None if names is None else [name for name in names if not _installed(name)]
 
 
 def extras_of(module: str) -> list[str]:
