@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, distribution, requires
 COMMANDS = {"export": "export", "verify": "export", "demo": "export"}
 """Commands that need more than the first extra that has what is missing."""
 DISTRIBUTIONS = {
+    "anyio": "fastapi",  # whose starlette requires it
     "cuda": "cuda-python",
     "h11": "uvicorn",  # which requires it
     "huggingface_hub": "timm",  # likewise
