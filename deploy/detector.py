@@ -1,6 +1,6 @@
 """Pictures in, boxes in the pictures' own pixels out."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -25,7 +25,7 @@ DRAW_SCORE = 0.3
 Prepared = tuple[NDArray[np.uint8], Letterbox]
 """A picture as the graph takes it, uint8 ``[height, width, 3]``, and the way back into its own pixels."""
 
-__all__ = ["BATCH", "DRAW_SCORE", "Detections", "Detector", "Prepared", "all_classes"]
+__all__ = ["BATCH", "DRAW_SCORE", "Detections", "Detector", "Prepared", "all_classes", "stacked"]
 
 _Item = TypeVar("_Item")
 
@@ -169,11 +169,10 @@ class Detector:
         """Run prepared pictures as one batch; the results come in the same order."""
         if not prepared:
             return []
-        batch = np.ascontiguousarray(np.stack([array for array, _ in prepared]).transpose(0, 3, 1, 2))  # [B, 3, H, W]
-        rows = self.session.run(batch)
+        rows = self.session.run(stacked(prepared))
         return [self.found_in(rows, image, letterbox) for image, (_, letterbox) in enumerate(prepared)]
 
-    def found_in(self, rows: dict[str, Rows], image: int, letterbox: Letterbox) -> Detections:
+    def found_in(self, rows: Mapping[str, Rows], image: int, letterbox: Letterbox) -> Detections:
         """The detections of one picture of a batch that the session ran: ``rows`` of each head, its place in them."""
         found = []
         before = 0  # classes of the heads before
@@ -189,6 +188,11 @@ class Detector:
         boxes, scores, labels = boxes[order], scores[order], labels[order]
         names = tuple(self.class_names[label] for label in labels.tolist())
         return Detections(boxes, scores, labels, names, any(full for *_, full in found))
+
+
+def stacked(prepared: Sequence[Prepared]) -> NDArray[np.uint8]:
+    """Prepared pictures as the graph's batch ``[B, 3, height, width]``."""
+    return np.ascontiguousarray(np.stack([array for array, _ in prepared]).transpose(0, 3, 1, 2))
 
 
 def all_classes(heads: Sequence[BundledHead]) -> list[ClassEntry]:

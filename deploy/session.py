@@ -58,6 +58,7 @@ class BundleSession:
 
     Attributes:
         manifest: what the bundle says of itself.
+        runner: the library with the graph in it, without a check of what it is given.
         runtime: library, version and device that run it.
         file: the artefact that runs, by its name in the bundle.
 
@@ -70,8 +71,8 @@ class BundleSession:
         self.manifest = read_manifest(bundle)
         module_name, provider = _module_of(backend)
         module = importlib.import_module(f"{backends.__name__}.{module_name}")
-        self._backend: Backend = module.open_backend(bundle, self.manifest, provider, threads)
-        self.runtime, self.file = self._backend.name, self._backend.file
+        self.runner: Backend = module.open_backend(bundle, self.manifest, provider, threads)
+        self.runtime, self.file = self.runner.name, self.runner.file
 
     def run(self, images: NDArray[np.uint8]) -> dict[str, Rows]:
         """Letterboxed RGB ``[B, 3, H, W]`` -> the rows of each head by its name.
@@ -84,7 +85,7 @@ class BundleSession:
             raise ValueError(
                 f"the graph takes uint8 [B, {wanted[0]}, {wanted[1]}, {wanted[2]}], not {images.dtype} {images.shape}"
             )
-        found = self._backend.run(images)
+        found = self.runner.run(images)
         return {
             head.name: tuple(found[self.manifest.prefix(head) + output] for output in OUTPUTS)
             for head in self.manifest.heads

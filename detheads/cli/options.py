@@ -84,6 +84,20 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
+def parse_counts(text: str, option: str, most: int) -> tuple[int, ...]:
+    """``"1,4,8"`` -> ``(1, 4, 8)``, each once, in the order given.
+
+    Raises:
+        UserError: when one is no whole number from 1 to ``most``.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdecimal() and len(part) < 11 and 1 <= int(part) <= most for part in parts):
+        raise UserError(
+            f"{option} takes whole numbers from 1 to {most} with commas between them, such as 1,4,8, not {text[:80]!r}."
+        )
+    return tuple(dict.fromkeys(map(int, parts)))
+
+
 LARGEST_SIDE = 8192
 """Pixels of an input's side; what a bundle can say."""
 

@@ -32,6 +32,11 @@ class Timing:
         """Median seconds of ``name`` over those of ``baseline``: above 1 it takes longer."""
         return self.median(name) / self.median(baseline)
 
+    def paired_ratio(self, name: str, *, baseline: str) -> float:
+        """Median over the rounds of a contender's seconds over the baseline's in the same round: slow seconds of the
+        machine count for both, which matters where the ratio is near 1."""
+        return median(one / other for one, other in zip(self.seconds[name], self.seconds[baseline], strict=True))
+
 
 def take_turns(
     rounds: Iterable[Mapping[str, Contender]],

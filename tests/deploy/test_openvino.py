@@ -37,7 +37,7 @@ def test_the_runtime_is_named_with_version_and_device(detector: Detector) -> Non
 
 def test_an_fp32_graph_is_computed_in_fp32(detector: Detector) -> None:
     """On a CPU with bfloat16 OpenVINO would compute in that, unless told otherwise."""
-    compiled = detector.session._backend._compiled  # type: ignore[attr-defined]
+    compiled = detector.session.runner._compiled  # type: ignore[attr-defined]
     assert compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
 

@@ -33,6 +33,7 @@ THRIFT = {
     "analytical ablate": "--row reference --threads 1",
     "bench cache": "--size 96 --images 8",
     "bench train": "--steps 3",
+    "deploy bench": "--runs 2 --pause 0",
     "bench analytical": "--rows 2000 --dimensions 16 --fit-rows 1000 --repeats 1",
 }
 """Options that make a command cheap. They come last on its line, where they replace those on the page."""

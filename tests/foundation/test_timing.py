@@ -1,5 +1,6 @@
 """Contenders take turns under a clock that the test sets."""
 
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -49,6 +50,22 @@ def test_one_slow_round_moves_neither_median_nor_ratio() -> None:
     assert timing.median("ours") == 3
     assert timing.ratio("ours", baseline="baseline") == pytest.approx(1.5)
     assert timing.ratio("baseline", baseline="ours") == pytest.approx(2 / 3)
+
+
+def test_what_slows_a_whole_round_down_leaves_the_ratio_within_rounds() -> None:
+    machine = Machine()
+    rounds = [
+        {"ours": machine.work("ours", 1.25 * slow), "baseline": machine.work("baseline", slow)} for slow in (1, 8, 4, 2)
+    ]
+    timing = take_turns(rounds, warm_up=0, clock=machine.clock)
+    assert timing.paired_ratio("ours", baseline="baseline") == 1.25
+
+
+def test_rest_before_a_turn_is_not_timed() -> None:
+    began = time.perf_counter()
+    timing = take_turns([{"ours": lambda: None}] * 3, pause=0.02)
+    assert time.perf_counter() - began >= 3 * 0.02
+    assert max(timing.seconds["ours"]) < 0.02
 
 
 def test_making_a_round_is_not_timed() -> None:

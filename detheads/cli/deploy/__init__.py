@@ -3,6 +3,7 @@
 import typer
 
 from detheads.cli.deploy.batch import batch
+from detheads.cli.deploy.bench import bench
 from detheads.cli.deploy.frigate import frigate, frigate_worker
 from detheads.cli.deploy.info import info
 from detheads.cli.deploy.run import run
@@ -12,6 +13,7 @@ from detheads.cli.deploy.triton import triton
 app = typer.Typer(help="Run bundles, without torch.", no_args_is_help=True)
 COMMANDS = (
     run,
+    bench,
     serve,
     info,
     batch,

@@ -158,7 +158,7 @@ def test_tensorrt_rtx_captures_by_itself_what_can_be_captured(waits: bool, devic
 
 def test_tensorrt_runs_each_batch_size_as_a_graph_of_its_own(enterprise: Device) -> None:
     session = enterprise.open(version="10.9.0.34")
-    backend: Any = session._backend
+    backend: Any = session.runner
     for count in (2, 1, 2, 2, 1, 5, 4, 3, 3, 2):
         assert_right(enterprise, session, pictures(count, seed=count))
     assert backend.runner.captured == [1, 2, 4, 5]  # the first four sizes; 3 came last and runs without
@@ -183,7 +183,7 @@ def test_only_a_version_compatible_engine_may_bring_a_program_along(compatible: 
 def test_an_engine_that_cannot_be_captured_runs_all_the_same(enterprise: Device) -> None:
     enterprise.waits = True
     session = enterprise.open(version="10.9.0.34")
-    backend: Any = session._backend
+    backend: Any = session.runner
     for _ in range(3):
         assert_right(enterprise, session, pictures(2))
     assert backend.runner.captured == []
