@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from starlette.requests import Request
+from starlette.responses import JSONResponse
 
 from detheads.deploy.serving.models import Models, Served
 from detheads.deploy.serving.settings import Settings
@@ -35,19 +36,21 @@ def router(models: Models, settings: Settings) -> APIRouter:
         request: Request,
         model: Annotated[str | None, Query(description="Whose detections; the first model's when left out.")] = None,
         score: Annotated[float, Query(ge=0, le=1, description="Lowest score.")] = 0.0,
-    ) -> dict[str, Any]:
+    ) -> JSONResponse:
         """Detections in an uploaded picture, best first: boxes are xyxy in its pixels, as a viewer shows it."""
         served = models.get(model)
         upload = await read_upload(request)
         answer = await served.answer(upload.content)
-        return {
-            "model": served.name,
-            "width": answer.width,
-            "height": answer.height,
-            **answer.found.above(score).to_dict(),
-            "timing_ms": {name: round(value, 3) for name, value in answer.timing.items()},
-            "batch": answer.batch,
-        }
+        return JSONResponse(  # as it is: FastAPI would look through each number of a dict
+            {
+                "model": served.name,
+                "width": answer.width,
+                "height": answer.height,
+                **answer.found.above(score).to_dict(),
+                "timing_ms": {name: round(value, 3) for name, value in answer.timing.items()},
+                "batch": answer.batch,
+            }
+        )
 
     @routes.get("/v1/models")
     async def served_models() -> dict[str, Any]:

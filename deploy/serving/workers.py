@@ -1,7 +1,8 @@
 """Several server processes behind one port. The parent opens the port, starts them, and passes signals on.
 
 SIGTERM and SIGINT end them as one server ends, SIGHUP has each look at its bundles. A worker that dies is replaced; one
-that dies before it was ever ready ends all, since the next would, too. Workers end when their parent is killed.
+that does not become ready at the start ends all, since the next would not, either. Workers end when their parent is
+killed.
 """
 
 import asyncio
@@ -24,12 +25,16 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from detheads.deploy.serving.metrics import FOLDER
 from detheads.deploy.serving.models import Models
-from detheads.deploy.serving.server import begin_log, open_port, run_server, told_of
+from detheads.deploy.serving.server import begin_log, run_server, told_of
 from detheads.deploy.serving.settings import Settings
 from detheads.foundation.errors import UserError
 
 GRACE = 5.0
 """Seconds after the drain that a worker gets to end by itself."""
+LOOK = 0.2
+"""Seconds between two looks at the workers."""
+RETRY = 10.0
+"""Seconds from the start of a worker that could not open its bundles to the start of another one in its place."""
 
 log = logging.getLogger("detheads.serving")
 
@@ -43,6 +48,7 @@ class Worker:
         self.ready: Event = context.Event()
         self.process: SpawnProcess = context.Process(target=_work, args=(bundles, settings, listener, self.ready))
         self.process.start()
+        self.started = time.monotonic()
 
     def signal(self, number: int) -> None:
         if self.process.pid is not None and self.process.is_alive():
@@ -72,7 +78,6 @@ def run_workers(
     told = told_of(models)
     asyncio.run(models.close())
     del models
-    open_port(listener)
     with tempfile.TemporaryDirectory(prefix="detheads-metrics-") as folder:
         os.environ[FOLDER] = folder
         try:
@@ -88,20 +93,21 @@ class _Parent:
         self._listener, self._settings, self._count = listener, settings, count
         self._workers: list[Worker] = []
         self._ending = False
+        self._opened = False  # all of them have been ready once
         self._failed = False
 
     def run(self, on_ready: Callable[[], None]) -> int:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._pass_on)
         self._workers = [self._start() for _ in range(self._count)]
-        told = False
         while not self._ending:
-            wait([worker.process.sentinel for worker in self._workers], timeout=0.2)
+            time.sleep(LOOK)
             self._replace_dead()
-            if not told and all(worker.ready.is_set() for worker in self._workers):
-                told = True
+            if not self._opened and all(worker.ready.is_set() for worker in self._workers):
+                self._opened = True
                 on_ready()
         self._listener.close()  # the port is closed when the last worker closes it, too
+        self._pass_on(signal.SIGTERM, None)  # for one that was just being started
         self._join()
         # One that was still starting has accepted nothing; the signal's default action has ended it.
         return int(self._failed or any(one.process.exitcode for one in self._workers if one.ready.is_set()))
@@ -116,14 +122,15 @@ class _Parent:
         for place, worker in enumerate(self._workers):
             if self._ending or worker.process.is_alive():
                 continue
-            mark_process_dead(worker.process.pid)
-            if not worker.ready.is_set():
+            if not worker.ready.is_set() and not self._opened:
                 log.error("worker %s ended before it was ready; all are ended", worker.process.pid)
                 self._failed = True
                 self._pass_on(signal.SIGTERM, None)
                 return
-            log.error("worker %s died (%s); another one starts", worker.process.pid, worker.process.exitcode)
-            self._workers[place] = self._start()
+            if worker.ready.is_set() or time.monotonic() > worker.started + RETRY:
+                log.error("worker %s died (%s); another one starts", worker.process.pid, worker.process.exitcode)
+                mark_process_dead(worker.process.pid)
+                self._workers[place] = self._start()
 
     def _join(self) -> None:
         until = time.monotonic() + self._settings.drain_seconds + GRACE

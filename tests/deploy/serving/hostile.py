@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPException, HTTPResponse
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -43,14 +44,14 @@ class Seen:
 
     Attributes:
         answered: by status.
-        aborted: requests that were begun and given up on purpose.
-        broken: requests whose connection was refused or ended without an answer; they are sent again.
+        aborted: ids of requests that were begun and given up on purpose.
+        broken: ids of requests whose connection was refused or ended without an answer; they are sent again.
         wrong: answers that are not what they should be.
     """
 
     answered: Counter[int] = field(default_factory=Counter)
-    aborted: int = 0
-    broken: int = 0
+    aborted: set[str] = field(default_factory=set)
+    broken: set[str] = field(default_factory=set)
     wrong: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -80,9 +81,9 @@ class Crowd:
         self.bomb = _bomb(max_pixels)
         self.sent = 0
 
-    def send(self, count: int, clients: int, on_sent: Callable[[int], None]) -> None:
+    def send(self, requests: int, clients: int, on_sent: Callable[[int], None]) -> None:
         """Send so many requests, ``clients`` at a time. ``on_sent``: called with how many are over."""
-        kinds = self.random.choices(list(KINDS), [share for share, _ in KINDS.values()], k=count)
+        kinds = self.random.choices(list(KINDS), [share for share, _ in KINDS.values()], k=requests)
         jobs = iter(enumerate(kinds))
 
         def client() -> None:
@@ -106,12 +107,15 @@ class Crowd:
     def _until_answered(self, number: int, kind: str) -> None:
         """Send a request, again where the queue is full or the server is away."""
         end = time.monotonic() + PATIENCE
-        while time.monotonic() < end:
+        for attempt in count():
+            if time.monotonic() > end:
+                break
+            name = f"{number}-{attempt}"
             try:
-                status, body = self._send(number, kind)
+                status, body = self._send(number, kind, name)
             except (Broken, OSError, HTTPException):
                 with self.seen.lock:
-                    self.seen.broken += 1
+                    self.seen.broken.add(name)
                 time.sleep(0.05)
                 continue
             wanted = KINDS[kind][1]
@@ -119,7 +123,7 @@ class Crowd:
                 if status:
                     self.seen.answered[status] += 1
                 else:
-                    self.seen.aborted += 1
+                    self.seen.aborted.add(name)
                 if status not in {wanted, 429} or (status == 200 and self._differs(number, body)):
                     self.seen.wrong.append(f"{kind}: {status} {body[:200]!r}")
             if status != 429:
@@ -131,7 +135,7 @@ class Crowd:
     def _differs(self, number: int, body: bytes) -> bool:
         return bool(json.loads(body)["detections"] != self.pictures[number % len(self.pictures)][1])
 
-    def _send(self, number: int, kind: str) -> tuple[int, bytes]:
+    def _send(self, number: int, kind: str, name: str) -> tuple[int, bytes]:
         content = self.pictures[number % len(self.pictures)][0]
         path, told = "/v1/detect", None
         if kind == "corrupt":
@@ -146,7 +150,8 @@ class Crowd:
             path += "?model=nobody"
         with socket.create_connection(self.address, timeout=PATIENCE) as connection:
             length = len(content) if told is None else told
-            connection.sendall(f"POST {path} HTTP/1.1\r\nHost: crowd\r\nContent-Length: {length}\r\n\r\n".encode())
+            head = f"POST {path} HTTP/1.1\r\nHost: crowd\r\nX-Request-Id: {name}\r\nContent-Length: {length}\r\n\r\n"
+            connection.sendall(head.encode())
             if kind in {"slow", "too slow"}:
                 self._dribble(connection, content, self.upload_seconds * (0.5 if kind == "slow" else 1.5))
             else:

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 
@@ -15,13 +16,17 @@ from tests.deploy.serving.test_gate import until
 
 
 class Process:
-    """A server that was started from the command line, and what it has said so far."""
+    """A server that was started from the command line, and what it has said so far.
 
-    def __init__(self, *arguments: object, **environment: str) -> None:
+    Args:
+        output: file for its standard output.
+    """
+
+    def __init__(self, *arguments: object, output: Path | None = None, **environment: str) -> None:
         command = [sys.executable, "-m", "detheads", "deploy", "serve", "--threads", "1", "--port", "0"]
         self.running = subprocess.Popen(
             [*command, *map(str, arguments)],
-            stdout=subprocess.PIPE,
+            stdout=subprocess.PIPE if output is None else output.open("wb"),
             stderr=subprocess.PIPE,
             env={**os.environ, **environment},
             text=True,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import time
@@ -12,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.deploy.serving.process import started
+from tests.deploy.serving.process import Process, started
 from tests.deploy.serving.test_gate import raw, read, until, upload
 from tests.export.toy import Toy
 
@@ -56,6 +57,13 @@ def test_what_is_not_answered_in_time_is_told_and_makes_the_code_1(bundle: Path)
         assert "1 requests accepted, 0 answered" in process.told
 
 
+def workers_of(process: Process) -> list[int]:
+    pid = process.running.pid
+    children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return [child for child in children if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+@pytest.mark.slow
 def test_workers_share_the_port_count_together_and_are_replaced(bundle: Path, toy: Toy) -> None:
     content = (toy.images / "bild 4.png").read_bytes()
     with started(bundle, "--workers", 2, "--notice-seconds", 0) as process:
@@ -68,17 +76,28 @@ def test_workers_share_the_port_count_together_and_are_replaced(bundle: Path, to
         ask(6)
         requests = 'detheads_requests_total{route="/v1/detect",status="200"} 6.0'
         assert requests in process.client.get("/metrics").text
-        children = [
-            int(child)
-            for child in Path(f"/proc/{process.running.pid}/task/{process.running.pid}/children").read_text().split()
-        ]
-        workers = [pid for pid in children if b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        workers = workers_of(process)
         assert len(workers) == 2
+        process.client.close()
         os.kill(workers[0], signal.SIGKILL)
         assert until(lambda: "another one starts" in process.told)
-        process.client.close()
         ask(3)
         assert process.end(signal.SIGINT) == 0
+
+
+@pytest.mark.slow
+def test_workers_outlive_a_broken_bundle_and_end_with_their_parent(bundle: Path, toy: Toy, tmp_path: Path) -> None:
+    content = (toy.images / "bild 4.png").read_bytes()
+    folder = Path(shutil.copytree(bundle, tmp_path / "toy.detheads"))
+    with started(folder, "--workers", 2, "--watch-seconds", 0) as process:
+        process.client.close()
+        workers = workers_of(process)
+        (folder / "bundle.json").unlink()
+        os.kill(workers[0], signal.SIGKILL)
+        assert until(lambda: "no bundle.json" in process.told, 20)
+        assert httpx.post(f"{process.client.base_url}/v1/detect", content=content).status_code == 200
+        process.running.kill()
+        assert until(lambda: not Path(f"/proc/{workers[1]}").exists(), 20)
 
 
 @pytest.mark.parametrize(
