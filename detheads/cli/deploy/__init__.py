@@ -6,6 +6,7 @@ from detheads.cli.deploy.batch import batch
 from detheads.cli.deploy.bench import bench
 from detheads.cli.deploy.frigate import frigate, frigate_worker
 from detheads.cli.deploy.info import info
+from detheads.cli.deploy.kubernetes import kubernetes
 from detheads.cli.deploy.run import run
 from detheads.cli.deploy.serve import serve
 from detheads.cli.deploy.triton import triton
@@ -18,6 +19,7 @@ COMMANDS = (
     info,
     batch,
     triton,
+    kubernetes,
     frigate,
     frigate_worker,
 )
