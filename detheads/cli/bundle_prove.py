@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from detheads.cli.backends import named_backend
 from detheads.cli.checks import possible_threads, require_existing
 from detheads.cli.options import BackendOption
 from detheads.cli.output import JsonFlag, emit, remark, steps
@@ -28,19 +29,14 @@ def prove(
     With --data the mAP is measured too, and held against the proof's where that was made on the same dataset. The
     verdict is written into the bundle (device.json); where that cannot be written, it is shown only.
     """
-    from detheads.deploy.detector import Detector
     from detheads.deploy.prove import prove as prove_here
     from detheads.deploy.prove import store
-    from detheads.deploy.session import AUTO
     from detheads.export.proof import proof_dataset
 
     require_existing(data)
     dataset = None if data is None else proof_dataset(data, split)
     judge = None if data is None else find_judge()
-    if backend == AUTO:
-        chosen = Detector.load(bundle, threads=threads)
-        remark(f"auto took {chosen.choice}")
-        backend = chosen.backend
+    backend = named_backend(bundle, backend, threads)
     with steps() as on_progress:
         verdict = prove_here(
             bundle, backend=backend, threads=threads, dataset=dataset, judge=judge, on_progress=on_progress

@@ -140,3 +140,11 @@ def test_from_the_command_line(bundle: Path, toy: Toy, tmp_path: Path, detheads:
     assert finished.code == 0, finished.err
     assert "auto took " in finished.err
     assert json.loads(finished.out)["choice"].endswith("judged by 4 probes")
+
+
+def test_a_device_proves_what_auto_takes(bundle: Path, tmp_path: Path, detheads: Callable[..., Any]) -> None:
+    copy = shutil.copytree(bundle, tmp_path / "copy.detheads")
+    finished = detheads("bundle", "prove", copy, "--backend", "auto", "--threads", 1)
+    assert finished.code == 0, finished.err
+    assert "auto took " in finished.err
+    assert "proof holds: model.onnx on " in finished.out

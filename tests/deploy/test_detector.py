@@ -14,6 +14,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from detheads.deploy import Detections, Detector
 from detheads.deploy.pictures import as_rgb
+from detheads.evaluation.coco import evaluate
 from detheads.foundation.errors import UserError
 from detheads.foundation.images import load_image
 from tests.export.toy import CATEGORIES, Toy
@@ -199,10 +200,30 @@ def test_a_pickle_of_another_bundle_is_refused(detector: Detector) -> None:
         pickle.loads(altered)
 
 
-def test_threads_may_share_a_detector(detector: Detector, toy: Toy, expected: Detections) -> None:
+@pytest.mark.parametrize("backend", ["cpu", "openvino"])
+def test_threads_may_share_a_detector(backend: str, bundle: Path, toy: Toy) -> None:
+    if backend == "openvino":
+        pytest.importorskip("openvino")
+    shared = Detector(bundle, backend=backend, threads=1)
+    pictures = sorted(toy.images.iterdir())
+    alone = [shared(picture) for picture in pictures]
     with ThreadPoolExecutor(4) as pool:
-        for found in pool.map(detector, [toy.images / "bild 4.png"] * 8):
+        for found, expected in zip(pool.map(shared, pictures * 4), alone * 4, strict=True):
             assert_equal(found, expected)
+
+
+def test_it_finds_what_the_proof_measured(detector: Detector, toy: Toy) -> None:
+    truth = json.loads(toy.annotations.read_text("utf-8"))
+    ids = [entry.id for entry in detector.classes]
+    results = [
+        entry
+        for image in truth["images"]
+        for entry in detector(toy.images / image["file_name"]).to_coco(image["id"], ids)
+    ]
+    proof = detector.manifest.verification
+    assert proof is not None
+    assert 0 < proof.artefacts[0].map < 1  # type: ignore[operator]
+    assert pytest.approx(proof.artefacts[0].map, abs=1e-9) == evaluate(truth, results).AP
 
 
 @pytest.mark.parametrize("threads", [0, 5000])

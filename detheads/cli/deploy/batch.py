@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from detheads.cli.backends import named_backend
 from detheads.cli.checks import possible_threads, require_existing
 from detheads.cli.options import BackendOption, BundleArgument
 from detheads.cli.output import JsonFlag, emit, remark, steps
@@ -76,7 +77,7 @@ def batch(
         graph=manifest.onnx.sha256,
         sources=tuple(map(str, require_sources(sources))),
         part_size=part_size,
-        backend=backend,
+        backend=named_backend(bundle, backend, threads),
         head=head,
         score=score,
         batch=size,

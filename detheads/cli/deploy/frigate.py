@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from detheads.cli.backends import named_backend
 from detheads.cli.checks import possible_threads
 from detheads.cli.options import BackendOption, BundleArgument
 from detheads.cli.output import JsonFlag, emit, remark
@@ -72,7 +73,7 @@ def frigate_worker(
     from detheads.deploy.detector import Detector
     from detheads.deploy.hosts.frigate_worker import Worker, serve
 
-    detector = Detector(bundle, backend=backend, threads=threads, head=head)
+    detector = Detector(bundle, backend=named_backend(bundle, backend, threads), threads=threads, head=head)
     if detector.manifest.state != "verified":
         remark(f"{bundle} is {detector.manifest.state}: nothing proves that it equals the trained model")
     worker = Worker(detector, remark)
