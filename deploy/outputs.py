@@ -1,12 +1,9 @@
-"""The files of a run: names of pictures that never meet, and results written as they come."""
+"""Names of annotated pictures that never meet, and can be written."""
 
-import json
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from detheads.foundation.errors import UserError
 from detheads.foundation.text import file_name
@@ -75,19 +72,3 @@ def try_pictures(folder: Path, names: Mapping[str, str]) -> None:
                 f"the annotated picture of {source} cannot be written here as {name} ({error.strerror}); rename it, "
                 "choose another output folder or give --no-pictures."
             ) from None
-
-
-@contextmanager
-def json_list(path: Path) -> Iterator[Callable[[Sequence[Any]], None]]:
-    """A function that appends entries to the JSON list in ``path``, so that they need not be held in memory."""
-    with path.open("w", encoding="utf-8") as stream:
-        separator = "["
-
-        def add(entries: Sequence[Any]) -> None:
-            nonlocal separator
-            for entry in entries:
-                stream.write(separator + json.dumps(entry, allow_nan=False))
-                separator = ", "
-
-        yield add
-        stream.write("[]\n" if separator == "[" else "]\n")

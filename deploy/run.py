@@ -1,48 +1,47 @@
-"""Run a bundle over pictures: COCO results and annotated pictures in a new folder."""
+"""Run a bundle over pictures: files of results and annotated pictures in a new folder."""
 
+import math
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
 
-from detheads.deploy.detector import Detections, Detector, Prepared
+from detheads import __version__
+from detheads.deploy.annotated import Annotated
+from detheads.deploy.detector import Detector
 from detheads.deploy.inputs import IMAGES_NAME, PICTURES_NAME, RESULTS_NAME, InputImage
-from detheads.deploy.outputs import json_list, picture_names, try_pictures
+from detheads.deploy.pipeline import Pipeline, Timing
+from detheads.deploy.tiles import Tiling
+from detheads.deploy.unfinished import Journal, unfinished
+from detheads.deploy.writers import CocoResults, Csv, JsonLines, Writer
 from detheads.foundation import atomic
-from detheads.foundation.claims import new_folder
-from detheads.foundation.coco_results import to_coco_results
-from detheads.foundation.drawing import draw_boxes
-from detheads.foundation.errors import UserError
-from detheads.foundation.lettering import Lettering
+from detheads.foundation.errors import UserError, suggest
 from detheads.foundation.progress import Progress, Remark, silent, unheard
 
+Format = Literal["coco", "jsonl", "csv"]
+FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+NAMES: Final[dict[Format, str]] = {"coco": RESULTS_NAME, "jsonl": "detections.jsonl", "csv": "detections.csv"}
+"""The file of each form of results."""
 
-@dataclass
-class Timing:
-    """Where the time of a run went, in seconds."""
 
-    decode: float = 0.0
-    """Reading, decoding and resizing."""
-    inference: float = 0.0
-    draw: float = 0.0
-    """Drawing and encoding annotated pictures."""
-    total: float = 0.0
+def require_formats(names: Sequence[str]) -> list[Format]:
+    """The forms of results of these names, each once; several names in one string have commas between them.
 
-    @contextmanager
-    def of(self, part: str) -> Iterator[None]:
-        """Add what the block takes to ``part``."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            setattr(self, part, getattr(self, part) + time.perf_counter() - start)
+    Raises:
+        UserError: for one that there is not.
+    """
+    asked = dict.fromkeys(part.strip() for name in names for part in name.split(","))
+    for name in asked:
+        if name not in FORMATS:
+            hint = suggest(name, FORMATS)
+            raise UserError(f"there is no format {name!r}; there are {', '.join(FORMATS)}.{hint}")
+    return [form for form in FORMATS if form in asked]
 
 
 @dataclass(frozen=True)
@@ -50,23 +49,26 @@ class RunResult:
     """What a run wrote.
 
     Attributes:
-        results: COCO results file (a list).
+        results: files of results, by their form.
         images: table of image ids, names and sizes, and of the categories; a COCO file without annotations.
         pictures: annotated pictures, in input order.
-        detections: number of entries in ``results``.
+        image_count: pictures that were read.
+        detections: how many were written.
         full: pictures that filled the graph's table of rows, so that there may be more in them.
         skipped: one sentence for each picture that could not be read.
-        timing: where the time went.
+        resumed: pictures that an earlier part of the run had done.
+        timing: where the time of this part went.
     """
 
     folder: Path
-    results: Path
+    results: dict[Format, Path]
     images: Path
     pictures: tuple[Path, ...]
     image_count: int
     detections: int
     full: int
     skipped: tuple[str, ...]
+    resumed: int
     timing: Timing
 
 
@@ -75,9 +77,11 @@ def run_images(
     inputs: Sequence[InputImage],
     folder: Path,
     *,
-    score: float = 0.0,
+    lowest: NDArray[np.float32] | None = None,
     draw_score: float | None = None,
     batch: int = 1,
+    tiling: Tiling | None = None,
+    formats: Sequence[Format] = ("coco",),
     pictures: bool = True,
     skip_bad: bool = False,
     font: Path | None = None,
@@ -86,73 +90,151 @@ def run_images(
 ) -> RunResult:
     """Detect objects in ``inputs`` and write ``folder``, which must be new or empty. It appears when all is done.
 
+    What is stopped before goes on when it is run again alike (see :mod:`detheads.deploy.unfinished`).
+
     Args:
-        score: lowest score of a detection in the results file; the graph's own floor is the least.
+        lowest: lowest score of a detection of each class, ``[K]``, of which the graph's own floor is the least (see
+            :func:`detheads.deploy.selection.lowest_scores`).
         draw_score: lowest score of a box on a picture; without it each class's best score (see
-            :attr:`Detector.draw_scores`). Never lower than ``score``.
-        batch: pictures in one run of the graph.
+            :attr:`Detector.draw_scores`). Never lower than ``lowest``.
+        batch: pictures in one run of the graph; with ``tiling``, tiles.
+        tiling: how pictures are cut into tiles; each is one input when None.
+        formats: files of results.
         pictures: write annotated pictures too.
         skip_bad: go on after a picture that cannot be read; its sentence is in the result.
         font: a font file for the names, before the package's own.
         on_remark: called with one sentence for each kind of thing that was left out or is unusual.
 
     Raises:
-        UserError: when a picture cannot be read (without ``skip_bad``), when none can, when ``folder`` is in use, or
-            when an annotated picture cannot be written in it.
+        UserError: when a picture cannot be read (without ``skip_bad``), when none can, when ``folder`` is in use, holds
+            another unfinished run, or when an annotated picture cannot be written in it.
     """
     if not inputs:
         raise UserError("there is no picture to run.")
     begin = time.perf_counter()
     atomic.try_output(folder, folder=True)
-    writer = _Pictures(detector, inputs, score, draw_score, font, on_remark) if pictures else None
-    category_ids = [entry.id for entry in detector.classes]
-    table: list[dict[str, Any]] = []
-    timing, skipped, remarks = Timing(), list[str](), _Remarks()
-    detections = full = 0
-    with new_folder(folder) as partial:
-        if writer is not None:
-            try_pictures(partial / PICTURES_NAME, {writer.names[source.id]: str(source.path) for source in inputs})
-        with json_list(partial / RESULTS_NAME) as write:
-            ready = _prepared(detector, inputs, writer is not None, timing, skipped if skip_bad else None, remarks)
-            while chunk := list(islice(ready, batch)):
-                with timing.of("inference"):
-                    found = detector.run([entry.prepared for entry in chunk])
-                for entry, every in zip(chunk, found, strict=True):
-                    kept = every.above(score)
-                    write(to_coco_results(entry.source.id, kept.boxes, kept.scores, kept.labels, category_ids))
-                    detections, full = detections + len(kept), full + every.full
-                    table.append(entry.row())
-                    if writer is not None and entry.image is not None:
-                        with timing.of("draw"):
-                            writer.write(entry.source, entry.image, every, partial / PICTURES_NAME)
-                on_progress("detecting", len(table) + len(skipped), len(inputs))
-        if not table:
-            raise UserError(f"none of the {len(inputs)} pictures could be read; the first: {skipped[0]}")
-        drawn = writer.finish(partial / PICTURES_NAME) if writer is not None else []
-        categories = [{"id": entry.id, "name": entry.name} for entry in detector.classes]
-        atomic.write_json(partial / IMAGES_NAME, {"images": table, "categories": categories, "skipped": skipped})
+    lowest = np.zeros(len(detector.classes), np.float32) if lowest is None else lowest
+    options = {
+        "score": {name: _json(score) for name, score in zip(detector.class_names, lowest.tolist(), strict=True)},
+        "draw_score": draw_score,
+        "batch": batch,
+        "tile": None if tiling is None else [tiling.tile, tiling.overlap, tiling.whole],
+        "pictures": pictures,
+        "font": None if font is None else str(font.absolute()),
+    }
+    timing, remarks = Timing(), _Remarks()
+    with unfinished(folder, _described(detector) | {"options": options}, on_remark) as journal:
+        annotated = None
+        if pictures:
+            place = journal.results / PICTURES_NAME
+            annotated = Annotated(place, detector, inputs, lowest, draw_score, font, on_remark)
+        journal.find_done(inputs, batch, lambda source, left_out: _still_good(source, left_out, skip_bad, annotated))
+        resumed = journal.done
+        if resumed:
+            on_remark(f"{resumed} of {len(inputs)} pictures were done before; going on behind them")
+        if annotated is not None:
+            annotated.prepare(resumed)
+        pipeline = Pipeline(detector, lambda found: found.above(lowest), batch, tiling, annotated, timing)
+        on_progress("detecting", resumed, len(inputs))
+        with journal.writing() as add:
+            for done in pipeline.run(inputs[resumed:]):
+                if isinstance(done.result, str) and not skip_bad:
+                    raise UserError(done.result)
+                remarks.add(done.source.path, done.remarks)
+                add(done.entry, not isinstance(done.result, str))
+                on_progress("detecting", journal.done, len(inputs))
+        result = _published(journal, detector, inputs, formats, annotated)
     timing.total = time.perf_counter() - begin
     for sentence in remarks.sentences():
         on_remark(sentence)
-    paths = tuple(folder / PICTURES_NAME / name for name in drawn)
     return RunResult(
-        folder, folder / RESULTS_NAME, folder / IMAGES_NAME, paths, len(table), detections, full, tuple(skipped), timing
+        folder=folder,
+        results={form: folder / NAMES[form] for form in formats},
+        images=folder / IMAGES_NAME,
+        pictures=tuple(folder / PICTURES_NAME / name for name in result.drawn),
+        image_count=result.images,
+        detections=result.detections,
+        full=result.full,
+        skipped=tuple(result.skipped),
+        resumed=resumed,
+        timing=timing,
     )
 
 
-@dataclass(frozen=True)
-class _Ready:
-    """A picture ready for the graph; ``image`` only where it is drawn upon, since it may be large."""
+@dataclass
+class _Published:
+    """What the files of a run hold."""
 
-    source: InputImage
-    prepared: Prepared
-    image: Image.Image | None
+    images: int = 0
+    detections: int = 0
+    full: int = 0
+    skipped: list[str] = field(default_factory=list)
+    drawn: list[str] = field(default_factory=list)
 
-    def row(self) -> dict[str, Any]:
-        """Its entry in the table of images."""
-        letterbox = self.prepared[1]
-        size = {"width": letterbox.image_width, "height": letterbox.image_height}
-        return {"id": self.source.id, "file_name": self.source.name, **size}
+
+def _published(
+    journal: Journal,
+    detector: Detector,
+    inputs: Sequence[InputImage],
+    formats: Sequence[Format],
+    annotated: Annotated | None,
+) -> _Published:
+    """Write the files of results from the journal."""
+    writers: dict[Format, Callable[[Path], Writer]] = {
+        "coco": lambda path: CocoResults(path, [entry.id for entry in detector.classes]),
+        "jsonl": JsonLines,
+        "csv": Csv,
+    }
+    published, table = _Published(), list[dict[str, Any]]()
+    with ExitStack() as stack:
+        opened = [writers[form](journal.results / NAMES[form]) for form in formats]
+        for writer in opened:
+            stack.callback(writer.close)
+        for source, entry in zip(inputs, journal.entries(detector.class_names), strict=True):
+            if isinstance(entry, str):
+                published.skipped.append(entry)
+                if annotated is not None:
+                    annotated.leave_out(source.id)
+                continue
+            for writer in opened:
+                writer.write(entry)
+            table.append({"id": entry.id, "file_name": entry.name, "width": entry.width, "height": entry.height})
+            published.detections += len(entry.found)
+            published.full += entry.found.full
+            if annotated is not None:
+                published.drawn.append(annotated.name(source.id))
+    if not table:
+        raise UserError(f"none of the {len(inputs)} pictures could be read; the first: {published.skipped[0]}")
+    categories = [{"id": entry.id, "name": entry.name} for entry in detector.classes]
+    tables = {"images": table, "categories": categories, "skipped": published.skipped}
+    atomic.write_json(journal.results / IMAGES_NAME, tables)
+    published.images = len(table)
+    return published
+
+
+def _still_good(source: InputImage, left_out: bool, skip_bad: bool, annotated: Annotated | None) -> bool:
+    """Whether what an earlier part of a run did of a picture is still there."""
+    if left_out:
+        return skip_bad
+    if annotated is None:
+        return True
+    path = annotated.folder / annotated.name(source.id)
+    return path.is_file() and path.stat().st_size > 0
+
+
+def _described(detector: Detector) -> dict[str, Any]:
+    """What the results of a picture depend on besides its options."""
+    manifest = detector.manifest
+    bundle = {
+        "graph": manifest.onnx.sha256,
+        "heads": [head.name for head in detector.heads],
+        "best_scores": [head.best_scores for head in detector.heads],
+    }
+    return {"bundle": bundle, "runtime": detector.session.runtime, "version": __version__}
+
+
+def _json(score: float) -> float | str:
+    return "left out" if math.isinf(score) else score
 
 
 @dataclass
@@ -161,74 +243,13 @@ class _Remarks:
 
     kinds: dict[str, tuple[str, int]] = field(default_factory=dict)
 
-    def of(self, path: Path) -> Callable[[str], None]:
-        def add(sentence: str) -> None:
+    def add(self, path: Path, sentences: Sequence[str]) -> None:
+        for sentence in sentences:
             kind = re.sub(r"\d+", "#", sentence.replace(str(path), "", 1))
             first, count = self.kinds.get(kind, (sentence.rstrip("."), 0))
             self.kinds[kind] = first, count + 1
-
-        return add
 
     def sentences(self) -> list[str]:
         return [
             first + (f" ({count} pictures of this kind)" if count > 1 else "") for first, count in self.kinds.values()
         ]
-
-
-def _prepared(
-    detector: Detector,
-    inputs: Sequence[InputImage],
-    keep: bool,
-    timing: Timing,
-    skipped: list[str] | None,
-    remarks: _Remarks,
-) -> Iterator[_Ready]:
-    """Pictures ready for the graph; unreadable ones go to ``skipped`` or, without that list, stop the run."""
-    for source in inputs:
-        try:
-            with timing.of("decode"):
-                image = source.load(remarks.of(source.path))
-                ready = _Ready(source, detector.prepare(image), image if keep else None)
-        except UserError as error:
-            if skipped is None:
-                raise
-            skipped.append(str(error))
-        else:
-            del image  # of which only what is kept lives on while others are decoded
-            yield ready
-
-
-class _Pictures:
-    """Writes annotated pictures."""
-
-    def __init__(
-        self,
-        detector: Detector,
-        inputs: Sequence[InputImage],
-        score: float,
-        draw_score: float | None,
-        font: Path | None,
-        on_remark: Remark,
-    ) -> None:
-        names = picture_names(source.name for source in inputs)
-        self.names = {source.id: name for source, name in zip(inputs, names, strict=True)}
-        least = detector.draw_scores if draw_score is None else np.full(len(detector.class_names), draw_score)
-        self._least = least.clip(min=score)
-        self._lettering = Lettering(font)
-        self._written: list[str] = []
-        if sentence := self._lettering.missing(detector.class_names):
-            on_remark(sentence)
-
-    def write(self, source: InputImage, image: Image.Image, found: Detections, folder: Path) -> None:
-        shown = found.above(self._least)
-        picture = draw_boxes(image, shown.boxes, shown.names, shown.labels, shown.scores, lettering=self._lettering)
-        picture.save(folder / self.names[source.id], quality=92)
-        self._written.append(self.names[source.id])
-
-    def finish(self, folder: Path) -> list[str]:
-        """Remove what was tried for pictures that were left out; the names of the others."""
-        written = set(self._written)
-        for name in self.names.values():
-            if name not in written:
-                (folder / name).unlink()
-        return self._written

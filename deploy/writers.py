@@ -9,8 +9,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from detheads.deploy.detector import Detections
-from detheads.foundation.coco_results import to_coco_results
+from detheads.deploy.detections import Detections
 
 COLUMNS: Final = ("image", "id", "time", "track", "name", "label", "score", "x1", "y1", "x2", "y2")
 """Of a CSV file, a row for each detection. ``time`` and ``track`` are empty where there are none."""
@@ -103,9 +102,9 @@ class CocoResults:
         self._separator = "["
 
     def write(self, record: Record) -> None:
-        found = record.found
-        for entry in to_coco_results(record.id, found.boxes, found.scores, found.labels, self._ids):
-            self._stream.write(self._separator + json.dumps(entry, allow_nan=False))
+        entries = record.found.to_coco(record.id, self._ids)
+        if entries:
+            self._stream.write(self._separator + json.dumps(entries, allow_nan=False)[1:-1])
             self._separator = ", "
 
     def close(self) -> None:

@@ -94,12 +94,23 @@ class _Step(ProgressColumn):
         return Text(visible(task.description))
 
 
-def progress() -> AbstractContextManager[Progress]:
-    """A progress display with counts, elapsed time and ETA on standard error."""
+class _Speed(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.1f} {self._unit}/s")
+
+
+def progress(unit: str = "") -> AbstractContextManager[Progress]:
+    """A progress display with counts, elapsed time and ETA on standard error, and where they have a unit the speed."""
     return Progress(
         _Step(),
         BarColumn(),
         MofNCompleteColumn(),
+        *([_Speed(unit)] if unit else []),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=PlainConsole(stderr=True, soft_wrap=False),
@@ -108,9 +119,13 @@ def progress() -> AbstractContextManager[Progress]:
 
 
 @contextmanager
-def steps() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress display with one line for each named step; a step of unknown length pulses until the next begins."""
-    with progress() as bar:
+def steps(unit: str = "") -> Iterator[Callable[[str, int, int], None]]:
+    """A progress display with one line for each named step; a step of unknown length pulses until the next begins.
+
+    Args:
+        unit: what is counted, to show its speed.
+    """
+    with progress(unit) as bar:
         tasks: dict[str, TaskID] = {}
 
         def advance(step: str, done: int, total: int) -> None:

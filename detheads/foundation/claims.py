@@ -37,11 +37,13 @@ class Kind:
         record: name of the JSON file in it that says what it holds.
         called: what it is, with its article, such as "a training run".
         activity: what a process does that works on it, such as "training in".
+        way_out: what to do where the folder holds something else.
     """
 
     record: str
     called: str
     activity: str
+    way_out: str = "choose another folder with -o"
 
 
 @contextmanager
@@ -80,7 +82,7 @@ def claimed(
             else:
                 if any(not item.name.startswith(".") for item in folder.iterdir()):
                     noun = kind.called.partition(" ")[2]
-                    raise UserError(f"{folder} is not empty and holds no {noun}; choose another folder with -o.")
+                    raise UserError(f"{folder} is not empty and holds no {noun}; {kind.way_out}.")
                 recorded = _json({**described, **(remarks or {})})
                 atomic.write_json(record, recorded)
             if locked:
@@ -273,12 +275,10 @@ def _same(folder: Path, kind: Kind, described: Mapping[str, Any]) -> dict[str, A
     """What is recorded in ``folder``, when it is described alike."""
     recorded = read_json(folder / kind.record)
     if not isinstance(recorded, dict) or not described.keys() <= recorded.keys():
-        raise UserError(
-            f"{folder / kind.record} does not describe {kind.called} of this version; choose another folder with -o."
-        )
+        raise UserError(f"{folder / kind.record} does not describe {kind.called} of this version; {kind.way_out}.")
     difference = _difference(recorded, _json(described))
     if difference is not None:
-        raise UserError(f"{folder} holds {kind.called} with another {difference}; choose another folder with -o.")
+        raise UserError(f"{folder} holds {kind.called} with another {difference}; {kind.way_out}.")
     return recorded
 
 

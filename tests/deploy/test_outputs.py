@@ -1,12 +1,11 @@
 """Annotated pictures never overwrite each other, and every name can be written."""
 
-import json
 import os
 from pathlib import Path
 
 import pytest
 
-from detheads.deploy.outputs import json_list, picture_names, try_pictures
+from detheads.deploy.outputs import picture_names, try_pictures
 from detheads.foundation.errors import UserError
 
 LONG = "ä" * 125
@@ -53,11 +52,3 @@ def test_a_name_that_cannot_be_written_is_known_before_the_work(tmp_path: Path) 
     (tmp_path / "a").write_bytes(b"")
     with pytest.raises(UserError, match=r"of photos/x\.png cannot be written here as a/x\.jpg .* --no-pictures"):
         try_pictures(tmp_path, {"a/x.jpg": "photos/x.png"})
-
-
-@pytest.mark.parametrize("parts", [[], [[]], [[1], [], [2, {"x": 3}]]])
-def test_a_list_written_bit_by_bit_is_json(parts: list[list[object]], tmp_path: Path) -> None:
-    with json_list(tmp_path / "a.json") as add:
-        for part in parts:
-            add(part)
-    assert json.loads((tmp_path / "a.json").read_text()) == [entry for part in parts for entry in part]

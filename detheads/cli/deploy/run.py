@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import typer
+from numpy.typing import NDArray
 from rich.console import Console
 
 from detheads.cli.checks import possible_threads
@@ -11,6 +13,7 @@ from detheads.cli.options import BackendOption, BundleArgument, FontOption
 from detheads.cli.output import JsonFlag, emit, remark, steps
 
 if TYPE_CHECKING:
+    from detheads.deploy.detector import Detector
     from detheads.deploy.run import RunResult
 
 SHOWN = 20
@@ -27,17 +30,30 @@ def run(
     images_json: Annotated[
         Path | None, typer.Option(help="COCO file with the image ids to use; without it they count from 1.")
     ] = None,
-    score: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Lowest score in detections.json.", show_default="the graph's own floor"),
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help="coco, jsonl, csv; repeatable.", show_default="coco")
     ] = None,
+    score: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Lowest score in the results, or of a class: person=0.4; repeatable.",
+            show_default="the graph's own floor",
+        ),
+    ] = None,
+    classes: Annotated[list[str] | None, typer.Option(help="Only these: person,dog; repeatable.")] = None,
+    left_out: Annotated[list[str] | None, typer.Option("--except", help="All classes but these; repeatable.")] = None,
     draw_score: Annotated[
         float | None,
         typer.Option(
             min=0, max=1, help="Lowest score drawn on a picture.", show_default="each class's best score, or 0.3"
         ),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, max=1024, help="Pictures in one run of the graph.")] = 1,
+    tile: Annotated[
+        int | None, typer.Option(help="Cut pictures into tiles of so many pixels.", show_default="not cut")
+    ] = None,
+    overlap: Annotated[float, typer.Option(help="Share of a tile's side that the next one has, too.")] = 0.2,
+    tile_whole: Annotated[bool, typer.Option(help="Run the whole picture as well as its tiles.")] = True,
+    batch: Annotated[int, typer.Option(min=1, max=1024, help="Pictures (or tiles) in one run of the graph.")] = 1,
     threads: Annotated[
         int | None,
         typer.Option(min=1, callback=possible_threads, help="CPU threads; the library's own choice if unset."),
@@ -53,33 +69,37 @@ def run(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write COCO results and annotated pictures.
+    """Write COCO results, JSON lines or CSV, and annotated pictures. What was stopped goes on when it is run again.
 
     A picture that cannot be read stops the run before anything is written (exit code 1), unless --skip-bad is given.
     """
     from detheads.deploy.detector import Detector
     from detheads.deploy.inputs import collect_images
-    from detheads.deploy.run import run_images
+    from detheads.deploy.run import require_formats, run_images
+    from detheads.deploy.selection import lowest_scores
+    from detheads.deploy.tiles import Tiling
 
+    forms = require_formats(formats or ["coco"])
+    tiling = None if tile is None else Tiling(tile, overlap, tile_whole)
     inputs = collect_images(images, split=split, images_json=images_json, skip_bad=skip_bad, on_remark=remark)
     detector = Detector.load(bundle, backend=backend, threads=threads, head=head)
     if detector.choice:
         remark(f"auto took {detector.choice}")
     if detector.manifest.state != "verified":
         remark(f"{bundle} is {detector.manifest.state}: nothing proves that it equals the trained model")
-    floor = max(each.thresholds.score for each in detector.heads)
-    if score is not None and score < floor:
-        remark(
-            f"--score {score:g} is below the graph's own floor: nothing below {floor:g} leaves it; export with --score"
-        )
-    with steps() as on_progress:
+    floors = np.array([each.thresholds.score for each in detector.heads for _ in each.classes], np.float32)
+    lowest = lowest_scores(detector.class_names, score or (), classes or (), left_out or (), floors)
+    detector = _low_enough(detector, bundle, lowest, floors, threads)
+    with steps("images") as on_progress:
         result = run_images(
             detector,
             inputs,
             output,
-            score=score or 0.0,
+            lowest=lowest,
             draw_score=draw_score,
             batch=batch,
+            tiling=tiling,
+            formats=forms,
             pictures=pictures,
             skip_bad=skip_bad,
             font=font,
@@ -98,13 +118,14 @@ def run(
         )
     answer = {
         "folder": str(result.folder),
-        "results": str(result.results),
+        "results": {form: str(path) for form, path in result.results.items()},
         "images_file": str(result.images),
         "pictures": [str(path) for path in result.pictures],
         "images": result.image_count,
         "detections": result.detections,
         "full_tables": result.full,
         "skipped": list(result.skipped),
+        "resumed": result.resumed,
         "bundle_state": detector.manifest.state,
         "runtime": detector.session.runtime,
         "choice": detector.choice,
@@ -113,24 +134,50 @@ def run(
     emit(answer, as_json, lambda console: _print_run(console, result))
 
 
+def _low_enough(
+    detector: "Detector",
+    bundle: Path,
+    lowest: "NDArray[np.float32]",
+    floors: "NDArray[np.float32]",
+    threads: int | None,
+) -> "Detector":
+    """The detector, or one for scores below the graph's own floor where they are asked for and the bundle has one."""
+    from detheads.deploy.dense import DenseDetector, raw_profile
+
+    if not (lowest < floors).any():
+        return detector
+    least = float(lowest.min())
+    if raw_profile(detector.manifest) is None:
+        remark(
+            f"--score {least:g} is below the graph's own floor: nothing below {floors.max():g} leaves it; export with "
+            "--score, or with --raw, which runs at any score"
+        )
+        return detector
+    return DenseDetector(bundle, floor=least, backend=detector.backend, threads=threads)
+
+
 def _timing(result: "RunResult") -> dict[str, float]:
-    """Pictures a second of the whole run, and milliseconds a picture by what took them."""
-    timing, each = result.timing, 1000 / result.image_count
+    """Pictures a second of this part of the run, and milliseconds a picture by what took them, at the same time."""
+    timing, count = result.timing, max(1, result.image_count + len(result.skipped) - result.resumed)
+    each = 1000 / count
     return {
         "seconds": round(timing.total, 4),
-        "images_per_second": round(result.image_count / timing.total, 3),
+        "images_per_second": round(count / timing.total, 3),
         "decode_ms": round(each * timing.decode, 3),
         "inference_ms": round(each * timing.inference, 3),
         "draw_ms": round(each * timing.draw, 3),
+        "inference_share": round(timing.inference / timing.total, 4),
     }
 
 
 def _print_run(console: Console, result: "RunResult") -> None:
-    console.print(f"{result.results}: {result.detections} detections on {result.image_count} images")
+    names = ", ".join(map(str, result.results.values()))
+    console.print(f"{names}: {result.detections} detections on {result.image_count} images")
     if result.pictures:
         console.print(f"annotated pictures: {result.folder / 'pictures'}")
     speed = _timing(result)
     console.print(
-        f"{speed['images_per_second']:.1f} images/s; milliseconds an image: decoding {speed['decode_ms']:.1f}, "
-        f"inference {speed['inference_ms']:.1f}, drawing {speed['draw_ms']:.1f}"
+        f"{speed['images_per_second']:.1f} images/s; milliseconds an image, at the same time: decoding "
+        f"{speed['decode_ms']:.1f}, inference {speed['inference_ms']:.1f}, drawing {speed['draw_ms']:.1f}; inference "
+        f"took {speed['inference_share']:.0%} of the run"
     )
