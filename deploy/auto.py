@@ -84,8 +84,9 @@ def try_all(kind: type[Detector], bundle: Path, *, threads: int | None = None, h
     """Open and time a bundle in every backend here, and hold what each finds in its probes against PyTorch.
 
     Candidates are what the files in ``backends/`` name: ONNX Runtime's CPU and CUDA, OpenVINO's devices, the bundle's
-    engines. Each that opens runs the probes, then they take turns with one image at a time. A bundle without probes
-    gives no word on whether they agree, and that is told.
+    engines. Each that opens runs the probes, then they take turns with one image at a time, for :data:`SECONDS` at
+    most; how long a library takes to open is its own affair. A bundle without probes gives no word on whether they
+    agree, and that is told.
 
     Raises:
         UserError: when the bundle cannot be used.
@@ -95,6 +96,7 @@ def try_all(kind: type[Detector], bundle: Path, *, threads: int | None = None, h
     require_agreement(onnx_file(bundle, manifest), manifest)  # once, and not as the fault of every candidate
     trial = _Trial(bundle, manifest, head)
     names, refused = candidates(manifest)
+    refused |= dict.fromkeys(names[MOST:], f"{MOST} others come first")
     detectors: dict[str, Detector] = {}
     for name in names[:MOST]:
         try:

@@ -11,8 +11,8 @@ PARTS: Final = {"decode": "#c9c9c9", "letterbox": "#e8a33d", "inference": "#3b6f
 """Colours that stay apart in grey print and for people who see red and green alike."""
 LABEL: Final = 300
 BAR: Final = 440
-TEXT: Final = 240
-"""Widths in pixels: the name of a row, its longest bar, its figures."""
+LETTER: Final = 7.0
+"""Widths in pixels: the name of a row, its longest bar, a letter of its figures."""
 LINE: Final = 26
 TOP: Final = 56
 LONGEST: Final = 44
@@ -22,8 +22,12 @@ LONGEST: Final = 44
 def svg(result: BenchResult) -> str:
     """The picture as the text of an SVG file."""
     longest = max(sum(row.parts.values()) for row in result.rows)
+    figures = [
+        f"p50 {row.latency['p50']:.1f} ms, {row.images_per_second:.1f} images/s, AP {accuracy(result, row)}"
+        for row in result.rows
+    ]
     height = TOP + LINE * len(result.rows) + 12
-    width = LABEL + BAR + TEXT
+    width = round(LABEL + BAR + 16 + LETTER * max(map(len, figures)))
     drawn = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
         'font-family="sans-serif" font-size="12">',
@@ -42,8 +46,7 @@ def svg(result: BenchResult) -> str:
             wide = BAR * row.parts[part] / longest
             drawn.append(f'<rect x="{x:.1f}" y="{y}" width="{wide:.1f}" height="18" fill="{colour}"/>')
             x += wide
-        figures = f"p50 {row.latency['p50']:.1f} ms, {row.images_per_second:.1f} images/s, AP {accuracy(result, row)}"
-        drawn.append(_text(x + 8, y + 14, figures))
+        drawn.append(_text(x + 8, y + 14, figures[number]))
     return "\n".join([*drawn, "</svg>", ""])
 
 

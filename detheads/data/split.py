@@ -1,6 +1,5 @@
 """``data split``: a dataset divided anew into training, validation and test splits."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from detheads.data.pictures import load_picture
 from detheads.foundation.ahead import map_ahead
 from detheads.foundation.atomic import sha256_of
 from detheads.foundation.claims import new_folder
+from detheads.foundation.cores import available_cores
 from detheads.foundation.errors import UserError
 from detheads.foundation.progress import Progress, silent
 
@@ -115,7 +115,7 @@ def _pool(parts: Sequence[Dataset]) -> Dataset:
 def _fingerprints(pool: Dataset, skip_bad: bool, on_progress: Progress) -> tuple[list[Fingerprint], dict[int, str]]:
     """Of each picture that can be decoded; why the others, by position, cannot."""
     prints, bad = [], {}
-    found = map_ahead(_fingerprint, pool.images, ahead=_AHEAD, threads=os.cpu_count() or 1)
+    found = map_ahead(_fingerprint, pool.images, ahead=_AHEAD, threads=available_cores())
     for index, one in enumerate(found):
         if isinstance(one, Fingerprint):
             prints.append(one)

@@ -1,7 +1,6 @@
 """A full check of a dataset: every annotation and every pixel, listing all problems instead of stopping at one, and a
 judgement of the whole."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from detheads.data.pictures import check_picture
 from detheads.data.repeats import Picture, Repeats, find_repeats, judge_repeats
 from detheads.foundation.ahead import map_ahead
 from detheads.foundation.atomic import sha256_of
+from detheads.foundation.cores import available_cores
 from detheads.foundation.errors import UserError
 from detheads.foundation.images import ImageHeader, load_image, read_header
 from detheads.foundation.progress import Progress, silent
@@ -153,7 +153,7 @@ def validate_dataset(
         _check_boxes(part, problems)
         _check_classes(part, problems)
         _check_listing(part, problems)
-        for checked in map_ahead(_decode, part.images, ahead=_AHEAD, threads=os.cpu_count() or 1):
+        for checked in map_ahead(_decode, part.images, ahead=_AHEAD, threads=available_cores()):
             _check_image(checked, problems)
             if checked.print is not None:
                 prints[place.name, checked.image.path] = checked.print
