@@ -42,7 +42,7 @@ docs: setup
 mutants: setup
 	$(BIN)/python tests/mutation $(if $(MODULE),--module $(MODULE)) $(if $(SAMPLE),--sample $(SAMPLE))
 
-# Altered inputs and wild command lines, other ones each time; every fault is shown with a case. SEED=1 repeats a run.
+# Altered inputs, wild command lines and requests, other ones each time; every fault is shown with a case. SEED=1 repeats a run.
 fuzz: setup
 	DETHEADS_FUZZ_CASES=$(or $(CASES),20000) $(BIN)/python -m pytest tests/fuzz $(if $(SEED),--hypothesis-seed=$(SEED))
 

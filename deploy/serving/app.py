@@ -16,6 +16,7 @@ from detheads.deploy.serving.access import write_access
 from detheads.deploy.serving.gate import Gate, refused
 from detheads.deploy.serving.models import Models, Refused
 from detheads.deploy.serving.protocols import protocols
+from detheads.deploy.serving.schema import WRONG
 from detheads.deploy.serving.settings import Settings
 from detheads.deploy.serving.watch import Watch
 from detheads.foundation.errors import UserError
@@ -37,7 +38,9 @@ def create_app(models: Models, settings: Settings) -> FastAPI:
         await models.close()
 
     # The pages that FastAPI makes of the schema load scripts from a network.
-    app = FastAPI(title="detheads", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app = FastAPI(
+        title="detheads", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan, responses=WRONG
+    )
     unguarded = set(health.OPEN)
     for module in (health, detect, page, *protocols()):
         app.include_router(module.router(models, settings))

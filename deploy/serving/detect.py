@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from detheads.deploy.serving.models import Models, Served
+from detheads.deploy.serving.schema import AboutModels, DetectAnswer
 from detheads.deploy.serving.settings import Settings
 from detheads.deploy.serving.upload import read_upload
 
@@ -31,7 +32,7 @@ BODY = {
 def router(models: Models, settings: Settings) -> APIRouter:
     routes = APIRouter()
 
-    @routes.post("/v1/detect", openapi_extra=BODY)
+    @routes.post("/v1/detect", openapi_extra=BODY, response_model=None, responses={200: {"model": DetectAnswer}})
     async def detect(
         request: Request,
         model: Annotated[str | None, Query(description="Whose detections; the first model's when left out.")] = None,
@@ -52,7 +53,7 @@ def router(models: Models, settings: Settings) -> APIRouter:
             }
         )
 
-    @routes.get("/v1/models")
+    @routes.get("/v1/models", response_model=None, responses={200: {"model": AboutModels}})
     async def served_models() -> dict[str, Any]:
         """What is served: names, classes, input sizes, proofs."""
         return {"models": [_about(served) | _refused(models, served) for served in models]}

@@ -5,7 +5,7 @@ The first bundle answers at ``/v1/vision/detection``, each one under its name at
 in pixels of the sent picture as a viewer shows it, whole numbers as DeepStack gives them, best first.
 """
 
-from typing import Any, Final
+from typing import Final
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from detheads.deploy.detector import Detections
 from detheads.deploy.serving.models import Models, Refused, Served
 from detheads.deploy.serving.protocols.refusing import refusing
+from detheads.deploy.serving.schema import Problem
 from detheads.deploy.serving.settings import Settings
 from detheads.deploy.serving.upload import read_upload
 
@@ -71,14 +72,11 @@ class Failure(BaseModel):
 
 
 def router(models: Models, settings: Settings) -> APIRouter:
-    wrong: dict[int | str, dict[str, Any]] = {
-        status: {"model": Failure} for status in (400, 401, 404, 408, 413, 415, 429)
-    }
     routes = APIRouter(
         prefix="/v1/vision",
         tags=["DeepStack and CodeProject.AI"],
         route_class=refusing(lambda sentence: {"success": False, "error": sentence}),
-        responses=wrong,
+        responses={"4XX": {"model": Failure | Problem}},  # the latter before the form was looked at
     )
 
     async def answer(served: Served, request: Request) -> Predictions:
@@ -103,7 +101,8 @@ def router(models: Models, settings: Settings) -> APIRouter:
         """Objects in a picture, by the first bundle."""
         return await answer(models.get(), request)
 
-    @routes.api_route("/custom/list", methods=["GET", "POST"])
+    @routes.get("/custom/list")
+    @routes.post("/custom/list")
     async def custom_list() -> Names:
         """The names of all bundles."""
         return Names(models=list(models.names))

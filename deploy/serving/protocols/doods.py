@@ -85,18 +85,11 @@ class DetectResponse(BaseModel):
     detections: list[Detection]
 
 
-class Error(BaseModel):
-    error: str
-
-
 Key = Annotated[str, Header(alias="doods-auth-key", description="The server's token, where it has one.")]
 
 
 def router(models: Models, settings: Settings) -> APIRouter:
-    wrong: dict[int | str, dict[str, Any]] = {
-        status: {"model": Error} for status in (400, 401, 404, 408, 413, 415, 429)
-    }
-    routes = APIRouter(tags=["DOODS"], route_class=refusing(lambda sentence: {"error": sentence}), responses=wrong)
+    routes = APIRouter(tags=["DOODS"], route_class=refusing(lambda sentence: {"error": sentence}))
 
     def check(key: str) -> None:
         if not settings.allows(key):

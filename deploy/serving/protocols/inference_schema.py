@@ -9,10 +9,6 @@ from detheads.deploy.serving.models import Served
 from detheads.deploy.serving.protocols.tensors import DATATYPES, HEADER_LENGTH
 
 
-class Error(BaseModel):
-    error: str
-
-
 class ServerMetadata(BaseModel):
     name: str
     version: str

@@ -20,6 +20,7 @@ from detheads.deploy.serving.protocols.compression import compress, decompress
 from detheads.deploy.serving.protocols.refusing import refusing
 from detheads.deploy.serving.protocols.statistics import Statistics
 from detheads.deploy.serving.protocols.tensors import HEADER_LENGTH, InferRequest, encode_response, parse_request
+from detheads.deploy.serving.schema import Problem
 from detheads.deploy.serving.settings import Settings
 
 VERSION: Final = "1"
@@ -33,7 +34,6 @@ def router(models: Models, settings: Settings) -> APIRouter:
         prefix="/v2",
         tags=["Open Inference Protocol"],
         route_class=refusing(lambda sentence: {"error": sentence}),
-        responses={status: {"model": schema.Error} for status in (400, 401, 404, 408, 413, 415, 429)},
     )
     statistics: defaultdict[str, Statistics] = defaultdict(Statistics)
 
@@ -42,7 +42,7 @@ def router(models: Models, settings: Settings) -> APIRouter:
         """The process answers."""
         return {"live": True}
 
-    @routes.get("/health/ready", responses={503: {"model": schema.Error}})
+    @routes.get("/health/ready", responses={503: {"model": Problem}})
     async def ready() -> dict[str, bool]:
         """New requests may come."""
         _require_ready(models)
@@ -100,7 +100,7 @@ def _of_model(
         """The tensors of a model; -1 stands for any batch."""
         return schema.model_metadata(served, VERSION)
 
-    @routes.get("/ready", responses={503: {"model": schema.Error}})
+    @routes.get("/ready", responses={503: {"model": Problem}})
     async def ready(served: Annotated[Served, Depends(chosen)]) -> schema.ModelReady:
         """The model answers."""
         _require_ready(models)
