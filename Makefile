@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-slow rooms mutants fuzz lint docs lower-bounds footprint clean
+.PHONY: setup demo test test-slow rooms mutants fuzz lint docs lower-bounds runtime-alone arm64 footprint clean
 
 setup: $(VENV)/.installed
 
@@ -61,6 +61,22 @@ lower-bounds: setup
 # ONLY="detheads ultralytics" measures these alone.
 footprint: setup
 	$(BIN)/python tests/footprint.py $(or $(BUNDLE),$(error give BUNDLE=FOLDER)) $(or $(PICTURE),$(error give PICTURE=FILE)) $(if $(ONLY),--only $(ONLY))
+
+# The tests of the runtime with current dependencies and without PyTorch, in a fresh environment, on a toy bundle that is
+# made here; RUNTIME=python3.10 by default, which is what JetPack 6 ships.
+RUNTIME ?= python3.10
+ALONE := build/runtime-alone
+runtime-alone: setup
+	rm -rf $(ALONE) && $(RUNTIME) -m venv $(ALONE)/venv
+	$(BIN)/python -m tests.without_torch $(ALONE)/toy
+	$(ALONE)/venv/bin/python -m pip install --quiet --editable '.[cpu,frigate,hotcoco,package,serve,sign,video]'
+	$(ALONE)/venv/bin/python -m pip install --quiet pytest hypothesis httpx psutil pyyaml 'onnx>=1.19'
+	$(ALONE)/venv/bin/python -m pip check
+	DETHEADS_TOY=$(CURDIR)/$(ALONE)/toy $(ALONE)/venv/bin/python -m pytest -p tests.without_torch tests/deploy tests/foundation
+
+# Whether the package index has every wheel that a 64-bit ARM device needs, for each Python: the table of docs/edge.md.
+arm64: setup
+	$(BIN)/python -m tests.arm64
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -1,6 +1,8 @@
 """Shared fixtures: real photographs where they exist, and the command line as a function."""
 
 import json
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,8 @@ from detheads.foundation.text import visible
 if TYPE_CHECKING:
     from tests.export.toy import Toy
 
+MADE = os.environ.get("DETHEADS_TOY")
+"""A toy world that was made elsewhere (see ``tests/without_torch.py``)."""
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -50,21 +54,25 @@ def clip_embeddings() -> Path:
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> "Toy":
     """A run of a real head with random weights, and pictures in which it finds something."""
-    from tests.export.toy import make_toy
+    from tests.export.toy import Toy, make_toy
 
-    return make_toy(tmp_path_factory.mktemp("toy"))
+    place = tmp_path_factory.mktemp("toy")
+    if MADE:
+        shutil.copytree(MADE, place, dirs_exist_ok=True)
+        return Toy(place / "run", place / "pictures of it")
+    return make_toy(place)
 
 
 @pytest.fixture(scope="session")
 def bundle(toy: "Toy", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A verified bundle of the toy without an engine. Copy it before changing it."""
-    from detheads.export.pipeline import export_run
-    from detheads.export.proof import Proof, proof_dataset
-    from tests.export.toy import THRESHOLDS
+    from tests.export.toy import bundle_toy
 
     target = tmp_path_factory.mktemp("bundle") / "toy.detheads"
-    result = export_run(toy.run, target, proof=Proof(proof_dataset(toy.data)), thresholds=THRESHOLDS, tensorrt=False)
-    assert result.bundle == target, result.to_dict()
+    if MADE:
+        shutil.copytree(Path(MADE) / target.name, target)
+    else:
+        bundle_toy(toy, target)
     return target
 
 

@@ -13,8 +13,6 @@ from PIL import Image
 
 from detheads.deploy.probes import read_probes
 from detheads.deploy.prove import read_verdicts
-from detheads.export.device_probes import ProbeChoice, write_probes
-from detheads.export.source import load_trained
 from detheads.foundation import atomic
 from detheads.foundation.bundle import read_manifest
 from detheads.foundation.contents import compare
@@ -141,6 +139,8 @@ def test_probes_that_cannot_be_used_are_refused(
 
 def test_pictures_of_the_dataset_travel_only_when_asked_for_and_as_pixels_alone(copy: Path, toy: Toy) -> None:
     from detheads.data import read_dataset
+    from detheads.export.device_probes import ProbeChoice, write_probes
+    from detheads.export.source import load_trained
 
     manifest = read_manifest(copy)
     trained = {"head": load_trained(toy.run)}

@@ -1,24 +1,23 @@
 """A complete toy world, made in a second: odd pictures, a run of a real head with random weights, and boxes that this
-head finds in the pictures, so that its mAP is neither 0 nor 1."""
+head finds in the pictures, so that its mAP is neither 0 nor 1.
+
+Importing this module loads no torch: what was made once can be looked at without it (``tests/without_torch.py``).
+"""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
 
-from detheads.backbones.backbone import load_backbone
 from detheads.data.dataset import Category
-from detheads.export.graph import DetectorGraph
-from detheads.export.live import LiveDetector
-from detheads.export.onnx_export import check_parity, write_onnx
-from detheads.export.tail import with_suppression
-from detheads.export.trace import trace_dense
 from detheads.foundation.manifest import ONLY_HEAD, ParityEntry, Thresholds
-from detheads.headkit import registry
-from detheads.training.checkpoint import Checkpoint, save_checkpoint
+
+if TYPE_CHECKING:
+    from detheads.export.graph import DetectorGraph
+    from detheads.export.live import LiveDetector
 
 BACKBONE = "timm:test_vit"
 SIDE = 160
@@ -43,6 +42,15 @@ class Toy:
         return self.data / "annotations" / "instances_val.json"
 
 
+def bundle_toy(toy: Toy, target: Path) -> None:
+    """Export it as a verified bundle without an engine."""
+    from detheads.export.pipeline import export_run
+    from detheads.export.proof import Proof, proof_dataset
+
+    result = export_run(toy.run, target, proof=Proof(proof_dataset(toy.data)), thresholds=THRESHOLDS, tensorrt=False)
+    assert result.bundle == target, result.to_dict()
+
+
 def make_toy(folder: Path) -> Toy:
     toy = Toy(folder / "run", folder / "pictures of it")
     write_run(toy.run, seed=0)
@@ -51,6 +59,12 @@ def make_toy(folder: Path) -> Toy:
 
 
 def write_run(run: Path, seed: int) -> None:
+    import torch
+
+    from detheads.backbones.backbone import load_backbone
+    from detheads.headkit import registry
+    from detheads.training.checkpoint import Checkpoint, save_checkpoint
+
     backbone = load_backbone(BACKBONE, (SIDE, SIDE), random_weights=True)
     torch.manual_seed(seed)
     config = {"width": 16, "tower_blocks": 1, "assigner": "fcos"}
@@ -109,7 +123,10 @@ def write_dataset(toy: Toy, seed: int) -> None:
     toy.annotations.write_text(json.dumps(document), encoding="utf-8")
 
 
-def live_detector(run: Path, thresholds: Thresholds = THRESHOLDS) -> LiveDetector:
+def live_detector(run: Path, thresholds: Thresholds = THRESHOLDS) -> "LiveDetector":
+    import torch
+
+    from detheads.export.live import LiveDetector
     from detheads.export.source import load_trained
 
     trained = load_trained(run)
@@ -118,8 +135,12 @@ def live_detector(run: Path, thresholds: Thresholds = THRESHOLDS) -> LiveDetecto
     )
 
 
-def ship(graph: DetectorGraph, path: Path, thresholds: Thresholds = THRESHOLDS) -> ParityEntry:
+def ship(graph: "DetectorGraph", path: Path, thresholds: Thresholds = THRESHOLDS) -> ParityEntry:
     """Write the FP32 file of a graph with one head, without a bundle around it; returns its self-check."""
+    from detheads.export.onnx_export import check_parity, write_onnx
+    from detheads.export.tail import with_suppression
+    from detheads.export.trace import trace_dense
+
     dense = trace_dense(graph)
     parity = check_parity(graph, dense)
     write_onnx(with_suppression(dense, thresholds, graph.spec.height, graph.spec.width), path, {})

@@ -7,6 +7,7 @@ from detheads.cli.deploy.bench import bench
 from detheads.cli.deploy.frigate import frigate, frigate_worker
 from detheads.cli.deploy.info import info
 from detheads.cli.deploy.kubernetes import kubernetes
+from detheads.cli.deploy.package import package
 from detheads.cli.deploy.run import run
 from detheads.cli.deploy.serve import serve
 from detheads.cli.deploy.triton import triton
@@ -22,6 +23,7 @@ COMMANDS = (
     kubernetes,
     frigate,
     frigate_worker,
+    package,
 )
 for command in COMMANDS:
     app.command()(command)

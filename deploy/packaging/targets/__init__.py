@@ -1,0 +1,1 @@
+"""Kinds of machines; one file each, with ``TARGET``."""
