@@ -112,9 +112,9 @@ class Batcher:
         return batch
 
     async def _run_batch(self, batch: list[_Job]) -> None:
-        images = np.concatenate([job.images for job in batch])
         began = perf_counter()
         try:
+            images = np.concatenate([job.images for job in batch])
             rows = await asyncio.get_running_loop().run_in_executor(self._thread, self._run, images)
         except Exception as error:
             for job in batch:
