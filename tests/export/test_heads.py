@@ -70,6 +70,13 @@ def test_each_head_finds_what_it_finds_alone(both: ExportResult, toy: Toy, secon
         np.testing.assert_array_equal(found.labels, expected.labels)
 
 
+@pytest.mark.parametrize("head", [None, "second"])
+def test_auto_holds_each_head_against_its_own_reference(both: ExportResult, head: str | None) -> None:
+    detector = Detector.load(bundle_of(both), threads=1, head=head)
+    assert detector.choice.endswith("judged by 4 probes")
+    assert len(detector.heads) == (2 if head is None else 1)
+
+
 def test_without_a_name_the_detections_of_all_heads_come_best_first(both: ExportResult, toy: Toy) -> None:
     picture = load_image(toy.images / "bild 5.png")
     detector = Detector(bundle_of(both))
