@@ -107,24 +107,35 @@ def bench(
 
 
 def proven(detector: Detector) -> list[Accuracy]:
-    """What the bundle's proof says of the artefact that a detector runs, by head: in the same library where it was
+    """What the bundle's proof says of the artefact that a detector runs, by head: in the same runtime where it was
     proven there, else in the one it was proven in."""
     found = []
-    library = detector.session.runtime.partition(" ")[0]
+    runtime = _kind(detector.session.runtime)
     for head in detector.heads:
         proof = head.verification
         if proof is None or detector.manifest.state_of(head) == "unverified":
             continue
-        same_file = [entry for entry in proof.artefacts if entry.file == detector.session.file]
-        for entry in sorted(same_file, key=lambda entry: entry.runtime.partition(" ")[0] != library)[:1]:
-            same = entry.runtime.partition(" ")[0] == library
+        entries = [entry for entry in proof.artefacts if entry.file == detector.session.file]
+        for entry in sorted(entries, key=lambda entry: _kind(entry.runtime) != runtime)[:1]:
             found.append(
                 Accuracy(
-                    head.name, entry.map, proof.map_live, proof.dataset, proof.split, proof.images, entry.file,
-                    entry.runtime, same,
+                    head=head.name,
+                    passed=proof.passed,
+                    map=entry.map,
+                    map_live=proof.map_live,
+                    dataset=proof.dataset,
+                    split=proof.split,
+                    images=proof.images,
+                    runtime=entry.runtime,
+                    same_runtime=_kind(entry.runtime) == runtime,
                 )
-            )  # fmt: skip
+            )
     return found
+
+
+def _kind(runtime: str) -> tuple[str, ...]:
+    """Library and provider of a runtime's name, without the version: ``("onnxruntime", "CPUExecutionProvider")``."""
+    return tuple(runtime.split()[:3:2])
 
 
 @dataclass

@@ -7,7 +7,7 @@ from detheads.foundation.summary import UNDEFINED
 from detheads.foundation.text import visible
 
 SPEED: Final = ("contender", "batch", "p50 ms", "p90", "p95", "p99", "images/s", "to first", "AP")
-PARTS: Final = ("contender", "batch", "decode ms", "letterbox", "inference", "post", "around model", "to bare call")
+PARTS: Final = ("contender", "batch", "decode ms", "letterbox", "inference", "post", "around", "to bare")
 
 
 def tables(result: BenchResult) -> list[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
@@ -82,10 +82,11 @@ def _ap(value: float | None) -> str:
 
 
 def _proof(entry: Accuracy) -> str:
-    where = "" if entry.same_runtime else ", another library than the one that is timed"
+    proof = "proven" if entry.passed else "in a proof that FAILED,"
+    where = "" if entry.same_runtime else ", which is not what is timed here"
     return (
         f"AP {_ap(entry.map)} (PyTorch {_ap(entry.map_live)}) of head {entry.head} on {entry.images} images of "
-        f"{entry.dataset} {entry.split}, proven with {entry.runtime}{where}"
+        f"{entry.dataset} {entry.split}, {proof} with {entry.runtime}{where}"
     )
 
 

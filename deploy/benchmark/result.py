@@ -14,19 +14,20 @@ class Accuracy:
 
     Attributes:
         head: the head that it was measured for.
+        passed: the proof holds.
         map: of the artefact.
         map_live: of the PyTorch model that it was made from.
-        file, runtime: the proven artefact and what ran it there.
-        same_runtime: it was proven in the library that was timed.
+        runtime: what ran the artefact in the proof.
+        same_runtime: that is what was timed, versions aside.
     """
 
     head: str
+    passed: bool
     map: float | None
     map_live: float | None
     dataset: str
     split: str
     images: int
-    file: str
     runtime: str
     same_runtime: bool
 

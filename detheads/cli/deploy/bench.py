@@ -51,8 +51,7 @@ def bench(
 ) -> None:
     """Measure latency, throughput and where the time goes, beside the proven AP.
 
-    Several bundles, backends and numbers of threads take turns in one run on the same pictures, so that their ratios
-    are fair, each beside its library's bare call on tensors that lie ready.
+    Bundles, backends and numbers of threads take turns in one run on the same pictures, so that ratios are fair.
     """
     batches = parse_counts(batch, "--batch", LARGEST_BATCH)
     numbers: tuple[int | None, ...] = (None,)

@@ -66,8 +66,25 @@ def test_the_accuracy_is_the_proof_s(answer: dict[str, Any], bundle: Path) -> No
     assert proof is not None
     (entry,) = answer["accuracy"]["toy"]
     assert entry["map"] == next(each.map for each in proof.artefacts if each.file == "model.onnx")
-    assert (entry["map_live"], entry["images"], entry["same_runtime"]) == (proof.map_live, proof.images, True)
+    assert (entry["map_live"], entry["images"], entry["passed"], entry["same_runtime"]) == (
+        proof.map_live,
+        proof.images,
+        True,
+        True,
+    )
     assert answer["accuracy"]["other | <copy>"] == []
+
+
+def test_a_proof_that_failed_is_told_with_its_figure(
+    bundle: Path, tmp_path: Path, detheads: Callable[..., Any]
+) -> None:
+    copy = Path(shutil.copytree(bundle, tmp_path / "copy.detheads"))
+    manifest = atomic.read_json(copy / "bundle.json")
+    manifest["heads"][0]["verification"]["passed"] = False
+    atomic.write_json(copy / "bundle.json", manifest)
+    finished = detheads("deploy", "bench", copy, *QUICK)
+    assert finished.code == 0, finished.err
+    assert "in a proof that FAILED, with onnxruntime" in finished.out
 
 
 def test_the_page_and_the_plot_say_what_the_figures_say(folder: Path, answer: dict[str, Any]) -> None:
