@@ -42,6 +42,7 @@ class AnnotatedVideo:
         self._container: Any = None
         self._stream: Any = None
         self._last = -1
+        self._broken: UserError | None = None
         self.encoder = ""
         self.resized = 0
 
@@ -51,6 +52,8 @@ class AnnotatedVideo:
         Raises:
             UserError: when no encoder takes it, or the file cannot be written.
         """
+        if self._broken is not None:
+            raise self._broken
         if self._container is None:
             self._open(image.size)
         size = (self._stream.width, self._stream.height)
@@ -64,7 +67,7 @@ class AnnotatedVideo:
 
     def close(self) -> None:
         """Finish the file, when there was a frame."""
-        if self._container is not None:
+        if self._container is not None and self._broken is None:
             self._mux(None)
             try:
                 self._container.close()
@@ -115,4 +118,6 @@ class AnnotatedVideo:
 
     def _failure(self, error: Exception) -> UserError:
         said = getattr(error, "strerror", None) or error
-        return UserError(f"{self._path} cannot be written ({said}); make room or run with --no-pictures.")
+        # FFmpeg crashes when a file is gone on with whose beginning could not be written.
+        self._broken = UserError(f"{self._path} cannot be written ({said}); make room or run with --no-pictures.")
+        return self._broken

@@ -28,7 +28,7 @@ class Mailbox(Generic[Item]):
     def put(self, item: Item) -> bool:
         """Add an item; False when nobody takes any more."""
         with self._changed:
-            if self._newest and len(self._items) >= self._limit:
+            if self._newest and not self._closed and len(self._items) >= self._limit:
                 self._items.popleft()
                 self.dropped += 1
             self._changed.wait_for(lambda: self._closed or len(self._items) < self._limit)

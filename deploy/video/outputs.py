@@ -57,9 +57,8 @@ class Outputs:
         self, detector: Detector, folder: Path, options: VideoOptions, reader: Reader, on_remark: Remark
     ) -> None:
         self.frames = self.detections = self.full = 0
-        self.encoder = ""
+        self.resized, self.encoder = 0, ""
         self._detector, self._folder, self._options, self._reader = detector, folder, options, reader
-        self._stack = ExitStack()
         self._made = not folder.exists()
         self._places: dict[Path, Path] = {}
         every = np.zeros(len(detector.class_names))
@@ -74,11 +73,13 @@ class Outputs:
         self._writers: list[Writer] = []
 
     def __enter__(self) -> "Outputs":
-        self._stack.enter_context(only_process(self._folder, f"writing {self._folder}"))
-        require_new(self._folder)
-        for kind in self._options.formats:
-            file, make = FORMATS[kind]
-            self._writers.append(make(self._partial(file), self._detector))
+        with ExitStack() as stack:
+            stack.enter_context(only_process(self._folder, f"writing {self._folder}"))
+            require_new(self._folder)
+            for kind in self._options.formats:
+                file, make = FORMATS[kind]
+                self._writers.append(make(self._partial(file), self._detector))
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -126,7 +127,8 @@ class Outputs:
             if part is not None:
                 part.close()
         self._writers, annotated = [], self._annotated
-        self.encoder = "" if annotated is None else annotated.encoder
+        if annotated is not None:
+            self.resized, self.encoder = annotated.resized, annotated.encoder
         self._annotated = None
         for partial, path in self._places.items():
             partial.replace(path)

@@ -40,6 +40,7 @@ class VideoResult:
         annotated: None where none was asked for.
         frames: that were run and written.
         full: frames that filled the graph's table of rows, so that there may be more in them.
+        resized: frames that the annotated video holds in another size than their own.
         tracks: objects that were numbered; None without tracking.
         counts: what became of the other frames, and why there were no more.
         seconds: of the whole run; ``inference``: of them in the model; ``waiting``: for decoded frames.
@@ -53,6 +54,7 @@ class VideoResult:
     frames: int
     detections: int
     full: int
+    resized: int
     tracks: int | None
     counts: Counts
     seconds: float
@@ -70,6 +72,7 @@ class VideoResult:
             "frames": self.frames,
             "detections": self.detections,
             "full_tables": self.full,
+            "resized": self.resized,
             "tracks": self.tracks,
             **asdict(self.counts),
             "timing": {
@@ -133,6 +136,7 @@ def run_video(
             outputs.frames,
             outputs.detections,
             outputs.full,
+            outputs.resized,
             outputs.tracks,
             reader.counts,
             time.perf_counter() - begin,

@@ -1,6 +1,7 @@
 """The detector of squares and a clip of them, made once."""
 
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,3 +55,10 @@ def run(finder: Detector, tmp_path: Path) -> Run:
         return run_video(detector, found, tmp_path / out, options, **calls)
 
     return runs
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """The port of a server that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
