@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from fractions import Fraction
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from typing import Any
@@ -77,42 +78,33 @@ class Camera:
 
     def _send(self, write: Callable[[bytes], Any]) -> None:
         begin, number = time.monotonic(), 0
-        send = _transport_stream(write) if self.pictures is None else self._jpeg(write, self.pictures)
+        frames = _transport_stream() if self.pictures is None else [_part(jpeg) for jpeg in self.pictures]
         while self._alive.is_set():
-            send(number)
+            write(frames[number % len(frames)])
             number += 1
             self.sent += 1
             time.sleep(max(0.0, begin + number / self.rate - time.monotonic()))
 
-    @staticmethod
-    def _jpeg(write: Callable[[bytes], Any], pictures: list[bytes]) -> Callable[[int], None]:
-        def send(number: int) -> None:
-            jpeg = pictures[number % len(pictures)]
-            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-            write(head.encode() + jpeg + b"\r\n")
 
-        return send
+def _part(jpeg: bytes) -> bytes:
+    """A picture in a reply of many parts."""
+    return f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode() + jpeg + b"\r\n"
 
 
-def _transport_stream(write: Callable[[bytes], Any]) -> Callable[[int], None]:
-    """Encodes frames of moving squares into MPEG-TS as they are sent."""
-
-    class Sink:
-        def write(self, data: bytes) -> int:
-            write(bytes(data))
-            return len(data)
-
-    file = av.open(Sink(), "w", format="mpegts", container_options={"flush_packets": "1"})
-    stream = file.add_stream("mpeg2video", rate=30, options={"g": "6", "bf": "0"})
-    stream.width, stream.height, stream.pix_fmt = 192, 144, "yuv420p"
-    frames = [av.VideoFrame.from_ndarray(picture(moving(n), (192, 144), 24), format="rgb24") for n in range(30)]
-
-    def send(number: int) -> None:
-        frame = frames[number % len(frames)]
-        frame.pts, frame.time_base = number, Fraction(1, 30)
-        file.mux(stream.encode(frame))
-
-    return send
+@cache
+def _transport_stream() -> list[bytes]:
+    """20 seconds of moving squares in MPEG-TS, the bytes of each frame."""
+    sink, parts = BytesIO(), []
+    with av.open(sink, "w", format="mpegts", container_options={"flush_packets": "1"}) as file:
+        stream = file.add_stream("mpeg2video", rate=30, options={"g": "6", "bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 192, 144, "yuv420p"
+        for number in range(600):
+            frame = av.VideoFrame.from_ndarray(picture(moving(number % 30), (192, 144), 24), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 30)
+            before = sink.tell()
+            file.mux(stream.encode(frame))
+            parts.append(bytes(sink.getbuffer()[before:]))
+    return parts
 
 
 def jpeg(width: int, height: int, frame: int = 0) -> bytes:

@@ -14,6 +14,7 @@ from detheads.deploy.video import opening
 from detheads.foundation.errors import UserError
 from tests.deploy.video.camera import Camera, jpeg
 from tests.deploy.video.conftest import Run
+from tests.deploy.video.rtsp import RtspCamera
 from tests.deploy.video.squares import read_clip
 from tests.deploy.video.test_files import boxes, lines
 
@@ -173,3 +174,17 @@ def test_a_server_that_says_nothing_is_given_up(scheme: str, run: Run, silent: i
         run(f"{scheme}://127.0.0.1:{silent}/x", timeout=0.4)
     assert time.monotonic() - begin < 3
     assert not (tmp_path / "out").exists()
+
+
+def test_a_camera_behind_rtsp_and_a_password(run: Run) -> None:
+    with RtspCamera("admin", "hunter2") as camera:
+        result = run(f"rtsp://admin:hunter2@127.0.0.1:{camera.port}/stream", max_frames=10)
+        with pytest.raises(UserError, match=r"stream cannot be opened \(.*authori[sz]ation failed.*\); check address"):
+            run(f"rtsp://admin:wrong@127.0.0.1:{camera.port}/stream", out="again")
+    found = lines(result.folder)
+    assert result.live
+    assert found[0]["image"] == f"rtsp://127.0.0.1:{camera.port}/stream"
+    assert all(set(boxes(line)) == {"red", "green"} for line in found)
+    steps = [later["time"] - earlier["time"] for earlier, later in pairwise(found)]
+    frames = [later["id"] - earlier["id"] for earlier, later in pairwise(found)]
+    assert steps == pytest.approx([count / 30 for count in frames], abs=0.02)
