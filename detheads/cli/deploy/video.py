@@ -113,8 +113,8 @@ def _sentences(result: "VideoResult") -> Iterator[str]:
         yield f"{counts.damaged} frames came damaged"
     if result.full:
         yield (
-            f"{result.full} of {result.frames} frames filled all rows of the graph, so that there may be more objects in "
-            "them; export with a higher --score or --max-detections"
+            f"{result.full} of {result.frames} frames filled all rows of the graph, so that there may be more objects "
+            "in them; export with a higher --score or --max-detections"
         )
     if result.resized:
         yield f"{result.resized} frames of another size were fitted into the annotated video; their boxes are their own"

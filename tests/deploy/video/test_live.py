@@ -187,4 +187,5 @@ def test_a_camera_behind_rtsp_and_a_password(run: Run) -> None:
     assert all(set(boxes(line)) == {"red", "green"} for line in found)
     steps = [later["time"] - earlier["time"] for earlier, later in pairwise(found)]
     frames = [later["id"] - earlier["id"] for earlier, later in pairwise(found)]
-    assert steps == pytest.approx([count / 30 for count in frames], abs=0.02)
+    # Until the stream's clock is known the first frames have the time of their arrival.
+    assert steps[2:] == pytest.approx([count / 30 for count in frames[2:]], abs=0.02)
