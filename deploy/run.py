@@ -3,11 +3,11 @@
 import math
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,19 +15,14 @@ from numpy.typing import NDArray
 from detheads import __version__
 from detheads.deploy.annotated import Annotated
 from detheads.deploy.detector import Detector
-from detheads.deploy.inputs import IMAGES_NAME, PICTURES_NAME, RESULTS_NAME, InputImage
+from detheads.deploy.inputs import IMAGES_NAME, PICTURES_NAME, InputImage
 from detheads.deploy.pipeline import Pipeline, Timing
 from detheads.deploy.tiles import Tiling
 from detheads.deploy.unfinished import Journal, unfinished
-from detheads.deploy.writers import CocoResults, Csv, JsonLines, Writer
+from detheads.deploy.writers import FORMATS, NAMES, Format, open_writer
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError, suggest
 from detheads.foundation.progress import Progress, Remark, silent, unheard
-
-Format = Literal["coco", "jsonl", "csv"]
-FORMATS: Final[tuple[Format, ...]] = get_args(Format)
-NAMES: Final[dict[Format, str]] = {"coco": RESULTS_NAME, "jsonl": "detections.jsonl", "csv": "detections.csv"}
-"""The file of each form of results."""
 
 
 def require_formats(names: Sequence[str]) -> list[Format]:
@@ -180,14 +175,10 @@ def _published(
     annotated: Annotated | None,
 ) -> _Published:
     """Write the files of results from the journal."""
-    writers: dict[Format, Callable[[Path], Writer]] = {
-        "coco": lambda path: CocoResults(path, [entry.id for entry in detector.classes]),
-        "jsonl": JsonLines,
-        "csv": Csv,
-    }
+    category_ids = [entry.id for entry in detector.classes]
     published, table = _Published(), list[dict[str, Any]]()
     with ExitStack() as stack:
-        opened = [writers[form](journal.results / NAMES[form]) for form in formats]
+        opened = [open_writer(form, journal.results / NAMES[form], category_ids) for form in formats]
         for writer in opened:
             stack.callback(writer.close)
         for source, entry in zip(inputs, journal.entries(detector.class_names), strict=True):

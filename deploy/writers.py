@@ -4,12 +4,18 @@ import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detheads.deploy.detections import Detections
+from detheads.deploy.inputs import RESULTS_NAME
+
+Format = Literal["coco", "jsonl", "csv"]
+FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+NAMES: Final[dict[Format, str]] = {"coco": RESULTS_NAME, "jsonl": "detections.jsonl", "csv": "detections.csv"}
+"""The file of each form of results."""
 
 COLUMNS: Final = ("image", "id", "time", "track", "name", "label", "score", "x1", "y1", "x2", "y2")
 """Of a CSV file, a row for each detection. ``time`` and ``track`` are empty where there are none."""
@@ -110,3 +116,10 @@ class CocoResults:
     def close(self) -> None:
         self._stream.write("[]\n" if self._separator == "[" else "]\n")
         self._stream.close()
+
+
+def open_writer(form: Format, path: Path, category_ids: list[int]) -> Writer:
+    """A new file of results of that form; ``category_ids`` as in :class:`CocoResults`."""
+    if form == "coco":
+        return CocoResults(path, category_ids)
+    return JsonLines(path) if form == "jsonl" else Csv(path)

@@ -15,7 +15,7 @@ OPTIONS: Final = {"libx264": {"preset": "veryfast", "crf": "23", "bf": "0"}}
 """Without B frames the first frame is at time 0, also in a file that was never finished."""
 FINEST: Final = {"mpeg4": 65_535}
 """Ticks a second that an encoder can count, where that is less than MP4 can."""
-FRAGMENTS: Final = {"movflags": "hybrid_fragmented+frag_keyframe"}
+FRAGMENTS: Final = {"movflags": "hybrid_fragmented+frag_keyframe", "flush_packets": "1"}
 """Such a file can be played up to its last key frame though its writer was killed, and is an ordinary MP4 once closed
 (FFmpeg 7.1 and later)."""
 _FRAGMENTS_SINCE: Final = (61, 7)

@@ -1,6 +1,6 @@
 """The files of a run over a video, written frame by frame."""
 
-from collections.abc import Callable
+import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from detheads.deploy.detector import Detector
 from detheads.deploy.video.annotated import AnnotatedVideo
 from detheads.deploy.video.reader import Frame, Reader
 from detheads.deploy.video.settings import VideoOptions
-from detheads.deploy.writers import CocoResults, Csv, JsonLines, Record, Writer
+from detheads.deploy.writers import NAMES, Record, Writer, open_writer
 from detheads.foundation.claims import only_process, require_new
 from detheads.foundation.drawing import draw_boxes
 from detheads.foundation.errors import UserError
@@ -28,13 +28,6 @@ if TYPE_CHECKING:
 ANNOTATED_NAME: Final = "annotated.mp4"
 PARTIAL: Final = ".partial"
 """In the name of a file that is not finished."""
-
-FORMATS: Final[dict[str, tuple[str, Callable[[Path, Detector], Writer]]]] = {
-    "jsonl": ("detections.jsonl", lambda path, detector: JsonLines(path)),
-    "csv": ("detections.csv", lambda path, detector: Csv(path)),
-    "coco": ("detections.json", lambda path, detector: CocoResults(path, [entry.id for entry in detector.classes])),
-}
-"""A format's name -> the file, and what writes it."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +50,14 @@ class Outputs:
         self, detector: Detector, folder: Path, options: VideoOptions, reader: Reader, on_remark: Remark
     ) -> None:
         self.frames = self.detections = self.full = 0
-        self.resized, self.encoder = 0, ""
+        self.resized, self.encoder, self.seconds = 0, "", 0.0
         self._detector, self._folder, self._options, self._reader = detector, folder, options, reader
         self._made = not folder.exists()
         self._places: dict[Path, Path] = {}
-        every = np.zeros(len(detector.class_names))
-        self._least = every if options.least is None else options.least
-        drawn = detector.draw_scores if options.draw_least is None else options.draw_least
-        self._draw_least = np.maximum(drawn, self._least)
+        classes = len(detector.class_names)
+        self._lowest = np.zeros(classes, np.float32) if options.lowest is None else options.lowest
+        drawn = detector.draw_scores if options.draw_score is None else np.full(classes, options.draw_score)
+        self._draw_lowest = np.maximum(drawn, self._lowest)
         self._lettering = Lettering(options.font)
         if options.annotate and (sentence := self._lettering.missing(detector.class_names)):
             on_remark(sentence)
@@ -76,9 +69,9 @@ class Outputs:
         with ExitStack() as stack:
             stack.enter_context(only_process(self._folder, f"writing {self._folder}"))
             require_new(self._folder)
-            for kind in self._options.formats:
-                file, make = FORMATS[kind]
-                self._writers.append(make(self._partial(file), self._detector))
+            category_ids = [entry.id for entry in self._detector.classes]
+            for form in self._options.formats:
+                self._writers.append(open_writer(form, self._partial(NAMES[form]), category_ids))
             self._stack = stack.pop_all()
         return self
 
@@ -101,9 +94,9 @@ class Outputs:
 
     def write(self, seen: Seen) -> None:
         """Add a frame to every file."""
-        frame, found = seen.frame, seen.found
+        begin, frame, found = time.perf_counter(), seen.frame, seen.found
         numbers = self._numbers(found, float(frame.time))
-        kept = found.scores >= self._least[found.labels]
+        kept = found.scores >= self._lowest[found.labels]
         tracks = None if numbers is None else numbers[kept]
         record = Record(
             frame.number,
@@ -120,9 +113,10 @@ class Outputs:
         self.frames += 1
         self.detections += len(record.found)
         self.full += found.full
+        self.seconds += time.perf_counter() - begin
 
-    def finish(self) -> tuple[tuple[Path, ...], Path | None]:
-        """Close the files and give them their names: those of the results, and the annotated video."""
+    def finish(self) -> Path | None:
+        """Close the files and give them their names; the annotated video's, where there is one."""
         for part in (*self._writers, self._annotated):
             if part is not None:
                 part.close()
@@ -132,9 +126,8 @@ class Outputs:
         self._annotated = None
         for partial, path in self._places.items():
             partial.replace(path)
-        paths = tuple(self._places.values())
         self._places = {}
-        return (paths[:-1], paths[-1]) if annotated is not None else (paths, None)
+        return None if annotated is None else self._folder / ANNOTATED_NAME
 
     def _partial(self, name: str) -> Path:
         path = self._folder / name
@@ -142,12 +135,12 @@ class Outputs:
         self._places[partial] = path
         return partial
 
-    def _numbers(self, found: Detections, time: float) -> NDArray[np.int64] | None:
+    def _numbers(self, found: Detections, moment: float) -> NDArray[np.int64] | None:
         if self._tracks is None:
             return None
         numbers = np.full(len(found), -1, np.int64)
-        wanted = np.isfinite(self._least[found.labels])
-        numbers[wanted] = self._tracks.of(found.where(wanted), time)
+        wanted = np.isfinite(self._lowest[found.labels])
+        numbers[wanted] = self._tracks.of(found.where(wanted), moment)
         return numbers
 
     def _annotate(self, seen: Seen, numbers: NDArray[np.int64] | None) -> None:
@@ -156,7 +149,7 @@ class Outputs:
             if aspect and seen.image.size != (seen.frame.picture.width, seen.frame.picture.height):
                 aspect = 1 / aspect  # it was turned
             self._annotated = AnnotatedVideo(self._partial(ANNOTATED_NAME), reader.time_base, reader.rate, aspect)
-        shown = seen.found.scores >= self._draw_least[seen.found.labels]
+        shown = seen.found.scores >= self._draw_lowest[seen.found.labels]
         found = seen.found.where(shown)
         names, colors = list(found.names), found.labels
         if numbers is not None:

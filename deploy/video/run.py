@@ -16,6 +16,7 @@ from detheads.deploy.video.outputs import Outputs, Seen
 from detheads.deploy.video.reader import Counts, Frame, Reader
 from detheads.deploy.video.settings import VideoOptions
 from detheads.deploy.video.sources import VideoSource
+from detheads.deploy.writers import NAMES, Format
 from detheads.foundation import atomic
 from detheads.foundation.ahead import map_ahead
 from detheads.foundation.errors import UserError
@@ -36,18 +37,19 @@ class VideoResult:
     """What a run over a video wrote.
 
     Attributes:
-        files: of the folder, without the annotated video.
+        results: files of results, by their form.
         annotated: None where none was asked for.
         frames: that were run and written.
         full: frames that filled the graph's table of rows, so that there may be more in them.
         resized: frames that the annotated video holds in another size than their own.
         tracks: objects that were numbered; None without tracking.
         counts: what became of the other frames, and why there were no more.
-        seconds: of the whole run; ``inference``: of them in the model; ``waiting``: for decoded frames.
+        seconds: of the whole run; ``inference``: in the model; ``waiting``: for decoded frames; ``writing``: tracking,
+            drawing, encoding, which happens at the same time.
     """
 
     folder: Path
-    files: tuple[Path, ...]
+    results: dict[Format, Path]
     annotated: Path | None
     encoder: str
     live: bool
@@ -60,12 +62,13 @@ class VideoResult:
     seconds: float
     inference: float
     waiting: float
+    writing: float
 
     def to_dict(self) -> dict[str, Any]:
         """As ``--json`` prints it and ``summary.json`` holds it."""
         return {
             "folder": str(self.folder),
-            "files": [str(path) for path in self.files],
+            "results": {form: str(path) for form, path in self.results.items()},
             "annotated": None if self.annotated is None else str(self.annotated),
             "encoder": self.encoder,
             "live": self.live,
@@ -80,6 +83,7 @@ class VideoResult:
                 "frames_per_second": round(self.frames / self.seconds, 3),
                 "inference_ms": round(1000 * self.inference / self.frames, 3),
                 "waiting_ms": round(1000 * self.waiting / self.frames, 3),
+                "writing_ms": round(1000 * self.writing / self.frames, 3),
             },
         }
 
@@ -126,10 +130,10 @@ def run_video(
         if not outputs.frames:
             trouble = reader.counts.trouble or f"{source.name} has no frame that can be decoded"
             raise UserError(f"{trouble}; nothing was written.")
-        files, annotated = outputs.finish()
+        annotated = outputs.finish()
         result = VideoResult(
             folder,
-            files,
+            {form: folder / NAMES[form] for form in options.formats},
             annotated,
             outputs.encoder,
             reader.live,
@@ -142,6 +146,7 @@ def run_video(
             time.perf_counter() - begin,
             spent.inference,
             spent.waiting,
+            outputs.seconds,
         )
         atomic.write_json(folder / "summary.json", result.to_dict())
     return result

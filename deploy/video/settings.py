@@ -8,6 +8,8 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from detheads.deploy.writers import Format
+
 TIMEOUT: Final = 10.0
 """Seconds in which a stream or camera must open, and in which each read of it must bring something."""
 
@@ -43,19 +45,19 @@ class VideoOptions:
     """What is made of the frames.
 
     Attributes:
-        least: score from which on a detection of each class is written, ``[K]``; infinity for classes that are not
-            wanted.
-        draw_least: the same for what is drawn; without it :attr:`Detector.draw_scores`.
-        formats: names of :data:`detheads.deploy.video.outputs.FORMATS`.
+        lowest: score from which on a detection of each class is written, ``[K]`` (see
+            :func:`detheads.deploy.selection.lowest_scores`); the graph's own floor is the least.
+        draw_score: the same for what is drawn, for all classes; without it :attr:`Detector.draw_scores`.
+        formats: files of results.
         annotate: write the annotated video.
         track: number the objects.
         batch: frames in one run of the graph.
         font: a font file for the names, before the package's own.
     """
 
-    least: NDArray[np.floating] | None = None
-    draw_least: NDArray[np.floating] | None = None
-    formats: Sequence[str] = ("jsonl",)
+    lowest: NDArray[np.float32] | None = None
+    draw_score: float | None = None
+    formats: Sequence[Format] = ("jsonl",)
     annotate: bool = True
     track: bool = False
     batch: int = 1

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from detheads.cli.checks import possible_threads
+from detheads.cli.deploy import video_options as video
+from detheads.cli.deploy.video import run_on_video
 from detheads.cli.options import BackendOption, BundleArgument, FontOption
 from detheads.cli.output import JsonFlag, emit, remark, steps
 
@@ -23,7 +25,10 @@ SHOWN = 20
 def run(
     bundle: BundleArgument,
     images: Annotated[
-        list[str], typer.Argument(help="Pictures, patterns, folders of pictures, or a dataset with --split.")
+        list[str],
+        typer.Argument(
+            help="Pictures, patterns, folders of pictures, or a dataset with --split; or one video, stream or camera."
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="New folder for the results.")],
     split: Annotated[str | None, typer.Option(help="Run this split of a dataset, under its own image ids.")] = None,
@@ -31,7 +36,8 @@ def run(
         Path | None, typer.Option(help="COCO file with the image ids to use; without it they count from 1.")
     ] = None,
     formats: Annotated[
-        list[str] | None, typer.Option("--format", help="coco, jsonl, csv; repeatable.", show_default="coco")
+        list[str] | None,
+        typer.Option("--format", help="coco, jsonl, csv; repeatable.", show_default="coco; of a video jsonl"),
     ] = None,
     score: Annotated[
         list[str] | None,
@@ -62,26 +68,44 @@ def run(
     head: Annotated[
         str | None, typer.Option(help="Only this head, of a bundle of several.", show_default="all heads")
     ] = None,
-    pictures: Annotated[bool, typer.Option(help="Write annotated pictures too.")] = True,
+    pictures: Annotated[bool, typer.Option(help="Write annotated pictures, or the video, too.")] = True,
     font: FontOption = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read, list them, and exit 0.")
     ] = False,
+    track: video.TrackOption = False,
+    every: video.EveryOption = 1,
+    fps: video.FpsOption = None,
+    max_frames: video.MaxFramesOption = None,
+    seconds: video.SecondsOption = None,
+    live: video.LiveOption = "newest",
+    reconnect: video.ReconnectOption = 30,
+    timeout: video.TimeoutOption = 10,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write COCO results, JSON lines or CSV, and annotated pictures. What was stopped goes on when it is run again.
+    """Write COCO results, JSON lines or CSV, and annotated pictures or an annotated video.
 
-    A picture that cannot be read stops the run before anything is written (exit code 1), unless --skip-bad is given.
+    Pictures: what was stopped goes on when it is run again. One that cannot be read stops the run before anything is
+    written (exit code 1), unless --skip-bad is given. A video that is damaged (1, or 0 with --skip-bad) and a stream
+    that is lost (1) have their results until then written; Ctrl+C ends a live source like this (0).
     """
     from detheads.deploy.detector import Detector
     from detheads.deploy.inputs import collect_images
     from detheads.deploy.run import require_formats, run_images
     from detheads.deploy.selection import lowest_scores
     from detheads.deploy.tiles import Tiling
+    from detheads.deploy.video.settings import Reading, VideoOptions
+    from detheads.deploy.video.sources import video_source
 
-    forms = require_formats(formats or ["coco"])
+    source = video_source(images) if split is None else None
+    of_pictures = {"--images-json": images_json, "--tile": tile}
+    of_videos = {"--track": track, "--every": every > 1, "--fps": fps, "--max-frames": max_frames, "--seconds": seconds}
+    video.refuse_for(*(("pictures", of_videos) if source is None else ("videos", of_pictures)))
+    forms = require_formats(formats or ["coco" if source is None else "jsonl"])
     tiling = None if tile is None else Tiling(tile, overlap, tile_whole)
-    inputs = collect_images(images, split=split, images_json=images_json, skip_bad=skip_bad, on_remark=remark)
+    inputs = []
+    if source is None:
+        inputs = collect_images(images, split=split, images_json=images_json, skip_bad=skip_bad, on_remark=remark)
     detector = Detector.load(bundle, backend=backend, threads=threads, head=head)
     if detector.choice:
         remark(f"auto took {detector.choice}")
@@ -90,6 +114,11 @@ def run(
     floors = np.array([each.thresholds.score for each in detector.heads for _ in each.classes], np.float32)
     lowest = lowest_scores(detector.class_names, score or (), classes or (), left_out or (), floors)
     detector = _low_enough(detector, bundle, lowest, floors, threads)
+    if source is not None:
+        reading = Reading(every, fps, max_frames, seconds, live, reconnect, timeout)
+        options = VideoOptions(lowest, draw_score, forms, pictures, track, batch, font, reading)
+        run_on_video(detector, source, output, options, skip_bad=skip_bad, as_json=as_json)
+        return
     with steps("images") as on_progress:
         result = run_images(
             detector,

@@ -54,7 +54,7 @@ def run_on_video(
     if ended == "lost" or (ended == "damaged" and not skip_bad):
         raise typer.Exit(1)
     if ended == "interrupted" and not result.live:
-        raise typer.Exit(128 + received[0])
+        raise SystemExit(128 + received[0])  # typer's own Exit(130) stands for an interruption without a result
 
 
 @contextmanager
@@ -122,12 +122,13 @@ def _sentences(result: "VideoResult") -> Iterator[str]:
 
 def _print_video(console: Console, result: "VideoResult") -> None:
     tracks = "" if result.tracks is None else f", {result.tracks} objects"
-    names = ", ".join(map(str, result.files))
+    names = ", ".join(map(str, result.results.values()))
     console.print(f"{names}: {result.detections} detections on {result.frames} frames{tracks}")
     if result.annotated is not None:
         console.print(f"annotated video: {result.annotated}")
     speed = result.to_dict()["timing"]
     console.print(
         f"{speed['frames_per_second']:.1f} frames/s; milliseconds a frame: inference {speed['inference_ms']:.1f}, "
-        f"waiting for it {speed['waiting_ms']:.1f}"
+        f"waiting for frames {speed['waiting_ms']:.1f}; at the same time tracking, drawing and writing "
+        f"{speed['writing_ms']:.1f}"
     )

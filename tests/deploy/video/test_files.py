@@ -48,7 +48,7 @@ def test_the_annotated_video_has_the_frames_size_and_times_of_its_source(run: Ru
 
 
 def test_boxes_are_drawn_where_they_were_found(clip: Path, run: Run) -> None:
-    annotated = run(clip, draw_least=np.array([0.0, 0.95])).annotated
+    annotated = run(clip, lowest=np.array([0.0, 0.95], np.float32)).annotated
     assert annotated is not None
     with av.open(str(annotated)) as file:
         first = next(file.decode(video=0)).to_ndarray(format="rgb24").astype(int)
@@ -137,7 +137,7 @@ def test_all_forms_of_results_say_the_same(clip: Path, run: Run) -> None:
 
 
 def test_classes_that_are_not_wanted_are_neither_written_nor_drawn_nor_numbered(clip: Path, run: Run) -> None:
-    result = run(clip, least=np.array([np.inf, 0.5]), track=True, max_frames=4)
+    result = run(clip, lowest=np.array([np.inf, 0.5], np.float32), track=True, max_frames=4)
     assert {entry["name"] for line in lines(result.folder) for entry in line["detections"]} == {"green"}
     assert result.tracks == 1
 
