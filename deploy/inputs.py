@@ -2,7 +2,6 @@
 
 import glob
 import os
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from PIL import Image
 from detheads.data import read_dataset
 from detheads.data.dataset import ImageRecord
 from detheads.data.pictures import load_picture
+from detheads.deploy.video.sources import is_video, shown
 from detheads.foundation.errors import UserError, suggest
 from detheads.foundation.images import load_image, survey
 from detheads.foundation.progress import Remark, unheard
@@ -24,12 +24,7 @@ IMAGES_NAME = "images.json"
 PICTURES_NAME = "pictures"
 """What the folder of a run holds."""
 
-_VIDEOS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"})
-_NO_VIDEO = (
-    "{} is a video or a stream, and pictures are needed; save its frames first, such as with ffmpeg -i VIDEO "
-    "frames/%06d.png, or give frames to detheads.Detector in Python."
-)
-_STREAM = re.compile(r"[a-z][a-z0-9+.-]+:/")  # two letters at least, for one is a drive of Windows
+_NO_VIDEO = "{} is a video, and pictures are needed; 'detheads deploy run' takes one video by itself."
 
 
 @dataclass(frozen=True)
@@ -76,8 +71,8 @@ def collect_images(
             raise UserError("--split takes exactly one dataset folder and no --images-json.")
         return _of_split(Path(sources[0]), split, skip_bad, on_remark)
     for source in sources:
-        if _STREAM.match(str(source).lower()) and not Path(source).exists():
-            raise UserError(_NO_VIDEO.format(source))
+        if is_video(str(source)):
+            raise UserError(_NO_VIDEO.format(shown(str(source))))
     found = [entry for source in sources for entry in _pictures(Path(source), on_remark)]
     unique: dict[str, tuple[str, Path]] = {}
     for name, path in found:
@@ -111,7 +106,7 @@ def _of_split(folder: Path, split: str, skip_bad: bool, on_remark: Remark) -> li
 def _pictures(source: Path, on_remark: Remark) -> list[tuple[str, Path]]:
     if source.is_dir():
         return _of_folder(source, on_remark)
-    if source.suffix.lower() in _VIDEOS:
+    if is_video(str(source)):
         raise UserError(_NO_VIDEO.format(source))
     if source.exists():
         if is_output(source.parent):
@@ -124,8 +119,7 @@ def _pictures(source: Path, on_remark: Remark) -> list[tuple[str, Path]]:
         return [entry for match in matches for entry in _pictures(match, on_remark)]
     if source.name.isdecimal():
         raise UserError(
-            f"{source} does not exist, and cameras are not read; give pictures, or give frames to detheads.Detector in "
-            "Python."
+            f"{source} does not exist; for the camera of that number give camera:{source.name} to 'deploy run'."
         )
     siblings = [entry.name for entry in source.parent.iterdir()] if source.parent.is_dir() else []
     raise UserError(f"{source} does not exist.{suggest(source.name, siblings)}")

@@ -1,5 +1,6 @@
 """Which inputs are videos, streams and cameras, and what FFmpeg is told to open them with."""
 
+import glob
 import re
 import sys
 from collections.abc import Sequence
@@ -66,10 +67,10 @@ def video_source(inputs: Sequence[str]) -> VideoSource | None:
         UserError: when there is one among other inputs, when it is a stream of a kind that is not read, or when the
             file is missing or not a regular one.
     """
-    if not any(map(_is_video, inputs)):
+    if not any(map(is_video, inputs)):
         return None
     if len(inputs) > 1:
-        first = _shown(next(filter(_is_video, inputs)))
+        first = shown(next(filter(is_video, inputs)))
         raise UserError(f"{first} is a video, and a run takes one of them and nothing else; run each by itself.")
     text = inputs[0]
     if camera := _CAMERA.fullmatch(text) or _DEVICE.fullmatch(text):
@@ -78,6 +79,8 @@ def video_source(inputs: Sequence[str]) -> VideoSource | None:
         return _stream(text, url.group(1).lower())
     path = Path(text)
     if not path.exists():
+        if glob.has_magic(text):
+            raise UserError(f"{path} is a pattern, and a run takes one video; give its own name.")
         siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UserError(f"{path} does not exist.{suggest(path.name, siblings)}")
     open_regular(path).close()
@@ -85,7 +88,8 @@ def video_source(inputs: Sequence[str]) -> VideoSource | None:
     return VideoSource("file", f"file:{path}", str(path), options=options)
 
 
-def _is_video(text: str) -> bool:
+def is_video(text: str) -> bool:
+    """Whether an input is a video, a stream or a camera: by its form alone, whether it is there or not."""
     if _CAMERA.fullmatch(text) or _DEVICE.fullmatch(text):
         return True
     if Path(text).is_dir():
@@ -95,11 +99,11 @@ def _is_video(text: str) -> bool:
 
 def _stream(text: str, scheme: str) -> VideoSource:
     if scheme not in SCHEMES:
-        raise UserError(f"{_shown(text)} is of a kind that is not read; streams are {', '.join(SCHEMES)}.")
+        raise UserError(f"{shown(text)} is of a kind that is not read; streams are {', '.join(SCHEMES)}.")
     options = {"protocol_whitelist": _STREAM_PROTOCOLS, "format_whitelist": _STREAM_FORMATS}
     if scheme in {"rtsp", "rtsps"}:
         options["rtsp_transport"] = "tcp"  # over UDP a busy machine loses packets, which nobody could count
-    return VideoSource("stream", text, _shown(text), options=options)
+    return VideoSource("stream", text, shown(text), options=options)
 
 
 def _camera(text: str, chosen: str | None) -> VideoSource:
@@ -110,8 +114,8 @@ def _camera(text: str, chosen: str | None) -> VideoSource:
     return VideoSource("camera", address, text, format=_CAMERA_FORMATS[system])
 
 
-def _shown(text: str) -> str:
-    """An address without what may be secret in it."""
+def shown(text: str) -> str:
+    """An input without what may be secret in its address."""
     if not _URL.match(text):
         return text
     try:

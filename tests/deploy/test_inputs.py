@@ -74,9 +74,12 @@ def test_pictures_of_an_earlier_run_are_left_out_of_a_folder_around_them(folder:
 @pytest.mark.parametrize(
     ("source", "sentence"),
     [
-        ("0", "0 does not exist, and cameras are not read"),
-        ("rtsp://camera/1", "rtsp://camera/1 is a video or a stream, .* save its frames first"),
-        ("https://a.example/a.jpg", "is a video or a stream"),
+        ("0", "0 does not exist; for the camera of that number give camera:0"),
+        (
+            "rtsp://me:secret@camera/1",
+            "rtsp://camera/1 is a video, and pictures are needed; 'detheads deploy",
+        ),
+        ("https://a.example/a.jpg", "is a video"),
         ("film.MP4", r"film\.MP4 is a video"),
         ("photos/bb.png", r"bb\.png does not exist\. Did you mean 'b\.png'\?"),
         ("nowhere/b.png", r"b\.png does not exist\.$"),

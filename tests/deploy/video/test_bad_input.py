@@ -126,6 +126,7 @@ def test_a_device_that_is_no_camera_is_a_sentence(run: Run) -> None:
         (["concat://a.ts|b.ts"], "is of a kind that is not read"),
         (["clipp.mp4"], "clipp.mp4 does not exist. Did you mean 'clip.mp4'?"),
         (["folder.mp4/none.mp4"], "does not exist."),
+        (["clips/*.mp4"], "clips/*.mp4 is a pattern, and a run takes one video"),
     ],
 )
 def test_inputs_that_make_no_sense_are_refused(
