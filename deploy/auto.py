@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from detheads.deploy.agreement import require_agreement
-from detheads.deploy.detector import Detector
+from detheads.deploy.detector import Detector, stacked
 from detheads.deploy.probes import INDEX, FoundArrays, ReferenceDetections, read_probes
 from detheads.deploy.prove import share_of_best
 from detheads.deploy.session import candidates
@@ -151,8 +151,7 @@ class _Trial:
 
 def _measure(detectors: Mapping[str, Detector], picture: Image.Image) -> dict[str, float]:
     """Median milliseconds of one image through the model, by backend. All have run before."""
-    prepared = next(iter(detectors.values())).prepare(picture)[0]
-    batch = np.ascontiguousarray(prepared.transpose(2, 0, 1)[None])  # [1, 3, H, W]
+    batch = stacked([next(iter(detectors.values())).prepare(picture)])
     until = monotonic() + SECONDS
 
     def rounds() -> Iterator[Mapping[str, Contender]]:
