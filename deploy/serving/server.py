@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 
@@ -58,14 +59,20 @@ class Server(uvicorn.Server):
             yield
             return
         loop = asyncio.get_running_loop()
-        signals = {signal.SIGTERM: self.drain, signal.SIGINT: self._interrupted, signal.SIGHUP: self._models.look.set}
-        for number, handler in signals.items():
-            loop.add_signal_handler(number, handler)
+        handlers = {signal.SIGTERM: self.drain, signal.SIGINT: self._interrupted, signal.SIGHUP: self._models.look.set}
+
+        def wake(number: int, frame: FrameType | None) -> None:
+            loop.call_soon_threadsafe(handlers[signal.Signals(number)])
+
+        for number in handlers:
+            signal.signal(number, wake)
         try:
             yield
         finally:
-            for number in signals:
-                loop.remove_signal_handler(number)
+            # The process has only to end now. A second signal, such as systemd's to a whole group, must not kill it and
+            # so turn its exit code. (The loop's own handlers would leave such a moment when they are removed.)
+            for number in handlers:
+                signal.signal(number, signal.SIG_IGN)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

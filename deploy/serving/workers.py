@@ -109,8 +109,12 @@ class _Parent:
         self._listener.close()  # the port is closed when the last worker closes it, too
         self._pass_on(signal.SIGTERM, None)  # for one that was just being started
         self._join()
-        # One that was still starting has accepted nothing; the signal's default action has ended it.
-        return int(self._failed or any(one.process.exitcode for one in self._workers if one.ready.is_set()))
+        for worker in self._workers:
+            # One that was still starting has accepted nothing; the signal's default action has ended it.
+            if worker.ready.is_set() and worker.process.exitcode:
+                log.error("worker %s ended with code %s", worker.process.pid, worker.process.exitcode)
+                self._failed = True
+        return int(self._failed)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         if number != signal.SIGHUP:

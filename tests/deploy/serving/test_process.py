@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from detheads.foundation.bundle import read_manifest, write_manifest
 from tests.deploy.serving.process import Process, started
 from tests.deploy.serving.test_gate import raw, read, until, upload
 from tests.export.toy import Toy
@@ -40,6 +41,7 @@ def test_sigterm_answers_what_was_accepted_and_ends_with_code_0(bundle: Path, to
             assert until(lambda: closed(process.client))
             connection.sendall(content[20:])
             answer = read(connection)
+            process.running.send_signal(signal.SIGTERM)  # once more, as from systemd to a whole group
         assert answer.startswith("HTTP/1.1 200")
         assert json.loads(answer.partition("\r\n\r\n")[2])["detections"]
         assert process.running.wait(10) == 0
@@ -83,6 +85,20 @@ def test_workers_share_the_port_count_together_and_are_replaced(bundle: Path, to
         assert until(lambda: "another one starts" in process.told)
         ask(3)
         assert process.end(signal.SIGINT) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sighup_has_every_worker_look_at_its_bundles(workers: int, bundle: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bundle, tmp_path / "toy.detheads"))
+    with started(folder, "--workers", workers, "--watch-seconds", 0, "--notice-seconds", 0) as process:
+        manifest = read_manifest(folder)
+        write_manifest(folder, manifest.model_copy(update={"name": "other"}))
+        assert not until(lambda: "was replaced" in process.told, 1)
+        process.running.send_signal(signal.SIGHUP)
+        assert until(lambda: process.told.count("toy was replaced by <Detector other") == workers, 20), process.told
+        process.client.close()
+        assert process.end() == 0
 
 
 @pytest.mark.slow
