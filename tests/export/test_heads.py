@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,6 +13,7 @@ import pytest
 
 from detheads.deploy import Detections, Detector
 from detheads.deploy.detector import all_classes
+from detheads.deploy.serving.settings import Settings
 from detheads.export.names import named_runs
 from detheads.export.pipeline import ExportResult, export_runs, verify_bundle
 from detheads.export.proof import Proof, proof_dataset
@@ -19,7 +21,10 @@ from detheads.foundation.bundle import read_manifest, write_manifest
 from detheads.foundation.errors import UserError
 from detheads.foundation.images import load_image
 from detheads.training.checkpoint import load_checkpoint, save_checkpoint
+from tests.deploy.serving.conftest import running, triton_http
 from tests.export.toy import SIZES, THRESHOLDS, Toy, live_detector, write_dataset, write_run
+
+__all__ = ["triton_http"]
 
 FIRST = "training"  # what torch itself calls something else
 
@@ -75,6 +80,20 @@ def test_auto_holds_each_head_against_its_own_reference(both: ExportResult, head
     detector = Detector.load(bundle_of(both), threads=1, head=head)
     assert detector.choice.endswith("judged by 4 probes")
     assert len(detector.heads) == (2 if head is None else 1)
+
+
+def test_a_server_gives_the_outputs_of_each_head_by_name(both: ExportResult, triton_http: Any) -> None:
+    with running({"both": bundle_of(both)}, Settings(threads=1)) as (client, models):
+        images = np.random.default_rng(0).integers(0, 256, (1, 3, 160, 160), dtype=np.uint8)
+        expected = models.get("both").detector.session.run(images)
+        with triton_http.InferenceServerClient(f"127.0.0.1:{client.base_url.port}") as triton:
+            tensor = triton_http.InferInput("images", [1, 3, 160, 160], "UINT8").set_data_from_numpy(images)
+            found = triton.infer("both", [tensor])
+            shapes = {entry["name"]: entry["shape"] for entry in triton.get_model_metadata("both")["outputs"]}
+    for head, arrays in expected.items():
+        for output, array in zip(("boxes", "scores", "labels"), arrays, strict=True):
+            np.testing.assert_array_equal(found.as_numpy(f"{head}.{output}"), array)
+            assert shapes[f"{head}.{output}"] == [-1, *array.shape[1:]]
 
 
 def test_without_a_name_the_detections_of_all_heads_come_best_first(both: ExportResult, toy: Toy) -> None:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from detheads.deploy.detector import Detections
-from detheads.deploy.serving.models import Models, Refused, Served
+from detheads.deploy.serving.models import Models, Refused
 from detheads.deploy.serving.protocols.refusing import refusing
 from detheads.deploy.serving.schema import Problem
 from detheads.deploy.serving.settings import Settings
@@ -79,12 +79,16 @@ def router(models: Models, settings: Settings) -> APIRouter:
         responses={"4XX": {"model": Failure | Problem}},  # the latter before the form was looked at
     )
 
-    async def answer(served: Served, request: Request) -> Predictions:
+    def check(key: str) -> None:
+        if not settings.allows(key):
+            raise Refused(401, "this server wants its token; send it as the field 'api_key' of the form.")
+
+    async def answer(name: str | None, request: Request) -> Predictions:
         if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
             raise Refused(400, "send a form (multipart/form-data) with the picture as a file in its field 'image'.")
         upload = await read_upload(request)
-        if not settings.allows(upload.fields.get("api_key", "")):
-            raise Refused(401, "this server wants its token; send it as the field 'api_key' of the form.")
+        check(upload.fields.get("api_key", ""))
+        served = models.get(name)
         lowest = _lowest(upload.fields.get("min_confidence"))
         found = await served.answer(upload.content)
         shown = found.found.above(served.detector.draw_scores if lowest is None else lowest)
@@ -99,18 +103,19 @@ def router(models: Models, settings: Settings) -> APIRouter:
     @routes.post("/detection", openapi_extra=FORM)
     async def detection(request: Request) -> Predictions:
         """Objects in a picture, by the first bundle."""
-        return await answer(models.get(), request)
+        return await answer(None, request)
 
     @routes.get("/custom/list")
     @routes.post("/custom/list")
-    async def custom_list() -> Names:
+    async def custom_list(request: Request) -> Names:
         """The names of all bundles."""
+        check(str((await request.form()).get("api_key", "")))
         return Names(models=list(models.names))
 
     @routes.post("/custom/{name}", openapi_extra=FORM)
     async def custom(name: str, request: Request) -> Predictions:
         """Objects in a picture, by the bundle of that name."""
-        return await answer(models.get(name), request)
+        return await answer(name, request)
 
     return routes
 

@@ -94,7 +94,10 @@ def test_an_unknown_model_is_named(client: httpx.Client, picture: bytes) -> None
 
 def test_the_key_is_the_server_s_token(serve: Callable[..., Any], bundle: Path, picture: bytes) -> None:
     with serve({"toy": bundle}, token="schlüssel") as (client, _):
-        for key in ({}, {"api_key": "schlussel"}):
-            refused = posted(client, picture, **key)
-            assert (refused.status_code, refused.json()["success"]) == (401, False)
+        for path in (PATH, "/v1/vision/custom/toy", "/v1/vision/custom/unknown", "/v1/vision/custom/list"):
+            for key in ({}, {"api_key": "schlussel"}):
+                refused = posted(client, picture, path, **key)
+                assert (refused.status_code, refused.json()["success"]) == (401, False)
+        assert client.get("/v1/vision/custom/list").status_code == 401
+        assert client.post("/v1/vision/custom/list", data={"api_key": "schlüssel"}).json()["models"] == ["toy"]
         assert posted(client, picture, api_key="schlüssel").json()["success"]
