@@ -199,12 +199,60 @@ def test_nothing_is_asked_of_anybody_else(browser: Any, address: str, toy: Toy) 
     assert "unsafe" not in policy and "http" not in policy
 
 
+MANY = """
+    const real = window.fetch;
+    window.fetch = async (address, options) => {
+      const reply = await real(address, options);
+      if (!address.includes("models")) return reply;
+      const document = await reply.json();
+      document.models[0].classes = [...Array(80).keys()].map((number) => `<b>class ${number}</b>`);
+      return new Response(JSON.stringify(document));
+    };
+"""
+
+
+def test_many_classes_can_be_searched_and_their_names_are_only_text(browser: Any, address: str) -> None:
+    script = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": MANY})
+    try:
+        browser.get(f"http://{address}/")
+        until(browser, "!model.disabled")
+        browser.find_element("id", "search").send_keys("CLASS 7")
+        chips = [chip for chip in browser.find_elements("css selector", "#classes label") if chip.is_displayed()]
+        assert [chip.text for chip in chips] == [f"<b>class {number}</b>" for number in (7, *range(70, 80))]
+        browser.find_element("id", "none").click()
+        assert browser.execute_script("return classes.querySelectorAll(':checked').length") == 80 - 11
+    finally:
+        browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+
+
+def test_a_server_that_is_gone_and_a_camera_that_is_refused_are_said(
+    browser: Any, serve: Callable[..., Any], bundle: Path, toy: Toy
+) -> None:
+    with serve({"toy": bundle}) as (client, _):
+        browser.get(str(client.base_url))
+        until(browser, "!model.disabled")
+        browser.execute_script("navigator.mediaDevices.getUserMedia = () => { throw new Error('Permission denied') }")
+        browser.find_element("id", "camera").click()
+        assert until(browser, "message.textContent") == "The camera does not start: Permission denied."
+        assert browser.find_element("id", "camera").text == "Start the camera"
+    browser.find_element("id", "file").send_keys(str(toy.images / PICTURE))
+    until(browser, "message.textContent == 'The server does not answer.'")
+
+
 def test_every_control_has_a_name_and_the_keyboard_reaches_it(page: Any) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.keys import Keys
 
-    for control in page.find_elements("css selector", "button, input, select"):
-        if control.is_displayed():
-            assert control.accessible_name.strip(), control.get_attribute("outerHTML")
+    script = "return [...document.querySelectorAll('button, input, select')].filter((each) => each.checkVisibility())"
+    controls = page.execute_script(script)
+    assert len(controls) >= 6
+    assert all(control.accessible_name.strip() for control in controls)
+    page.execute_script("document.activeElement.blur()")
+    reached = []
+    for _ in controls:
+        ActionChains(page).send_keys(Keys.TAB).perform()
+        reached.append(page.switch_to.active_element.id)
+    assert reached == [control.id for control in controls]
     before = float(page.execute_script("return threshold.value"))
     page.find_element("id", "threshold").send_keys(Keys.ARROW_RIGHT)
     assert float(page.execute_script("return shown.textContent")) == pytest.approx(before + 0.01)
