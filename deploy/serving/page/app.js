@@ -13,7 +13,7 @@ let file = null; // the picture that is shown
 let answer = null; // {found, size}: what the server said of it
 let asked = 0; // pictures sent so far: an answer to an earlier one comes too late
 let times = []; // when the last answers came, for pictures a second
-let retry = start; // what a token was missing for
+let retry = null; // what a token was missing for
 
 const bundle = () => known[page.model.selectedIndex];
 const wanted = () => new Set([...page.classes.querySelectorAll(":checked")].map((box) => Number(box.value)));

@@ -121,8 +121,8 @@ def router(models: Models, settings: Settings) -> APIRouter:
             raise Refused(
                 400, "pictures are neither changed before detection nor sent back; leave preprocess and image out."
             )
-        name = asked.detector_name
-        served = models.get(None if name in (None, "", DEFAULT) and DEFAULT not in models.names else name)
+        name = asked.detector_name or DEFAULT
+        served = models.get(None if name == DEFAULT and DEFAULT not in models.names else name)
         answer = await served.answer(_content(asked.data))
         found = answer.found
         if not asked.detect and not asked.regions:

@@ -56,6 +56,14 @@ def test_detections_are_shares_of_the_picture_in_per_cent(
     np.testing.assert_allclose(boxes(answer) * SIZE, expected.boxes, atol=1e-3)
 
 
+def test_a_bundle_called_default_is_what_default_means(serve: Callable[..., Any], bundle: Path, picture: bytes) -> None:
+    with serve({"toy": bundle, "default": bundle}) as (client, _):
+        assert [entry["name"] for entry in client.get("/detectors").json()["detectors"]] == ["toy", "default"]
+        assert {asked(client, picture, detector_name=name).status_code for name in ("toy", "default", "", None)} == {
+            200
+        }
+
+
 def test_each_class_has_its_own_lowest_confidence(client: httpx.Client, picture: bytes, found: Detections) -> None:
     best = found.names[0]
     (only,) = asked(client, picture, detect={best: 100 * float(found.scores[0]) - 1e-4}).json()["detections"]
