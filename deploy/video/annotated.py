@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import av
+from av.video.frame import PictureType
 from PIL import Image
 
 from detheads.foundation.errors import UserError
@@ -20,7 +21,7 @@ FRAGMENTS: Final = {"movflags": "hybrid_fragmented+frag_keyframe", "flush_packet
 (FFmpeg 7.1 and later)."""
 _FRAGMENTS_SINCE: Final = (61, 7)
 KEY_SECONDS: Final = 2
-"""Between key frames, so that a player can jump and a killed run has lost no more."""
+"""Between key frames at most, so that a player can jump and a killed run has lost no more."""
 
 
 class AnnotatedVideo:
@@ -42,6 +43,7 @@ class AnnotatedVideo:
         self._container: Any = None
         self._stream: Any = None
         self._last = -1
+        self._key: Fraction | None = None
         self._broken: UserError | None = None
         self.encoder = ""
         self.resized = 0
@@ -63,6 +65,8 @@ class AnnotatedVideo:
         frame = av.VideoFrame.from_image(image)
         self._last = max(self._last + 1, round(time / self._time_base))
         frame.pts, frame.time_base = self._last, self._time_base
+        if self._key is None or time - self._key >= KEY_SECONDS:
+            frame.pict_type, self._key = PictureType.I, time
         self._mux(frame)
 
     def close(self) -> None:
@@ -110,7 +114,6 @@ class AnnotatedVideo:
         # With 4:2:0 a sample of colour is of 2x2 pixels, which H.264 does not share out at an odd edge.
         stream.pix_fmt = "yuv444p" if encoder == "libx264" and (size[0] % 2 or size[1] % 2) else "yuv420p"
         stream.time_base = stream.codec_context.time_base = self._time_base
-        stream.codec_context.gop_size = max(1, round(KEY_SECONDS * self._rate))
         if self._aspect:
             stream.codec_context.sample_aspect_ratio = self._aspect
         stream.codec_context.open()

@@ -26,8 +26,13 @@ BACKOFF: Final = (0.5, 1.0, 2.0, 4.0)
 """Seconds before each try to open a lost stream again; the last one for all further tries."""
 ROUNDED: Final = Fraction(1, 500)
 """Seconds by which times in a file are off at most: Matroska holds milliseconds."""
+FASTEST: Final = 1000
+"""Frames a second of a source; more are the ticks of its clock."""
 LATE: Final = 0.5
 """Seconds that the last frame of a whole file may end before the length that its header tells."""
+
+
+Ended = Literal["end", "frames", "seconds", "interrupted", "damaged", "lost"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Counts:
     dropped: int = 0
     damaged: int = 0
     reconnects: int = 0
-    ended: Literal["end", "frames", "seconds", "interrupted", "damaged", "lost"] = "end"
+    ended: Ended = "end"
     trouble: str = ""
 
 
@@ -95,7 +100,8 @@ class Reader:
         self._opened = open_source(source, reading.timeout)
         stream = self._opened.stream
         self.live = self._opened.live
-        self.rate: Fraction | None = stream.average_rate or stream.guessed_rate
+        rate = stream.average_rate or stream.guessed_rate
+        self.rate: Fraction | None = rate if rate and rate <= FASTEST else None
         self.time_base: Fraction = TICK if self.live else stream.time_base
         self.aspect: Fraction | None = stream.sample_aspect_ratio
         self.expected = 0 if self.live else _expected(self._opened, reading)
@@ -109,6 +115,7 @@ class Reader:
             max(1, min(waiting, WAITING_PIXELS // pixels)), newest=self.live and reading.live == "newest"
         )
         self._closing = threading.Event()
+        self._outcome: tuple[Ended, str] = "end", ""
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._read, name="frames", daemon=True)
         self._thread.start()
@@ -129,24 +136,25 @@ class Reader:
         """Frames in order, until the source, what was asked for, or the user ends it; :attr:`counts` says which."""
         limit, given = self._reading.max_frames, 0
         begin: Fraction | None = None
-        while True:
+        ended: Ended | None = None
+        while ended is None:
             self.counts.dropped = self._mailbox.dropped
             if self._stopped():
-                self.counts.ended = "interrupted"
+                ended = "interrupted"
             elif given == limit:
-                self.counts.ended = "frames"
+                ended = "frames"
             elif self.live and self._past(time.monotonic() - self._first if self._first else 0.0):
-                self.counts.ended = "seconds"
+                ended = "seconds"
             elif (frame := self._mailbox.get(PATIENCE)) is not None:
-                if self.live or not self._past(frame.time):
+                if not self.live and self._past(frame.time):
+                    ended = "seconds"
+                else:
                     given += 1
                     begin = frame.time if begin is None else begin
                     yield replace(frame, time=frame.time - begin)
-                    continue
-                self.counts.ended = "seconds"
-            elif not self._mailbox.ended:
-                continue
-            break
+            elif self._mailbox.ended:
+                ended, self.counts.trouble = self._outcome
+        self.counts.ended = ended
         self.close()
         if self._error is not None:
             raise self._error
@@ -177,9 +185,8 @@ class Reader:
             trouble = _lacking(self._opened.stream, self._clock.last) or (
                 f"has {self.counts.damaged} damaged places" if self.counts.damaged else ""
             )
-        if trouble and not self._closing.is_set():
-            self.counts.ended = "lost" if self.live else "damaged"
-            self.counts.trouble = f"{self.source.name} {trouble}"
+        if trouble:
+            self._outcome = "lost" if self.live else "damaged", f"{self.source.name} {trouble}"
         return False
 
     def _read_connection(self) -> str:

@@ -128,8 +128,8 @@ def run_video(
         for number, _ in enumerate(written, start=1):
             on_frame(number, reader.expected, reader.counts)
         if not outputs.frames:
-            trouble = reader.counts.trouble or f"{source.name} has no frame that can be decoded"
-            raise UserError(f"{trouble}; nothing was written.")
+            none = "was stopped before its first frame" if reader.counts.ended == "interrupted" else "has no frame"
+            raise UserError(f"{reader.counts.trouble or f'{source.name} {none}'}; nothing was written.")
         annotated = outputs.finish()
         result = VideoResult(
             folder,

@@ -9,9 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detheads.deploy.writers import Format
+from detheads.foundation.errors import UserError
 
 TIMEOUT: Final = 10.0
 """Seconds in which a stream or camera must open, and in which each read of it must bring something."""
+
+LONGEST: Final = 10**9
+"""Seconds; thirty years."""
 
 Policy = Literal["newest", "all"]
 
@@ -38,6 +42,18 @@ class Reading:
     live: Policy = "newest"
     reconnect: float = 30.0
     timeout: float = TIMEOUT
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or (self.max_frames is not None and self.max_frames < 1):
+            raise UserError("one of at least 1 frames is run, and 1 frame at least; correct --every and --max-frames.")
+        for name, value, least in (
+            ("--fps", self.fps, 0.001),
+            ("--seconds", self.seconds, 0.001),
+            ("--reconnect", self.reconnect, 0.0),
+            ("--timeout", self.timeout, 0.1),
+        ):
+            if value is not None and not least <= value <= LONGEST:
+                raise UserError(f"{name} is a number from {least:g} to {LONGEST:,}, not {value}.")
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,12 @@ def test_a_video_without_a_frame_leaves_nothing(clip: Path, run: Run, tmp_path: 
     assert not (tmp_path / "out").exists()
 
 
+def test_a_run_that_is_stopped_before_its_first_frame_leaves_nothing(clip: Path, run: Run, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"clip.mp4 was stopped before its first frame; nothing was written"):
+        run(clip, stopped=lambda: True)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_codec_that_nobody_knows_is_a_sentence(clip: Path, run: Run, tmp_path: Path) -> None:
     path = tmp_path / "unknown.mp4"
     path.write_bytes(clip.read_bytes().replace(b"avc1", b"zzzz").replace(b"avcC", b"zzzC"))

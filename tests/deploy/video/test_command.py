@@ -61,6 +61,8 @@ def test_what_is_printed(squares: Path, clip: Path, tmp_path: Path, detheads: Co
         (["a.png", "--track"], "--track does nothing for pictures; leave it out"),
         (["a.png", "--every", "2"], "--every does nothing for pictures"),
         (["a.png", "CLIP"], "is a video, and a run takes one of them and nothing else"),
+        (["CLIP", "--fps", "inf"], "--fps is a number from 0.001 to 1,000,000,000, not inf"),
+        (["CLIP", "--timeout", "inf"], "--timeout is a number from 0.1 to"),
         (["CLIP", "--format", "xml"], "there is no format 'xml'"),
     ],
 )

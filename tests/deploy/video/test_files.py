@@ -45,6 +45,8 @@ def test_the_annotated_video_has_the_frames_size_and_times_of_its_source(run: Ru
     assert result.annotated == tmp_path / "out" / "annotated.mp4"
     assert read_clip(result.annotated) == read_clip(source)
     assert [ticks for ticks, *_ in read_clip(result.annotated)] == list(VFR)
+    with av.open(str(result.annotated)) as file:
+        assert [packet.pts for packet in file.demux(video=0) if packet.is_keyframe] == [0, 200_000]
 
 
 def test_boxes_are_drawn_where_they_were_found(clip: Path, run: Run) -> None:
