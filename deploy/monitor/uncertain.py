@@ -8,7 +8,7 @@ the dataset says.
 import heapq
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,10 +92,11 @@ class Keeper:
     def __len__(self) -> int:
         return len(self._heap)
 
-    def see(self, image: Image.Image, prepared: Prepared, found: Detections) -> bool:
-        """Keep an RGB picture if it is among the most doubtful so far; whether it was.
+    def see(self, load: Callable[[], Image.Image], prepared: Prepared, found: Detections) -> bool:
+        """Keep a picture if it is among the most doubtful so far; whether it was.
 
         Args:
+            load: gives the RGB picture in full size, where it is kept.
             found: all that the graph found in it.
         """
         value = doubt(found, self._shown_from)
@@ -109,7 +110,7 @@ class Keeper:
             if rival is not None:
                 self._heap.remove(rival)
                 self._gone.append(rival)
-            self._heap.append(self._written(image, found, value))
+            self._heap.append(self._written(load(), found, value))
             heapq.heapify(self._heap)
             if len(self._heap) > self._most:
                 self._gone.append(heapq.heappop(self._heap))

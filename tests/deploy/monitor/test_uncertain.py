@@ -30,7 +30,7 @@ def found(*scores: float, label: int = 0) -> Detections:
 
 
 def see(keeper: Keeper, image: Image.Image, *scores: float) -> bool:
-    return keeper.see(image, prepare(image), found(*scores))
+    return keeper.see(lambda: image, prepare(image), found(*scores))
 
 
 def kept(folder: Path, most: int = 3):  # type: ignore[no-untyped-def]

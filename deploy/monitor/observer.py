@@ -1,0 +1,71 @@
+"""What of the field is observed while a detector runs: drift, and the pictures of lowest confidence."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from detheads.deploy.detector import Detections, Detector, Prepared
+from detheads.deploy.monitor.monitor import Monitor
+from detheads.deploy.monitor.uncertain import Keeper, keeping
+from detheads.foundation.progress import Remark
+
+MOST_KEPT = 100
+"""Pictures that are kept where nobody says how many: about what is labelled in an afternoon."""
+
+
+@dataclass(frozen=True)
+class Observing:
+    """What is to be observed.
+
+    Attributes:
+        monitor: drift.
+        keep: folder for the pictures of lowest confidence; None: none are kept.
+        most: of them.
+    """
+
+    monitor: bool = False
+    keep: Path | None = None
+    most: int = MOST_KEPT
+
+
+class Observer:
+    """Sees every picture of a run; threads may share it. Without a monitor and a keeper it does nothing."""
+
+    def __init__(self, monitor: Monitor | None = None, keeper: Keeper | None = None) -> None:
+        self.monitor, self.keeper = monitor, keeper
+
+    def __bool__(self) -> bool:
+        return self.monitor is not None or self.keeper is not None
+
+    def see(self, load: Callable[[], Image.Image], prepared: Prepared, found: Detections) -> None:
+        """Take note of a picture.
+
+        Args:
+            load: gives the RGB picture in full size, if it is to be kept.
+            found: all that the graph found in it, whatever its score.
+        """
+        if self.monitor is not None:
+            self.monitor.see(prepared, found)
+        if self.keeper is not None:
+            self.keeper.see(load, prepared, found)
+
+
+@contextmanager
+def observing(detector: Detector, options: Observing, on_warning: Remark) -> Iterator[Observer]:
+    """An observer of what a detector sees; at the end the monitor looks once more, and what is kept is whole.
+
+    Args:
+        on_warning: called with each warning of drift when it comes up.
+
+    Raises:
+        UserError: as :class:`Monitor` and :func:`keeping`.
+    """
+    monitor = Monitor(detector.manifest.name, detector.heads, on_warning) if options.monitor else None
+    with ExitStack() as stack:
+        keeper = None if options.keep is None else stack.enter_context(keeping(options.keep, options.most, detector))
+        yield Observer(monitor, keeper)
+        if monitor is not None:
+            monitor.look()
