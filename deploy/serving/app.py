@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from detheads import __version__
-from detheads.deploy.serving import detect, health, page
+from detheads.deploy.serving import detect, field, health, page
 from detheads.deploy.serving.access import write_access
 from detheads.deploy.serving.gate import Gate, refused
 from detheads.deploy.serving.models import Models, Refused
@@ -42,7 +42,7 @@ def create_app(models: Models, settings: Settings) -> FastAPI:
         title="detheads", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan, responses=WRONG
     )
     unguarded = set(health.OPEN)
-    for module in (health, detect, page, *protocols()):
+    for module in (health, detect, field, page, *protocols()):
         app.include_router(module.router(models, settings))
         unguarded |= getattr(module, "OPEN", frozenset())
     app.add_exception_handler(Refused, _refused)

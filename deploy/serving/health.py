@@ -29,6 +29,9 @@ def router(models: Models, settings: Settings) -> APIRouter:
     @routes.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Counters in Prometheus' text format, those of all workers together."""
+        for served in models:
+            if served.observer.monitor is not None:
+                models.metrics.drifted(served.name, served.observer.monitor.to_dict())
         return Response(models.metrics.page(), media_type=CONTENT_TYPE)
 
     return routes

@@ -1,6 +1,8 @@
 """What a server counts, for Prometheus. Several workers write to files of one folder, and each answers for all."""
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -38,6 +40,28 @@ class Metrics:
         self.in_progress = Gauge(
             "detheads_requests_in_progress", "Accepted and not yet answered.", multiprocess_mode="livesum", registry=own
         )
+
+        self._drift = Gauge(
+            "detheads_drift",
+            "Distance of what is seen from what was seen at export, 0 to 1 (Kolmogorov and Smirnov's).",
+            ["model", "head", "measure"],
+            multiprocess_mode="livemax",
+            registry=own,
+        )
+        self._warnings = Gauge(
+            "detheads_drift_warnings",
+            "Causes of drift that are told now.",
+            ["model"],
+            multiprocess_mode="livemax",
+            registry=own,
+        )
+
+    def drifted(self, model: str, told: Mapping[str, Any]) -> None:
+        """What the monitor of a model says (see :meth:`detheads.deploy.monitor.monitor.Monitor.to_dict`)."""
+        self._warnings.labels(model).set(len(told["warnings"]))
+        for head, measures in told["heads"].items():
+            for measure, drift in measures.items():
+                self._drift.labels(model, head, measure).set(drift["distance"])
 
     def ended(self, route: str, status: int, seconds: float) -> None:
         """A request is over."""

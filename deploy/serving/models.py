@@ -16,6 +16,7 @@ from detheads.deploy.agreement import OUTPUTS
 from detheads.deploy.detector import Detections, Detector, Prepared
 from detheads.deploy.serving.batcher import Batcher, Ran
 from detheads.deploy.serving.decoding import decode
+from detheads.deploy.serving.field import Field
 from detheads.deploy.serving.fingerprint import Fingerprint, fingerprint
 from detheads.deploy.serving.metrics import Metrics
 from detheads.deploy.serving.refusals import Refused
@@ -51,6 +52,7 @@ class Served:
         name: what clients call it.
         detector: the open bundle; its ``manifest`` says what it is.
         fingerprint: of the bundle's folder before it was opened.
+        observer: of the pictures that are sent.
     """
 
     def __init__(
@@ -62,9 +64,11 @@ class Served:
         decoders: ThreadPoolExecutor,
         traffic: Traffic,
         metrics: Metrics,
+        field: Field,
         fingerprint: Fingerprint,
     ) -> None:
         self.name, self.detector, self.fingerprint = name, detector, fingerprint
+        self._field, self.observer = field, field.observer(name, detector)
         self._settings, self._decoders = settings, decoders
         self._batcher = Batcher(
             detector.session.run,
@@ -102,6 +106,7 @@ class Served:
         ran = await self._batcher.submit(_batch_of(prepared))
         letterbox = prepared[1]
         found = self.detector.found_in(ran.rows, 0, letterbox)
+        self._field.see(self.observer, lambda: decode(content, self._settings), prepared, found)
         timing = {
             "decode": 1000 * (decoded - began),
             "wait": 1000 * ran.waited,
@@ -168,6 +173,7 @@ class Models:
     Attributes:
         traffic: what is going on.
         metrics: what has been going on.
+        field: what is observed of the pictures.
         look: set it to have the folders looked at now.
         refused: why a replacement is not served, by the name of the model that is kept in its place.
 
@@ -176,7 +182,7 @@ class Models:
     """
 
     def __init__(self, bundles: dict[str, Path], settings: Settings) -> None:
-        self.traffic, self.metrics = Traffic(), Metrics()
+        self.traffic, self.metrics, self.field = Traffic(), Metrics(), Field(settings.observing)
         self.bundles = dict(bundles)
         self.refused: dict[str, str] = {}
         self.look = asyncio.Event()
@@ -226,6 +232,7 @@ class Models:
             decoders=self._decoders,
             traffic=self.traffic,
             metrics=self.metrics,
+            field=self.field,
             fingerprint=seen,
         )
         served.warm_up()
@@ -242,6 +249,7 @@ class Models:
         for served in self:
             await served.close()
         self._decoders.shutdown(cancel_futures=True)
+        await asyncio.to_thread(self.field.close)
 
 
 def _batch_of(prepared: Prepared) -> NDArray[np.uint8]:

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass, field
 
+from detheads.deploy.monitor.observer import Observing
 from detheads.deploy.session import CPU
 from detheads.foundation.cores import available_cores
 from detheads.foundation.images import FORMATS
@@ -29,6 +30,7 @@ class Settings:
         watch_seconds: how often the bundles are looked at, whether they were replaced; 0 for never.
         token: what clients have to send as ``Authorization: Bearer TOKEN``; nothing when None.
         access_log: a JSON line on standard output for each request.
+        observing: what is watched for drift, and which pictures are kept.
     """
 
     backend: str = CPU
@@ -46,6 +48,7 @@ class Settings:
     watch_seconds: float = 2.0
     token: str | None = field(default=None, repr=False)
     access_log: bool = False
+    observing: Observing = field(default_factory=Observing)
 
     def allows(self, token: str) -> bool:
         """Whether a client that sends this token may ask; the time this takes does not tell how much of it is right."""

@@ -54,6 +54,15 @@ BackendOption = Annotated[
     ),
 ]
 
+MonitorFlag = Annotated[
+    bool, typer.Option("--monitor", help="Warn when pictures or detections drift from those of the proof.")
+]
+KeepOption = Annotated[
+    Path | None,
+    typer.Option("--keep-uncertain", metavar="DIR", help="Keep pictures of lowest confidence here, to be labelled."),
+]
+KeepMostOption = Annotated[int, typer.Option("--keep-most", min=1, max=10_000, help="Pictures that are kept.")]
+
 EpochsOption = Annotated[int, typer.Option(help="Passes over the cache.")]
 BatchOption = Annotated[int, typer.Option(help="Images a step.")]
 RateOption = Annotated[float, typer.Option(help="Peak learning rate.")]

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from detheads.cli.checks import possible_threads
-from detheads.cli.options import BackendOption
+from detheads.cli.options import BackendOption, KeepMostOption, KeepOption, MonitorFlag
 from detheads.cli.output import remark
 from detheads.foundation.errors import UserError
 from detheads.foundation.images import FORMATS
@@ -62,16 +62,22 @@ def serve(
         Path | None, typer.Option(help=f"File with the token that clients must send; or set {TOKEN_VARIABLE}.")
     ] = None,
     access_log: Annotated[bool, typer.Option("--access-log", help="A JSON line on standard output a request.")] = False,
+    monitor: MonitorFlag = False,
+    keep_uncertain: KeepOption = None,
+    keep_most: KeepMostOption = 100,
 ) -> None:
     """Answer pictures with detections over HTTP, until SIGTERM or Ctrl+C.
 
     Exit code 0 when every accepted request was answered, else 1.
     """
+    from detheads.deploy.monitor.observer import Observing
     from detheads.deploy.serving.server import address_of, listen, run_server
     from detheads.deploy.serving.settings import Settings
     from detheads.deploy.serving.workers import run_workers
 
     named = name_bundles(bundles)
+    if keep_uncertain is not None and workers > 1:
+        raise UserError("--keep-uncertain ranks the pictures of one process; leave --workers out.")
     settings = Settings(
         backend=backend,
         threads=threads,
@@ -87,6 +93,7 @@ def serve(
         watch_seconds=watch_seconds,
         token=read_token(token_file),
         access_log=access_log,
+        observing=Observing(monitor, keep_uncertain, keep_most),
         **({"decoders": decoders} if decoders else {}),
     )
     listener = listen(host, port)
