@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -13,12 +14,14 @@ from PIL import Image
 from detheads.deploy.annotated import Annotated
 from detheads.deploy.detector import Detections, Detector, Prepared
 from detheads.deploy.inputs import InputImage
+from detheads.deploy.monitor.observer import NOBODY, Observer
 from detheads.deploy.tiles import Tiling, run_tiled
 from detheads.deploy.unfinished import entry_of, key_of
 from detheads.deploy.writers import Record
 from detheads.foundation.ahead import map_ahead
 from detheads.foundation.cores import available_cores
 from detheads.foundation.errors import UserError
+from detheads.foundation.progress import unheard
 
 MOST_DECODERS = 8
 """Threads that decode, one for each core at most; as many pictures wait, which bounds the memory."""
@@ -88,6 +91,7 @@ class Pipeline:
         tiling: how they are cut; not at all when None.
         annotated: where they are drawn; nowhere when None.
         timing: is added to.
+        observer: sees every picture and all that was found in it.
     """
 
     detector: Detector
@@ -96,6 +100,7 @@ class Pipeline:
     tiling: Tiling | None
     annotated: Annotated | None
     timing: Timing
+    observer: Observer = NOBODY
 
     def run(self, sources: Sequence[InputImage]) -> Iterator[Done]:
         """Run pictures; the results come in their order.
@@ -143,6 +148,10 @@ class Pipeline:
         source = ready.source
         result: Record | str = ready.failure
         if every is not None:
+            if self.observer:
+                prepared = ready.prepared or self.detector.prepare(ready.image or source.load())
+                load = ready.image.copy if ready.image else partial(source.load, unheard)
+                self.observer.see(load, prepared, every)
             if self.annotated is not None and ready.image is not None:
                 with self.timing.of("draw"):
                     self.annotated.write(source.id, ready.image, every)

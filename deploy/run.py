@@ -16,6 +16,7 @@ from detheads import __version__
 from detheads.deploy.annotated import Annotated
 from detheads.deploy.detector import Detector
 from detheads.deploy.inputs import IMAGES_NAME, PICTURES_NAME, InputImage
+from detheads.deploy.monitor.observer import NOBODY, Observer
 from detheads.deploy.pipeline import Pipeline, Timing
 from detheads.deploy.tiles import Tiling
 from detheads.deploy.unfinished import Journal, unfinished
@@ -80,6 +81,7 @@ def run_images(
     pictures: bool = True,
     skip_bad: bool = False,
     font: Path | None = None,
+    observer: Observer = NOBODY,
     on_progress: Progress = silent,
     on_remark: Remark = unheard,
 ) -> RunResult:
@@ -98,6 +100,7 @@ def run_images(
         pictures: write annotated pictures too.
         skip_bad: go on after a picture that cannot be read; its sentence is in the result.
         font: a font file for the names, before the package's own.
+        observer: sees every picture that is run, and all that was found in it.
         on_remark: called with one sentence for each kind of thing that was left out or is unusual.
 
     Raises:
@@ -129,7 +132,7 @@ def run_images(
             on_remark(f"{resumed} of {len(inputs)} pictures were done before; going on behind them")
         if annotated is not None:
             annotated.prepare(resumed)
-        pipeline = Pipeline(detector, lambda found: found.above(lowest), batch, tiling, annotated, timing)
+        pipeline = Pipeline(detector, lambda found: found.above(lowest), batch, tiling, annotated, timing, observer)
         on_progress("detecting", resumed, len(inputs))
         with journal.writing() as add:
             for done in pipeline.run(inputs[resumed:]):

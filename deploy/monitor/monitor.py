@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from detheads.deploy.detector import Detections, Prepared
 from detheads.deploy.monitor.causes import Cause, causes
-from detheads.deploy.monitor.drift import Drift, compare
+from detheads.deploy.monitor.drift import FEWEST, Drift, compare
 from detheads.deploy.monitor.measures import Values, of_found, of_picture, view
 from detheads.foundation.errors import UserError
 from detheads.foundation.manifest import BundledHead, FieldStatistics
@@ -133,6 +133,16 @@ class Monitor:
     def verdict(self) -> list[str]:
         """The warnings of now, as sentences; empty where nothing has drifted or too little was seen to tell."""
         return [sentence for _, _, sentence in self._causes()]
+
+    def summary(self) -> str:
+        """How many pictures say what: one line."""
+        fewest = min(watched.reference.images for watched in self._watched)
+        if fewest < FEWEST:
+            return f"the bundle was proven on {fewest} pictures, too few to tell drift from; {FEWEST} are the least"
+        if self._measured < FEWEST:
+            return f"{self._measured} pictures are too few to tell drift; {FEWEST} are the least"
+        warnings = len(self.verdict())
+        return f"{warnings or 'no'} sign{'' if warnings == 1 else 's'} of drift in {self._measured} pictures"
 
     def to_dict(self) -> dict[str, Any]:
         """How many pictures were seen, how many different views are compared, the distance of each measure, and the

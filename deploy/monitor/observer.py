@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -51,6 +52,22 @@ class Observer:
             self.monitor.see(prepared, found)
         if self.keeper is not None:
             self.keeper.see(load, prepared, found)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the monitor says, and how many pictures are kept; without what is not observed."""
+        monitor = {} if self.monitor is None else {"monitor": self.monitor.to_dict()}
+        return monitor | ({} if self.keeper is None else {"kept_uncertain": len(self.keeper)})
+
+    def told(self) -> list[str]:
+        """The same in a sentence each. The warnings themselves have gone to ``on_warning``."""
+        monitor = [] if self.monitor is None else [f"monitor: {self.monitor.summary()}"]
+        return monitor + (
+            [] if self.keeper is None else [f"{self.keeper.folder}: {len(self.keeper)} pictures to label"]
+        )
+
+
+NOBODY = Observer()
+"""Sees nothing."""
 
 
 @contextmanager

@@ -73,12 +73,15 @@ class Keeper:
 
     The folder is a whole dataset at every moment: a picture is written before the annotations name it, and removed
     after they no longer do; they are written every :data:`SECONDS` at most, and by :meth:`flush`.
+
+    Attributes:
+        folder: where they are kept.
     """
 
     def __init__(
         self, folder: Path, most: int, classes: Sequence[ClassEntry], shown_from: NDArray[np.floating]
     ) -> None:
-        self._folder, self._most, self._classes, self._shown_from = folder, most, list(classes), shown_from
+        self.folder, self._most, self._classes, self._shown_from = folder, most, list(classes), shown_from
         self._lock = threading.Lock()
         self._views, self._turn = Views(), 0
         self._heap = _read(folder, self._classes)
@@ -107,10 +110,11 @@ class Keeper:
             full = len(self._heap) >= self._most
             if value <= max(rival.doubt if rival else 0.0, self._heap[0].doubt if full and not rival else 0.0):
                 return False
+            entry = self._written(load(), found, value)
             if rival is not None:
                 self._heap.remove(rival)
                 self._gone.append(rival)
-            self._heap.append(self._written(load(), found, value))
+            self._heap.append(entry)
             heapq.heapify(self._heap)
             if len(self._heap) > self._most:
                 self._gone.append(heapq.heappop(self._heap))
@@ -126,7 +130,7 @@ class Keeper:
     def _written(self, image: Image.Image, found: Detections, value: float) -> _Entry:
         number, self._next = self._next, self._next + 1
         name = f"{number:08d}.jpg"
-        with atomic.replacing(self._folder / SPLIT / name) as partial:
+        with atomic.replacing(self.folder / SPLIT / name) as partial:
             image.save(partial, format="JPEG", quality=QUALITY, subsampling=0)
         shown = found.above(self._shown_from)
         proposals = [
@@ -159,16 +163,16 @@ class Keeper:
             "annotations": annotations,
             "categories": [{"id": entry.id, "name": entry.name} for entry in self._classes],
         }
-        atomic.write_json(self._folder / ANNOTATIONS, document, indent=None)
+        atomic.write_json(self.folder / ANNOTATIONS, document, indent=None)
         for entry in self._gone:
-            (self._folder / SPLIT / entry.image["file_name"]).unlink(missing_ok=True)
+            (self.folder / SPLIT / entry.image["file_name"]).unlink(missing_ok=True)
         self._gone.clear()
         self._written_at = time.monotonic()
 
     def _sweep(self) -> None:
         """Remove pictures of a killed process that nothing names."""
         named = {entry.image["file_name"] for entry in self._heap}
-        for path in (self._folder / SPLIT).glob("*.jpg"):
+        for path in (self.folder / SPLIT).glob("*.jpg"):
             if path.stem.isdecimal() and path.name not in named:
                 path.unlink()
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from detheads.deploy.detections import Detections
 from detheads.deploy.detector import Detector, Prepared
+from detheads.deploy.monitor.observer import NOBODY, Observer
 from detheads.deploy.video.outputs import Outputs, Seen
 from detheads.deploy.video.reader import Counts, Frame, Reader
 from detheads.deploy.video.settings import VideoOptions
@@ -101,6 +102,7 @@ def run_video(
     options: VideoOptions,
     *,
     stopped: Callable[[], bool] = lambda: False,
+    observer: Observer = NOBODY,
     on_frame: Told = lambda run, expected, counts: None,
     on_remark: Remark = unheard,
 ) -> VideoResult:
@@ -113,6 +115,7 @@ def run_video(
 
     Args:
         stopped: asked every now and then whether to end; the files are finished then.
+        observer: sees every frame that is run, and all that was found in it.
 
     Raises:
         UserError: when the source cannot be opened or holds no frame that can be decoded, ``folder`` is in use, or
@@ -123,7 +126,7 @@ def run_video(
     with ExitStack() as stack:
         reader = stack.enter_context(Reader(source, options.reading, batch=options.batch, stopped=stopped))
         outputs = stack.enter_context(Outputs(detector, folder, options, reader, on_remark))
-        found = stack.enter_context(closing(_found(detector, reader, options.batch, spent)))
+        found = stack.enter_context(closing(_found(detector, reader, options.batch, spent, observer)))
         written = stack.enter_context(closing(map_ahead(outputs.write, found, ahead=BEHIND)))
         for number, _ in enumerate(written, start=1):
             on_frame(number, reader.expected, reader.counts)
@@ -152,7 +155,9 @@ def run_video(
     return result
 
 
-def _found(detector: Detector, reader: Reader, batch: int, spent: _Spent) -> Generator[Seen, None, None]:
+def _found(
+    detector: Detector, reader: Reader, batch: int, spent: _Spent, observer: Observer
+) -> Generator[Seen, None, None]:
     """Every frame with what the graph finds in it."""
 
     def prepared(frame: Frame) -> tuple[Frame, Image.Image, Prepared]:
@@ -170,7 +175,8 @@ def _found(detector: Detector, reader: Reader, batch: int, spent: _Spent) -> Gen
             begin = time.perf_counter()
             found: list[Detections] = detector.run([entry for _, _, entry in chunk])
             spent.inference += time.perf_counter() - begin
-            for (frame, image, _), each in zip(chunk, found, strict=True):
+            for (frame, image, entry), each in zip(chunk, found, strict=True):
+                observer.see(image.copy, entry, each)
                 yield Seen(frame, image, each)
 
 

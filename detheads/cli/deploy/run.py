@@ -11,11 +11,20 @@ from rich.console import Console
 from detheads.cli.checks import possible_threads
 from detheads.cli.deploy import video_options as video
 from detheads.cli.deploy.video import run_on_video
-from detheads.cli.options import BackendOption, BundleArgument, FontOption
+from detheads.cli.options import (
+    BackendOption,
+    BundleArgument,
+    FontOption,
+    KeepMostOption,
+    KeepOption,
+    MonitorFlag,
+)
 from detheads.cli.output import JsonFlag, emit, remark, steps
+from detheads.foundation.errors import UserError
 
 if TYPE_CHECKING:
     from detheads.deploy.detector import Detector
+    from detheads.deploy.monitor.observer import Observer
     from detheads.deploy.run import RunResult
 
 SHOWN = 20
@@ -81,6 +90,9 @@ def run(
     live: video.LiveOption = "newest",
     reconnect: video.ReconnectOption = 30,
     timeout: video.TimeoutOption = 10,
+    monitor: MonitorFlag = False,
+    keep_uncertain: KeepOption = None,
+    keep_most: KeepMostOption = 100,
     as_json: JsonFlag = False,
 ) -> None:
     """Write COCO results, JSON lines or CSV, and annotated pictures or an annotated video.
@@ -91,6 +103,7 @@ def run(
     """
     from detheads.deploy.detector import Detector
     from detheads.deploy.inputs import collect_images
+    from detheads.deploy.monitor.observer import Observing, observing
     from detheads.deploy.run import require_formats, run_images
     from detheads.deploy.selection import lowest_scores
     from detheads.deploy.tiles import Tiling
@@ -103,6 +116,8 @@ def run(
     video.refuse_for(*(("pictures", of_videos) if source is None else ("videos", of_pictures)))
     forms = require_formats(formats or ["coco" if source is None else "jsonl"])
     tiling = None if tile is None else Tiling(tile, overlap, tile_whole)
+    if monitor and tiling is not None:
+        raise UserError("--monitor compares whole pictures with those of the proof; leave --tile out.")
     inputs = []
     if source is None:
         inputs = collect_images(images, split=split, images_json=images_json, skip_bad=skip_bad, on_remark=remark)
@@ -114,12 +129,13 @@ def run(
     floors = np.array([each.thresholds.score for each in detector.heads for _ in each.classes], np.float32)
     lowest = lowest_scores(detector.class_names, score or (), classes or (), left_out or (), floors)
     detector = _low_enough(detector, bundle, lowest, floors, threads)
+    watched = Observing(monitor, keep_uncertain, keep_most)
     if source is not None:
         reading = Reading(every, fps, max_frames, seconds, live, reconnect, timeout)
         options = VideoOptions(lowest, draw_score, forms, pictures, track, batch, font, reading)
-        run_on_video(detector, source, output, options, skip_bad=skip_bad, as_json=as_json)
+        run_on_video(detector, source, output, options, watched, skip_bad=skip_bad, as_json=as_json)
         return
-    with steps("images") as on_progress:
+    with steps("images") as on_progress, observing(detector, watched, remark) as observer:
         result = run_images(
             detector,
             inputs,
@@ -132,6 +148,7 @@ def run(
             pictures=pictures,
             skip_bad=skip_bad,
             font=font,
+            observer=observer,
             on_progress=on_progress,
             on_remark=remark,
         )
@@ -159,8 +176,9 @@ def run(
         "runtime": detector.session.runtime,
         "choice": detector.choice,
         "timing": _timing(result),
+        **observer.to_dict(),
     }
-    emit(answer, as_json, lambda console: _print_run(console, result))
+    emit(answer, as_json, lambda console: _print_run(console, result, observer))
 
 
 def _low_enough(
@@ -199,7 +217,7 @@ def _timing(result: "RunResult") -> dict[str, float]:
     }
 
 
-def _print_run(console: Console, result: "RunResult") -> None:
+def _print_run(console: Console, result: "RunResult", observer: "Observer") -> None:
     names = ", ".join(map(str, result.results.values()))
     console.print(f"{names}: {result.detections} detections on {result.image_count} images")
     if result.pictures:
@@ -210,3 +228,5 @@ def _print_run(console: Console, result: "RunResult") -> None:
         f"{speed['decode_ms']:.1f}, inference {speed['inference_ms']:.1f}, drawing {speed['draw_ms']:.1f}; inference "
         f"took {speed['inference_share']:.0%} of the run"
     )
+    for sentence in observer.told():
+        console.print(sentence)

@@ -15,6 +15,7 @@ from detheads.cli.output import emit, progress, remark
 
 if TYPE_CHECKING:
     from detheads.deploy.detector import Detector
+    from detheads.deploy.monitor.observer import Observer, Observing
     from detheads.deploy.video.reader import Counts
     from detheads.deploy.video.run import VideoResult
     from detheads.deploy.video.settings import VideoOptions
@@ -26,6 +27,7 @@ def run_on_video(
     source: "VideoSource",
     output: Path,
     options: "VideoOptions",
+    watched: "Observing",
     *,
     skip_bad: bool,
     as_json: bool,
@@ -36,11 +38,19 @@ def run_on_video(
     damaged (0 with ``skip_bad``), or a live source was lost. 130, 143: a recording was stopped by Ctrl+C, SIGTERM. What
     was found until then is written in each of these cases.
     """
+    from detheads.deploy.monitor.observer import observing
     from detheads.deploy.video.run import run_video
 
-    with _signals() as received, _frames() as on_frame:
+    with _signals() as received, _frames() as on_frame, observing(detector, watched, remark) as observer:
         result = run_video(
-            detector, source, output, options, stopped=lambda: bool(received), on_frame=on_frame, on_remark=remark
+            detector,
+            source,
+            output,
+            options,
+            stopped=lambda: bool(received),
+            observer=observer,
+            on_frame=on_frame,
+            on_remark=remark,
         )
     for sentence in _sentences(result):
         remark(sentence)
@@ -48,8 +58,9 @@ def run_on_video(
         "bundle_state": detector.manifest.state,
         "runtime": detector.session.runtime,
         "choice": detector.choice,
+        **observer.to_dict(),
     }
-    emit(answer, as_json, lambda console: _print_video(console, result))
+    emit(answer, as_json, lambda console: _print_video(console, result, observer))
     ended = result.counts.ended
     if ended == "lost" or (ended == "damaged" and not skip_bad):
         raise typer.Exit(1)
@@ -120,7 +131,7 @@ def _sentences(result: "VideoResult") -> Iterator[str]:
         yield f"{result.resized} frames of another size were fitted into the annotated video; their boxes are their own"
 
 
-def _print_video(console: Console, result: "VideoResult") -> None:
+def _print_video(console: Console, result: "VideoResult", observer: "Observer") -> None:
     tracks = "" if result.tracks is None else f", {result.tracks} objects"
     names = ", ".join(map(str, result.results.values()))
     console.print(f"{names}: {result.detections} detections on {result.frames} frames{tracks}")
@@ -132,3 +143,5 @@ def _print_video(console: Console, result: "VideoResult") -> None:
         f"waiting for frames {speed['waiting_ms']:.1f}; at the same time tracking, drawing and writing "
         f"{speed['writing_ms']:.1f}"
     )
+    for sentence in observer.told():
+        console.print(sentence)
