@@ -56,7 +56,7 @@ class Observer:
     def to_dict(self) -> dict[str, Any]:
         """What the monitor says, and how many pictures are kept; without what is not observed."""
         monitor = {} if self.monitor is None else {"monitor": self.monitor.to_dict()}
-        return monitor | ({} if self.keeper is None else {"kept_uncertain": len(self.keeper)})
+        return monitor | ({} if self.keeper is None else {"kept": len(self.keeper)})
 
     def told(self) -> list[str]:
         """The same in a sentence each. The warnings themselves have gone to ``on_warning``."""

@@ -59,7 +59,7 @@ MonitorFlag = Annotated[
 ]
 KeepOption = Annotated[
     Path | None,
-    typer.Option("--keep-uncertain", metavar="DIR", help="Keep pictures of lowest confidence here, to be labelled."),
+    typer.Option("--keep", metavar="DIR", help="Keep pictures of lowest confidence here, to be labelled."),
 ]
 KeepMostOption = Annotated[int, typer.Option("--keep-most", min=1, max=10_000, help="Pictures that are kept.")]
 

@@ -77,7 +77,7 @@ def serve(
 
     named = name_bundles(bundles)
     if keep_uncertain is not None and workers > 1:
-        raise UserError("--keep-uncertain ranks the pictures of one process; leave --workers out.")
+        raise UserError("--keep ranks the pictures of one process; leave --workers out.")
     settings = Settings(
         backend=backend,
         threads=threads,

@@ -1,4 +1,4 @@
-"""``deploy run --monitor --keep-uncertain``."""
+"""``deploy run --monitor --keep``."""
 
 import json
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def test_the_most_uncertain_pictures_become_a_dataset_that_is_read_with_a_remark
     watched: Path, tmp_path: Path, detheads: Callable[..., Finished]
 ) -> None:
     shown = folder_of(tmp_path / "shown", 8, 1, dark=False)
-    keep = ["--keep-uncertain", tmp_path / "kept", "--keep-most", 3]
+    keep = ["--keep", tmp_path / "kept", "--keep-most", 3]
     finished = detheads("deploy", "run", watched, shown, "--threads", 1, "-o", tmp_path / "out", "--batch", 3, *keep)
     assert finished.code == 0, finished.err
     dataset = read_dataset(tmp_path / "kept", "train")
@@ -60,7 +60,7 @@ def test_what_cannot_be_observed_is_refused_before_anything_is_written(
     assert (tiled.code, "leave --tile out" in tiled.err) == (1, True)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.txt").touch()
-    foreign = detheads("deploy", "run", watched, shown, "--keep-uncertain", tmp_path / "mine", *out)
+    foreign = detheads("deploy", "run", watched, shown, "--keep", tmp_path / "mine", *out)
     assert (foreign.code, "holds no set of pictures to label" in foreign.err) == (1, True)
     assert not (tmp_path / "out").exists()
 

@@ -80,7 +80,7 @@ def test_a_bundle_that_cannot_be_monitored_is_not_served(bundle: Path, tmp_path:
 def test_several_workers_cannot_rank_pictures_together(
     bundle: Path, tmp_path: Path, detheads: Callable[..., Finished]
 ) -> None:
-    finished = detheads("deploy", "serve", bundle, "--workers", 2, "--keep-uncertain", tmp_path / "kept")
+    finished = detheads("deploy", "serve", bundle, "--workers", 2, "--keep", tmp_path / "kept")
     assert finished.code == 1
-    assert "--keep-uncertain ranks the pictures of one process" in finished.err
+    assert "--keep ranks the pictures of one process" in finished.err
     assert not (tmp_path / "kept").exists()
