@@ -149,9 +149,8 @@ class Pipeline:
         result: Record | str = ready.failure
         if every is not None:
             if self.observer:
-                prepared = ready.prepared or self.detector.prepare(ready.image or source.load())
                 load = ready.image.copy if ready.image else partial(source.load, unheard)
-                self.observer.see(load, prepared, every)
+                self.observer.see(load, ready.prepared or self.detector.prepare(load()), every)
             if self.annotated is not None and ready.image is not None:
                 with self.timing.of("draw"):
                     self.annotated.write(source.id, ready.image, every)

@@ -75,3 +75,22 @@ def test_too_few_pictures_are_told(
     finished = detheads("deploy", "run", bundle, shown, *run, "-o", tmp_path / "other")
     assert "monitor: the bundle was proven on 7 pictures, too few" in finished.out
     assert PROVEN_ON > 7
+
+
+def test_the_frames_of_a_video_are_observed_too(
+    watched: Path, tmp_path: Path, detheads: Callable[..., Finished]
+) -> None:
+    av = pytest.importorskip("av")
+    with av.open(str(tmp_path / "dark.mp4"), "w") as clip:
+        stream = clip.add_stream("mpeg4", rate=10, width=80, height=64, pix_fmt="yuv420p", bit_rate=4_000_000)
+        for image in pictures(30, 1, lambda array: array // 3):
+            clip.mux(stream.encode(av.VideoFrame.from_image(image)))
+        clip.mux(stream.encode(None))
+    run = ["deploy", "run", watched, tmp_path / "dark.mp4", "--no-pictures", "--threads", 1, "--monitor"]
+    finished = detheads(*run, "--keep", tmp_path / "kept", "-o", tmp_path / "out", "--json")
+    assert finished.code == 0, finished.err
+    answer = json.loads(finished.out)
+    assert answer["monitor"]["pictures"] == answer["frames"] == 30
+    assert any("the pictures are darker" in sentence for sentence in answer["monitor"]["warnings"])
+    assert "the pictures are darker" in finished.err
+    assert len(read_dataset(tmp_path / "kept", "train").images) == answer["kept"] > 0
