@@ -253,4 +253,4 @@ class Models:
 
 
 def _batch_of(prepared: Prepared) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(prepared[0].transpose(2, 0, 1)[np.newaxis])  # [1, 3, H, W]
+    return prepared[0].transpose(2, 0, 1)[np.newaxis]  # [1, 3, H, W], a view
