@@ -99,7 +99,7 @@ def place(
     atomic.try_output(repository, folder=True, needs=source.path.stat().st_size)
     model = repository / name
     text = configuration(name, platform, source.graph.inputs, source.graph.outputs, scheduling)
-    remarks = [*source.remarks, *_untried(source, scheduling)]
+    remarks, largest = list(source.remarks), scheduling.largest_batch
     if not model.exists():
         number = _number(version or 1)
         with new_folder(model) as partial:
@@ -107,12 +107,14 @@ def place(
             for file, labels in _labels(manifest).items():
                 atomic.write_text(partial / file, labels)
             atomic.write_text(partial / CONFIGURATION, text)
+        remarks += _untried(source, largest)
         return Placed(model, number, model / str(number) / FILES[platform], source.covered, tuple(remarks))
     with only_process(model, f"writing {model}"):
         number = _number(version or max(_versions(model), default=0) + 1)
-        _require_same_interface(model, manifest, source, platform)
+        served = _require_same_interface(model, manifest, source, platform)
         if wishes == Wishes():
-            remarks += _kept(model, number)
+            remarks, largest = [*remarks, *_kept(model, number)], served or largest
+        remarks += _untried(source, largest)
         folder = model / str(number)
         if not _is_there(folder, source, FILES[platform]):
             with new_folder(folder) as partial:
@@ -151,10 +153,10 @@ def _scheduling(source: Source, wishes: Wishes, platform: str) -> Scheduling:
     )  # fmt: skip
 
 
-def _untried(source: Source, scheduling: Scheduling) -> list[str]:
-    if source.proven is None or scheduling.largest_batch <= source.proven:
+def _untried(source: Source, largest: int) -> list[str]:
+    if source.proven is None or largest <= source.proven:
         return []
-    return [f"Triton may run batches of up to {scheduling.largest_batch}, and the proof ran up to {source.proven}"]
+    return [f"Triton may run batches of up to {largest}, and the proof ran up to {source.proven}"]
 
 
 def _labels(manifest: BundleManifest) -> dict[str, str]:
@@ -171,8 +173,8 @@ def _versions(model: Path) -> list[int]:
     return [int(path.name) for path in model.iterdir() if re.fullmatch(r"[1-9]\d*", path.name) and path.is_dir()]
 
 
-def _require_same_interface(model: Path, manifest: BundleManifest, source: Source, platform: str) -> None:
-    """All versions of a model share its configuration and its labels."""
+def _require_same_interface(model: Path, manifest: BundleManifest, source: Source, platform: str) -> int | None:
+    """All versions of a model share its configuration and its labels; the largest batch that it is served with."""
     other = "choose another --name"
     text = read_text(model / CONFIGURATION, LARGEST_TEXT) if (model / CONFIGURATION).is_file() else ""
     if f'platform: "{platform}"\n' not in text:
@@ -182,13 +184,14 @@ def _require_same_interface(model: Path, manifest: BundleManifest, source: Sourc
     for file, labels in _labels(manifest).items():
         if not (model / file).is_file() or read_text(model / file, LARGEST_TEXT) != labels:
             raise UserError(f"{model / file} does not hold the classes of {manifest.name}; {other}.")
-    served = re.search(r"^max_batch_size: (\d{1,9})$", text, re.MULTILINE)
-    bound = source.batches[1]
-    if bound is not None and served is not None and int(served[1]) > bound:
+    said = re.search(r"^max_batch_size: (\d{1,9})$", text, re.MULTILINE)
+    served, bound = int(said[1]) if said else None, source.batches[1]
+    if bound is not None and served is not None and served > bound:
         raise UserError(
-            f"{model} is served in batches of up to {served[1]}, and {source.path} takes at most {bound}; {other}, or "
+            f"{model} is served in batches of up to {served}, and {source.path} takes at most {bound}; {other}, or "
             "build an engine of larger batches."
         )
+    return served
 
 
 def _kept(model: Path, number: int) -> list[str]:
