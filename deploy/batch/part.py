@@ -7,25 +7,19 @@ part a done one. Who is killed in between leaves a part that is not done; it is 
 import errno
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 from detheads.deploy.batch.plan import Job, images_of
-from detheads.deploy.detector import Detector, Prepared
-from detheads.deploy.inputs import InputImage
-from detheads.deploy.writers import JsonLines, Record
+from detheads.deploy.detector import Detector
+from detheads.deploy.pipeline import Pipeline, Timing
+from detheads.deploy.writers import JsonLines
 from detheads.foundation import atomic
-from detheads.foundation.ahead import map_ahead
-from detheads.foundation.cores import available_cores
 from detheads.foundation.errors import UserError
 from detheads.foundation.reading import LARGEST_MANIFEST, read_json
 
 PARTS: Final = "parts"
-MOST_DECODERS: Final = 8
-"""Threads of a worker that decode."""
 MOST_REMARKS: Final = 20
 """Different sentences about pictures that a part keeps."""
 
@@ -95,27 +89,32 @@ def run_part(detector: Detector, job: Job, part: int) -> PartResult:
     """
     begin = time.perf_counter()
     images = images_of(job, part)
-    for source in job.sources:
-        if not Path(source).exists():
-            raise UserError(f"{source} is not there on this machine; all workers need to see the same folders.")
+    for place in job.sources:
+        if not Path(place).exists():
+            raise UserError(f"{place} is not there on this machine; all workers need to see the same folders.")
     output = Path(job.output)
     lines = output / PARTS / f"{part:06d}.jsonl"
     remarks: Counter[str] = Counter()
     unreadable: list[dict[str, Any]] = []
     detections = full = 0
+    pipeline = Pipeline(
+        detector, lambda found: found.above(job.score), job.batch, tiling=None, annotated=None, timing=Timing()
+    )
     with atomic.replacing(lines) as partial:
         writer = JsonLines(partial)
         try:
-            for image, found in _detected(detector, images, job, remarks):
-                if isinstance(found, str):
-                    unreadable.append({"id": image.id, "image": image.name, "reason": found})
+            for done in pipeline.run(images):
+                source, result = done.source, done.result
+                remarks.update(sentence.replace(str(source.path), "a picture") for sentence in done.remarks)
+                if isinstance(result, str):
+                    unreadable.append({"id": source.id, "image": source.name, "reason": result})
                     continue
-                writer.write(found)
-                detections, full = detections + len(found.found), full + found.found.full
+                writer.write(result)
+                detections, full = detections + len(result.found), full + result.found.full
         finally:
             writer.close()
         digest, size = atomic.sha256_of(partial), partial.stat().st_size
-    result = PartResult(
+    finished = PartResult(
         part=part,
         file=f"{PARTS}/{lines.name}",
         sha256=digest,
@@ -129,49 +128,9 @@ def run_part(detector: Detector, job: Job, part: int) -> PartResult:
         runtime=detector.session.runtime,
         seconds=round(time.perf_counter() - begin, 3),
     )
-    atomic.write_json(_record(output, part), asdict(result))
-    return result
+    atomic.write_json(_record(output, part), asdict(finished))
+    return finished
 
 
 def _record(output: Path, part: int) -> Path:
     return output / PARTS / f"{part:06d}.json"
-
-
-@dataclass(frozen=True)
-class _Ready:
-    image: InputImage
-    prepared: Prepared | None
-    failure: str
-    remarks: Sequence[str]
-
-
-def _detected(
-    detector: Detector, images: Sequence[InputImage], job: Job, remarks: Counter[str]
-) -> Iterator[tuple[InputImage, Record | str]]:
-    """Each picture with its record, or with the reason why it cannot be read; decoding is ahead of the graph.
-
-    A batch is of neighbours, whether or not they can be read, so that it is the same whoever works on the part.
-    """
-    threads = job.threads or min(available_cores(), MOST_DECODERS)
-
-    def decode(image: InputImage) -> _Ready:
-        said: list[str] = []
-        try:
-            return _Ready(image, detector.prepare(image.load(said.append)), "", said)
-        except UserError as error:
-            return _Ready(image, None, str(error), said)
-
-    decoded = map_ahead(decode, images, ahead=job.batch + threads, threads=threads)
-    while chunk := list(islice(decoded, job.batch)):
-        found = iter(detector.run([ready.prepared for ready in chunk if ready.prepared is not None]))
-        for ready in chunk:
-            remarks.update(sentence.replace(str(ready.image.path), "a picture") for sentence in ready.remarks)
-            if ready.prepared is None:
-                yield ready.image, ready.failure
-                continue
-            letterbox = ready.prepared[1]
-            kept = next(found).above(job.score)
-            yield (
-                ready.image,
-                Record(ready.image.id, ready.image.name, letterbox.image_width, letterbox.image_height, kept),
-            )
