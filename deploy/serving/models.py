@@ -1,7 +1,7 @@
 """The bundles that a server has open, by name."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,8 +169,10 @@ class Models:
 
     Args:
         bundles: folder of each by name. They are opened and warmed up one after the other.
+        backends: what runs each, by name; what the settings say where it is not named.
 
     Attributes:
+        backends: what runs each. What ``auto`` took at first stays, since a measurement under load would mislead.
         traffic: what is going on.
         metrics: what has been going on.
         field: what is observed of the pictures.
@@ -181,9 +183,9 @@ class Models:
         UserError: when one cannot be opened or run.
     """
 
-    def __init__(self, bundles: dict[str, Path], settings: Settings) -> None:
+    def __init__(self, bundles: dict[str, Path], settings: Settings, backends: Mapping[str, str] | None = None) -> None:
         self.traffic, self.metrics, self.field = Traffic(), Metrics(), Field(settings.observing)
-        self.bundles = dict(bundles)
+        self.bundles, self.backends = dict(bundles), dict(backends or {})
         self.refused: dict[str, str] = {}
         self.look = asyncio.Event()
         self._settings = settings
@@ -224,7 +226,9 @@ class Models:
             UserError: when it cannot be opened or run.
         """
         seen = fingerprint(self.bundles[name])
-        detector = Detector.load(self.bundles[name], backend=self._settings.backend, threads=self._settings.threads)
+        backend = self.backends.get(name, self._settings.backend)
+        detector = Detector.load(self.bundles[name], backend=backend, threads=self._settings.threads)
+        self.backends[name] = detector.backend
         served = Served(
             name,
             detector,

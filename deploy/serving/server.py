@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -140,12 +140,17 @@ def address_of(listener: socket.socket) -> str:
 
 
 def run_server(
-    bundles: dict[str, Path], settings: Settings, listener: socket.socket, on_ready: Callable[[list[str]], None]
+    bundles: dict[str, Path],
+    settings: Settings,
+    listener: socket.socket,
+    on_ready: Callable[[list[str]], None],
+    backends: Mapping[str, str] | None = None,
 ) -> int:
     """Open the bundles and answer until a signal asks for the end.
 
     Args:
         on_ready: called with a sentence for each model, when requests are answered.
+        backends: what runs each model, where that is known (see :class:`Models`).
 
     Returns:
         0 when every accepted request was answered, else 1.
@@ -154,7 +159,7 @@ def run_server(
         UserError: when a bundle cannot be opened or run.
     """
     begin_log()
-    models = Models(bundles, settings)
+    models = Models(bundles, settings, backends)
     open_port(listener)
     server = Server(models, settings, lambda: on_ready(told_of(models)))
     server.run([listener])

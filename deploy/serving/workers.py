@@ -39,14 +39,16 @@ RETRY = 10.0
 log = logging.getLogger("detheads.serving")
 
 
+Job = tuple[dict[str, Path], Settings, socket.socket, dict[str, str]]
+"""What a worker is started with: bundles, settings, the port, and what runs each bundle."""
+
+
 class Worker:
     """One process."""
 
-    def __init__(
-        self, context: SpawnContext, bundles: dict[str, Path], settings: Settings, listener: socket.socket
-    ) -> None:
+    def __init__(self, context: SpawnContext, job: Job) -> None:
         self.ready: Event = context.Event()
-        self.process: SpawnProcess = context.Process(target=_work, args=(bundles, settings, listener, self.ready))
+        self.process: SpawnProcess = context.Process(target=_work, args=(*job, self.ready))
         self.process.start()
         self.started = time.monotonic()
 
@@ -75,22 +77,23 @@ def run_workers(
     """
     begin_log()
     models = Models(bundles, settings)  # a mistake is told once, here, and not by every worker
-    told = told_of(models)
+    told, backends = told_of(models), models.backends
     asyncio.run(models.close())
     del models
     with tempfile.TemporaryDirectory(prefix="detheads-metrics-") as folder:
         os.environ[FOLDER] = folder
         try:
-            return _Parent(count, bundles, settings, listener).run(lambda: on_ready(told))
+            return _Parent(count, (bundles, settings, listener, backends)).run(lambda: on_ready(told))
         finally:
             del os.environ[FOLDER]
 
 
 class _Parent:
-    def __init__(self, count: int, bundles: dict[str, Path], settings: Settings, listener: socket.socket) -> None:
+    def __init__(self, count: int, job: Job) -> None:
         self._context = multiprocessing.get_context("spawn")  # a forked copy of a runtime's threads would hang
-        self._start = lambda: Worker(self._context, bundles, settings, listener)
-        self._listener, self._settings, self._count = listener, settings, count
+        self._start = lambda: Worker(self._context, job)
+        _, self._settings, self._listener, _ = job
+        self._count = count
         self._workers: list[Worker] = []
         self._ending = False
         self._opened = False  # all of them have been ready once
@@ -146,14 +149,16 @@ class _Parent:
                 worker.process.join()
 
 
-def _work(bundles: dict[str, Path], settings: Settings, listener: socket.socket, ready: Event) -> None:
+def _work(
+    bundles: dict[str, Path], settings: Settings, listener: socket.socket, backends: dict[str, str], ready: Event
+) -> None:
     """What a worker does; its exit code is the server's."""
     for number in (signal.SIGINT, signal.SIGHUP):  # until the server takes them
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
     begin_log()
     try:
-        code = run_server(bundles, settings, listener, lambda told: ready.set())
+        code = run_server(bundles, settings, listener, lambda told: ready.set(), backends)
     except UserError as error:
         log.error("%s", error)
         code = 1
