@@ -16,7 +16,7 @@ from detheads.foundation.lettering import Lettering
 from detheads.foundation.progress import Remark
 
 
-class Annotated:
+class AnnotatedPictures:
     """Writes the pictures of a run with their boxes.
 
     Args:

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from detheads.deploy.annotated import Annotated
+from detheads.deploy.annotated import AnnotatedPictures
 from detheads.deploy.detector import Detections, Detector, Prepared
 from detheads.deploy.inputs import InputImage
 from detheads.deploy.monitor.observer import NOBODY, Observer
@@ -98,9 +98,14 @@ class Pipeline:
     keep: Callable[[Detections], Detections]
     batch: int
     tiling: Tiling | None
-    annotated: Annotated | None
+    annotated: AnnotatedPictures | None
     timing: Timing
     observer: Observer = NOBODY
+
+    @property
+    def together(self) -> int:
+        """Pictures that go through the graph together; with tiles each goes alone."""
+        return 1 if self.tiling else self.batch
 
     def run(self, sources: Sequence[InputImage]) -> Iterator[Done]:
         """Run pictures; the results come in their order.
@@ -108,7 +113,7 @@ class Pipeline:
         Decoding is ahead by one batch and one picture a core; one picture waits to be drawn.
         """
         threads = min(available_cores(), MOST_DECODERS)
-        decoded = map_ahead(self._decode, sources, ahead=self.batch + threads - 1, threads=threads)
+        decoded = map_ahead(self._decode, sources, ahead=self.together + threads - 1, threads=threads)
         with closing(decoded), closing(self._detect(decoded)) as found:
             if self.annotated is None:
                 yield from map(self._finish, found)
@@ -130,7 +135,7 @@ class Pipeline:
 
     def _detect(self, decoded: Iterator[_Ready]) -> Generator[tuple[_Ready, Detections | None], None, None]:
         # A batch is of neighbours, whether or not they can be read, so that it is the same in a run that goes on.
-        while chunk := list(islice(decoded, 1 if self.tiling else self.batch)):
+        while chunk := list(islice(decoded, self.together)):
             with self.timing.of("inference"):
                 found = iter(self._found(chunk))
             for ready in chunk:

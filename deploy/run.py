@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detheads import __version__
-from detheads.deploy.annotated import Annotated
+from detheads.deploy.annotated import AnnotatedPictures
 from detheads.deploy.detector import Detector
 from detheads.deploy.inputs import IMAGES_NAME, PICTURES_NAME, InputImage
 from detheads.deploy.monitor.observer import NOBODY, Observer
@@ -125,14 +125,16 @@ def run_images(
         annotated = None
         if pictures:
             place = journal.results / PICTURES_NAME
-            annotated = Annotated(place, detector, inputs, lowest, draw_score, font, on_remark)
-        journal.find_done(inputs, batch, lambda source, left_out: _still_good(source, left_out, skip_bad, annotated))
+            annotated = AnnotatedPictures(place, detector, inputs, lowest, draw_score, font, on_remark)
+        pipeline = Pipeline(detector, lambda found: found.above(lowest), batch, tiling, annotated, timing, observer)
+        journal.find_done(
+            inputs, pipeline.together, lambda source, left_out: _still_good(source, left_out, skip_bad, annotated)
+        )
         resumed = journal.done
         if resumed:
             on_remark(f"{resumed} of {len(inputs)} pictures were done before; going on behind them")
         if annotated is not None:
             annotated.prepare(resumed)
-        pipeline = Pipeline(detector, lambda found: found.above(lowest), batch, tiling, annotated, timing, observer)
         on_progress("detecting", resumed, len(inputs))
         with journal.writing() as add:
             for done in pipeline.run(inputs[resumed:]):
@@ -175,7 +177,7 @@ def _published(
     detector: Detector,
     inputs: Sequence[InputImage],
     formats: Sequence[Format],
-    annotated: Annotated | None,
+    annotated: AnnotatedPictures | None,
 ) -> _Published:
     """Write the files of results from the journal."""
     category_ids = [entry.id for entry in detector.classes]
@@ -206,7 +208,7 @@ def _published(
     return published
 
 
-def _still_good(source: InputImage, left_out: bool, skip_bad: bool, annotated: Annotated | None) -> bool:
+def _still_good(source: InputImage, left_out: bool, skip_bad: bool, annotated: AnnotatedPictures | None) -> bool:
     """Whether what an earlier part of a run did of a picture is still there."""
     if left_out:
         return skip_bad
