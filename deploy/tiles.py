@@ -3,8 +3,8 @@
 What the tiles find, and with them the picture as a whole, goes through the bundle's own suppression once more (class
 by class, at its IoU). A box that ends at a border inside the picture may be a part of an object, and is told apart:
 
-- It comes after all boxes that no border cuts, whatever the scores, and goes where more of its own area than that IoU
-  lies in a better box of its class: usually the next tile, which sees the object whole.
+- It ranks with half of its score, and goes where more of its own area than that IoU lies in a better box of its class:
+  usually that of the next tile, which sees the object whole.
 - Two such parts left over that go through the strip which their tiles share, from opposite sides and side by side
   (their extents along the border overlap by more than that IoU), are one object: their hull, with the better score.
   Both rules are applied in turn until nothing changes.
@@ -36,6 +36,11 @@ MOST_TILES = 10_000
 """Of a picture; hours on a small device."""
 EDGE = 2
 """Pixels of the model input within which a box ends at a tile's border: its sides are rarely nearer than that."""
+
+RANK_OF_PARTS = 0.5
+"""By what the score of a box that a border has cut counts in the ranking. AP of ``bench tiles`` on coco-person (grid 4,
+tiles of 512 pixels), without and with the whole picture: 0.1789 and 0.1854; where parts come after all other boxes
+0.1747 and 0.1847; where they are boxes like others 0.1733 and 0.1741. With parts joined it is 0.1817 and 0.1854."""
 
 Window = tuple[int, int, int, int]
 """Left, top, right, bottom of a tile, pixels of the picture."""
@@ -188,7 +193,7 @@ def merge(found: _Boxes, nms_iou: float) -> _Boxes:
     """One list of what all tiles found; see the head of this file for the rule."""
     while True:
         cut: NDArray[np.bool_] = np.logical_or.reduce(found.cut, axis=1)
-        order = np.lexsort((-found.scores, cut))  # by cut, then by score
+        order = np.argsort(-found.scores * np.where(cut, RANK_OF_PARTS, 1), kind="stable")
         ranked = found.at(order)
         kept = ranked.at(survivors(ranked.boxes, ranked.labels, nms_iou, cut[order]))
         found = _joined(kept, nms_iou)
@@ -208,7 +213,7 @@ def _joined(found: _Boxes, nms_iou: float) -> _Boxes:
         lower, upper = np.minimum(first.boxes, second.boxes), np.maximum(first.boxes, second.boxes)
         hull = np.concatenate((lower[:, :2], upper[:, 2:]), axis=1)
         cut = np.where(hull == first.boxes, first.cut, second.cut)  # a side is cut where the part that it is of was
-        better = min(one, other)  # ranked by score
+        better = min(one, other)  # of two parts, the one that ranks before
         hulls.append(_Boxes(hull, found.scores[[better]], found.labels[[better]], cut))
         left = [each for each in left if each not in (one, other)]
     return _Boxes.of([*hulls, found.at(np.array(left, np.int64))])
