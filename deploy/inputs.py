@@ -22,7 +22,9 @@ from detheads.foundation.reading import read_json
 RESULTS_NAME = "detections.json"
 IMAGES_NAME = "images.json"
 PICTURES_NAME = "pictures"
-"""What the folder of a run holds."""
+"""What the folder of a run holds; results in another form have another ending."""
+UNFINISHED = ".{}.unfinished"
+"""What a run of which name lies in, beside its folder, until it is done."""
 
 _NO_VIDEO = "{} is a video, and pictures are needed; 'detheads deploy run' takes one video by itself."
 
@@ -132,7 +134,8 @@ def _of_folder(folder: Path, on_remark: Remark) -> list[tuple[str, Path]]:
     if is_output(folder):
         on_remark(f"the pictures of {folder} were drawn by an earlier run: its boxes are part of them")
         return [(name, folder / name) for name in listing.names]
-    outputs = {parent for parent in _parents(listing.names) if is_output(folder / parent)}
+    parents = _parents(listing.names)
+    outputs = {parent for parent in parents if is_output(folder / parent) or _is_unfinished(parent)}
     names = [name for name in listing.names if outputs.isdisjoint(_parents([name]))]
     if len(names) < len(listing.names):
         on_remark(f"{folder}: {len(listing.names) - len(names)} pictures drawn by an earlier run are left out")
@@ -156,9 +159,15 @@ def _parents(names: Sequence[str]) -> set[str]:
 def is_output(folder: Path) -> bool:
     """Whether an earlier run has drawn the pictures of ``folder``."""
     beside = folder.absolute().parent
-    return folder.absolute().name == PICTURES_NAME and all(
-        (beside / name).is_file() for name in (RESULTS_NAME, IMAGES_NAME)
-    )
+    results = beside.glob(f"{Path(RESULTS_NAME).stem}.*")
+    return folder.absolute().name == PICTURES_NAME and (beside / IMAGES_NAME).is_file() and any(results)
+
+
+def _is_unfinished(folder: str) -> bool:
+    """Whether a run that was stopped, or lasts, keeps its results in ``folder``."""
+    begin, end = UNFINISHED.split("{}")
+    name = os.path.basename(folder)  # noqa: PTH119 - a Path for each of a million names is slow
+    return name.startswith(begin) and name.endswith(end)
 
 
 def _remark_on_names(images: Sequence[InputImage], on_remark: Remark) -> None:

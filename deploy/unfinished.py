@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detheads.deploy.detections import Detections
-from detheads.deploy.inputs import InputImage
+from detheads.deploy.inputs import UNFINISHED, InputImage
 from detheads.deploy.writers import Record
 from detheads.foundation import locks
 from detheads.foundation.claims import Kind, Stage, claimed, require_new
 from detheads.foundation.progress import Remark
 
-UNFINISHED: Final = Kind("run.json", "an unfinished run", "writing", "remove it or choose another folder with -o")
+RUN: Final = Kind("run.json", "an unfinished run", "writing", "remove it or choose another folder with -o")
 RESULTS: Final = "results"
 """What becomes the output folder."""
 JOURNAL: Final = "journal"
@@ -115,8 +115,8 @@ def unfinished(target: Path, described: Mapping[str, Any], on_remark: Remark) ->
     """
     target = target.resolve()  # so that '.' has a name and a parent
     require_new(target)
-    workshop = target.with_name(f".{target.name}.unfinished")
-    with claimed(workshop, UNFINISHED, described):
+    workshop = target.with_name(UNFINISHED.format(target.name))
+    with claimed(workshop, RUN, described):
         require_new(target)  # another process may have finished while this one waited
         journal = Journal(workshop)
         try:

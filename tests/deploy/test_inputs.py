@@ -51,11 +51,12 @@ def test_what_is_passed_over_in_a_folder_is_counted(folder: Path) -> None:
     assert "pictures with other endings are left out (2 .heic, 1 .jp2)" in remark
 
 
-def test_pictures_of_an_earlier_run_are_left_out_of_a_folder_around_them(folder: Path) -> None:
+@pytest.mark.parametrize("results", ["detections.json", "detections.jsonl", "detections.csv"])
+def test_pictures_of_an_earlier_run_are_left_out_of_a_folder_around_them(results: str, folder: Path) -> None:
     drawn = folder / "out" / "pictures"
     shutil.copytree(folder / "inner", drawn / "inner")
     assert len(collected(folder)[0]) == 4  # a folder of that name alone says nothing
-    for name in ("detections.json", "images.json"):
+    for name in (results, "images.json"):
         (folder / "out" / name).write_text(json.dumps([]))
     names, (remark, *_) = collected(folder)
     assert names == ["a.png", "b.png", "inner/a.png"]

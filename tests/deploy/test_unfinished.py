@@ -92,12 +92,13 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(
 def test_a_bad_picture_costs_nothing_of_what_was_done(
     bundle: Path, pictures: Path, tmp_path: Path, detheads: Callable[..., Any]
 ) -> None:
-    command = options(bundle, pictures, tmp_path / "out")
+    out = pictures / "out"  # among the pictures, of which the unfinished run's are none
+    command = options(bundle, pictures, out)
     stopped = detheads(*command)
     assert stopped.code == 1
     assert "05.png" in stopped.err
     assert "9 pictures are done and kept; run the same command again to go on" in stopped.err
-    assert not (tmp_path / "out").exists()
+    assert not out.exists()
     again = detheads(*command)
     assert "8 of 14 pictures were done before" in again.err
     assert again.code == 1
@@ -113,7 +114,7 @@ def test_a_bad_picture_costs_nothing_of_what_was_done(
     assert done.code == 0, done.err
     assert json.loads(done.out)["resumed"] == 8
     assert detheads(*options(bundle, pictures, tmp_path / "whole")).code == 0
-    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert contents(out) == contents(tmp_path / "whole")
 
 
 def test_a_picture_that_changed_is_run_again_and_all_behind_it(
@@ -139,10 +140,10 @@ def test_another_bundle_is_refused(bundle: Path, pictures: Path, tmp_path: Path,
 def test_a_second_process_is_told_and_nothing_is_lost(
     bundle: Path, toy: Toy, tmp_path: Path, detheads: Callable[..., Any]
 ) -> None:
-    from detheads.deploy.unfinished import UNFINISHED
+    from detheads.deploy.unfinished import RUN
     from detheads.foundation.claims import claimed
 
-    with claimed(tmp_path / ".out.unfinished", UNFINISHED, {}):
+    with claimed(tmp_path / ".out.unfinished", RUN, {}):
         done = detheads("deploy", "run", bundle, toy.images, "-o", tmp_path / "out")
     assert done.code == 1
     assert "another process is writing" in done.err
