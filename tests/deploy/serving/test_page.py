@@ -79,6 +79,24 @@ def test_a_chosen_picture_shows_the_boxes_of_the_answer(page: Any, toy: Toy, ans
     assert len(asked) == 1, "the slider asks nobody"
 
 
+def test_names_stand_at_their_boxes_inside_the_picture(page: Any, toy: Toy) -> None:
+    show(page, toy.images / PICTURE)
+    slide(page, 0)
+    script = """
+        return [...boxes.children].map((group) => [...group.children].map((part) => {
+          const { x, y, width, height } = part.getBBox();
+          return [x, y, x + width, y + height];
+        }))
+    """
+    groups = np.array(page.execute_script(script))
+    assert len(groups) > 10
+    for box, tag, text in groups:
+        assert (tag[:2] >= 0).all() and tag[2] <= 640.01
+        assert tag[0] == pytest.approx(min(box[0], 640 - (tag[2] - tag[0])), abs=0.01)
+        assert box[1] == pytest.approx(tag[3], abs=0.01) or box[1] == pytest.approx(tag[1], abs=0.01)
+        assert tag[0] < text[0] and text[2] < tag[2]
+
+
 def test_the_slider_begins_where_drawing_does(page: Any, detector: Detector) -> None:
     lowest = float(page.execute_script("return threshold.value"))
     assert lowest == pytest.approx(detector.draw_scores.min(), abs=0.01)

@@ -66,9 +66,14 @@ def test_json_data_may_be_nested() -> None:
     np.testing.assert_array_equal(parsed(body({"data": IMAGES.tolist()})[0]).images, IMAGES)
 
 
-def test_without_outputs_all_are_meant_and_one_parameter_makes_them_binary() -> None:
+def test_without_outputs_all_are_meant_and_one_parameter_makes_binary_what_says_nothing() -> None:
     assert parsed(body()[0]).outputs == dict.fromkeys(KNOWN, False)
     assert parsed(body(parameters={"binary_data_output": True})[0]).outputs == dict.fromkeys(KNOWN, True)
+    named = [{"name": "labels"}, {"name": "boxes", "parameters": {"binary_data": False}}]
+    assert parsed(body(parameters={"binary_data_output": True}, outputs=named)[0]).outputs == {
+        "labels": True,
+        "boxes": False,
+    }
 
 
 RAW = {"data": None, "parameters": {"binary_data_size": IMAGES.size}}
