@@ -58,13 +58,16 @@ def of_picture(array: NDArray[np.uint8], letterbox: Letterbox) -> Values:
       brightness and contrast cancel out: ``1 / FAR`` for smooth ramps, 1 for noise. Absent in a flat picture.
     """
     content = _content(array, letterbox)
-    rows = content[:: max(1, len(content) // ROWS)].astype(np.float32)  # [h, w, 3]
-    grey = rows.mean(axis=2)  # [h, w]
+    # Three arrays [h, w]: numpy is several times faster with them than along an axis of three.
+    red, green, blue = np.ascontiguousarray(content[:: max(1, len(content) // ROWS)].transpose(2, 0, 1), np.float32)
+    grey = (red + green + blue) / 3
     found = {
         BRIGHTNESS.name: float(grey.mean()),
         CONTRAST.name: float(grey.std()),
-        WARMTH.name: float(rows[..., 0].mean() - rows[..., 2].mean()),
-        COLOUR.name: float((rows.max(axis=2) - rows.min(axis=2)).mean()),
+        WARMTH.name: float(red.mean() - blue.mean()),
+        COLOUR.name: float(
+            (np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)).mean()
+        ),
     }
     if grey.shape[1] > FAR and (far := float(np.abs(grey[:, FAR:] - grey[:, :-FAR]).mean())) > FLAT:
         found[DETAIL.name] = float(np.abs(np.diff(grey, axis=1)).mean()) / far
