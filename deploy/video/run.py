@@ -1,5 +1,6 @@
 """Run a bundle over a video, a stream or a camera: decoding, inference and writing overlap, memory stays flat."""
 
+import importlib
 import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
@@ -122,6 +123,8 @@ def run_video(
             something cannot be written in it.
     """
     atomic.try_output(folder, folder=True)
+    if options.track:  # which takes a second to import: of a live source, frames would be lost meanwhile
+        importlib.import_module("detheads.deploy.video.tracking")
     begin, spent = time.perf_counter(), _Spent()
     with ExitStack() as stack:
         reader = stack.enter_context(Reader(source, options.reading, batch=options.batch, stopped=stopped))

@@ -35,7 +35,7 @@ def content(kind: str, folder: Path) -> Path:
     else:
         data = {"empty": b"", "text": b"no video\n" * 99, "noise": np.random.default_rng(0).bytes(9999)}
         data["cut"] = whole.read_bytes()[:-3000]  # the table of an MP4 file is its end
-        data["list"] = f"ffconcat version 1.0\nfile {whole}\n".encode()
+        data["list"] = f"ffconcat version 1.0\nfile {whole.name}\n".encode()
         data["playlist"] = f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{whole}\n#EXT-X-ENDLIST\n".encode()
         path.write_bytes(data[kind])
     return path
