@@ -71,6 +71,12 @@ class Worker:
         return ""
 
 
+def load_ray() -> Any:
+    """The module ``ray``, told to send nothing to anybody."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    return importlib.import_module("ray")
+
+
 def run_on_ray(
     job: Job, parts: Sequence[int], workers: Workers, retries: int, on_part: OnPart, on_remark: Remark
 ) -> None:
@@ -80,11 +86,10 @@ def run_on_ray(
         retries: times that a part is begun again after it failed or its worker died.
 
     Raises:
-        UserError: when Ray is not installed, there is no cluster, it has not what a worker needs, or workers do not
-            start.
+        ModuleNotFoundError: when Ray is not installed.
+        UserError: when there is no cluster, it has not what a worker needs, or workers do not start.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anybody
-    ray = importlib.import_module("ray")
+    ray = load_ray()
     needs = {"num_cpus": float(job.threads or 1), "num_gpus": workers.gpus}
     count = min(workers.count, len(parts))
     _connect(ray, workers, count, needs)
@@ -153,7 +158,7 @@ class _Crew:
         if part is None:
             self.lost_starts += 1
             if self.lost_starts >= LOST_STARTS:
-                raise UserError(f"{LOST_STARTS} workers died while they started ({reason}); give each less to hold.")
+                raise UserError(f"{LOST_STARTS} workers died while they started ({reason}); Ray's logs say more.")
         else:
             self._judge(part, f"its worker died ({reason})")
         self._hire()

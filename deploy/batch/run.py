@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from detheads.deploy.batch.cluster import Workers, run_on_ray
+from detheads.deploy.batch.cluster import Workers, load_ray, run_on_ray
 from detheads.deploy.batch.part import is_full, open_detector, result_of, run_part
 from detheads.deploy.batch.plan import BATCH_RUN, Job, fix_lists
 from detheads.deploy.batch.summary import Summary, summarise
@@ -36,7 +36,9 @@ def run_batch(
     """
     output = Path(job.output)
     atomic.try_output(output, folder=True)
-    detector = None if workers.count else open_detector(job)  # a mistake in it leaves no folder behind
+    detector = None if workers.count else open_detector(job)  # what is missing is told before a long listing
+    if workers.count:
+        load_ray()
     with claimed(output, BATCH_RUN, job.described(), {"bundle": job.bundle}):
         lists = fix_lists(job, on_progress, on_remark)
         sizes = [min(job.part_size, lists.pictures - part * job.part_size) for part in range(lists.parts)]
