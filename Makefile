@@ -49,9 +49,10 @@ fuzz: setup
 # The tests of the runtime with every dependency at its lower bound, in a fresh environment; LOW=python3.10 by default.
 LOW ?= python3.10
 LOWEST := build/lower-bounds
+LOW_EXTRAS := cpu export formats frigate hotcoco package serve sign
 lower-bounds: setup
 	rm -rf $(LOWEST) && $(LOW) -m venv $(LOWEST)
-	$(BIN)/python tests/lower_bounds.py cpu export formats hotcoco pytest hypothesis > $(LOWEST)/lowest.txt
+	$(BIN)/python tests/lower_bounds.py $(LOW_EXTRAS) pytest hypothesis httpx psutil > $(LOWEST)/lowest.txt
 	$(LOWEST)/bin/python -m pip install --quiet --requirement $(LOWEST)/lowest.txt
 	$(LOWEST)/bin/python -m pip install --quiet --no-deps --editable .
 	$(LOWEST)/bin/python -m pip check
@@ -70,7 +71,7 @@ runtime-alone: setup
 	rm -rf $(ALONE) && $(RUNTIME) -m venv $(ALONE)/venv
 	$(BIN)/python -m tests.without_torch $(ALONE)/toy
 	$(ALONE)/venv/bin/python -m pip install --quiet --editable '.[cpu,frigate,hotcoco,package,serve,sign,video]'
-	$(ALONE)/venv/bin/python -m pip install --quiet pytest hypothesis httpx psutil pyyaml 'onnx>=1.19'
+	$(ALONE)/venv/bin/python -m pip install --quiet pytest hypothesis httpx psutil pycocotools pyyaml 'onnx>=1.19'
 	$(ALONE)/venv/bin/python -m pip check
 	DETHEADS_TOY=$(CURDIR)/$(ALONE)/toy $(ALONE)/venv/bin/python -m pytest -p tests.without_torch tests/deploy tests/foundation
 

@@ -1,7 +1,6 @@
 """Shared fixtures: real photographs where they exist, and the command line as a function."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,8 +14,6 @@ from detheads.foundation.text import visible
 if TYPE_CHECKING:
     from tests.export.toy import Toy
 
-MADE = os.environ.get("DETHEADS_TOY")
-"""A toy world that was made elsewhere (see ``tests/without_torch.py``)."""
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -54,7 +51,7 @@ def clip_embeddings() -> Path:
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> "Toy":
     """A run of a real head with random weights, and pictures in which it finds something."""
-    from tests.export.toy import Toy, make_toy
+    from tests.export.toy import MADE, Toy, make_toy
 
     place = tmp_path_factory.mktemp("toy")
     if MADE:
@@ -66,7 +63,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> "Toy":
 @pytest.fixture(scope="session")
 def bundle(toy: "Toy", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A verified bundle of the toy without an engine. Copy it before changing it."""
-    from tests.export.toy import bundle_toy
+    from tests.export.toy import MADE, bundle_toy
 
     target = tmp_path_factory.mktemp("bundle") / "toy.detheads"
     if MADE:

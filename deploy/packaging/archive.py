@@ -3,7 +3,7 @@
 import gzip
 import tarfile
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from detheads.deploy.packaging.wheel import EPOCH
@@ -15,6 +15,8 @@ SUFFIX: Final = ".tar.gz"
 def write_archive(path: Path, root: str, files: Mapping[str, Path]) -> None:
     """Write ``files`` below the folder ``root`` of a new archive, sorted, owned by root, all of one time.
 
+    Folders are entries, too: whoever unpacks it as root makes folders that every user may look into.
+
     Args:
         files: name in the archive (``/`` between folders) -> file. Scripts (``.sh``) may be executed.
     """
@@ -24,6 +26,11 @@ def write_archive(path: Path, root: str, files: Mapping[str, Path]) -> None:
         gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as stream,
         tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive,
     ):
+        folders = {str(parent) for name in files for parent in PurePosixPath(root, name).parents} - {"."}
+        for folder in sorted(folders):
+            info = tarfile.TarInfo(folder)
+            info.type, info.mode, info.mtime = tarfile.DIRTYPE, 0o755, EPOCH
+            archive.addfile(info)
         for name, source in sorted(files.items()):
             info = tarfile.TarInfo(f"{root}/{name}")
             info.size = source.stat().st_size

@@ -19,6 +19,12 @@ from detheads.foundation.progress import Progress, silent
 
 MANIFEST: Final = "manifest.json"
 _PLACEHOLDER: Final = re.compile("@([A-Z]+)@")
+APT: Final = """\
+RUN apt-get update \\
+ && apt-get install --yes --no-install-recommends libgl1 libglib2.0-0 libxcb1 \\
+ && rm -rf /var/lib/apt/lists/*
+"""
+"""What the wheels of OpenCV, which comes with tracking, take from a system with a screen."""
 _STEPS: Final = ("wheel of detheads", "wheels", "archive")
 
 
@@ -90,6 +96,7 @@ def pack(
     folder = f"{name}.detheads"
     words = {
         **target.words,
+        "APT": APT if "video" in brought else "",
         "BUNDLE": folder,
         "NAME": name,
         "SERVICE": f"detheads-{name}",

@@ -17,7 +17,7 @@ from detheads.deploy.pictures import as_rgb
 from detheads.evaluation.coco import evaluate
 from detheads.foundation.errors import UserError
 from detheads.foundation.images import load_image
-from tests.export.toy import CATEGORIES, Toy
+from tests.export.toy import AP_TOLERANCE, CATEGORIES, Toy
 
 TURNED = 6
 """EXIF orientation of a picture that is to be turned by a quarter."""
@@ -223,7 +223,7 @@ def test_it_finds_what_the_proof_measured(detector: Detector, toy: Toy) -> None:
     proof = detector.manifest.verification
     assert proof is not None
     assert 0 < proof.artefacts[0].map < 1  # type: ignore[operator]
-    assert pytest.approx(proof.artefacts[0].map, abs=1e-9) == evaluate(truth, results).AP
+    assert pytest.approx(proof.artefacts[0].map, abs=AP_TOLERANCE) == evaluate(truth, results).AP
 
 
 @pytest.mark.parametrize("threads", [0, 5000])

@@ -2,6 +2,7 @@
 # Installs this package into venv/ beside this file, without a network and without root. Again: nothing is done where it
 # is installed already. With --unit (as root) the service is installed and started, too.
 set -eu
+umask 022 # the service is of another user
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
 python=${PYTHON:-python@PYTHON@}
 service=@SERVICE@

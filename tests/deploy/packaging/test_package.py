@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from PIL import Image
 
 from detheads.deploy import Detector
@@ -92,10 +93,11 @@ def test_equal_inputs_give_an_equal_archive(index: Path, bundle: Path, archive: 
 def test_scripts_may_be_executed_and_nothing_belongs_to_who_packed_it(archive: Path) -> None:
     with tarfile.open(archive) as packed:
         members = packed.getmembers()
-    assert {member.name for member in members if member.mode == 0o755} == {
+    assert {member.name for member in members if member.mode == 0o755 and member.isfile()} == {
         f"toy-jetson/{name}.sh" for name in ("camera", "doctor", "engine", "install", "prove")
     }
     assert {(member.uid, member.uname, member.mtime) for member in members} == {(0, "", 315532800)}
+    assert {member.mode for member in members if member.isdir()} == {0o755}
 
 
 # Files of every target
@@ -104,7 +106,7 @@ def test_scripts_may_be_executed_and_nothing_belongs_to_who_packed_it(archive: P
 @pytest.mark.parametrize("name", known_targets())
 def test_every_word_of_a_template_is_filled_and_scripts_are_sound(name: str, tmp_path: Path) -> None:
     target = find_target(name)
-    keys = ("BUNDLE", "NAME", "SERVICE", "PYTHON", "SYSTEM", "MACHINE", "PREFIX")
+    keys = ("APT", "BUNDLE", "NAME", "SERVICE", "PYTHON", "SYSTEM", "MACHINE", "PREFIX")
     words = {**target.words, "BACKEND": target.backend, **dict.fromkeys(keys, "word")}
     for file, template in target.files.items():
         text = filled(template, words)
@@ -114,6 +116,8 @@ def test_every_word_of_a_template_is_filled_and_scripts_are_sound(name: str, tmp
             assert "set -eu" in text
             (tmp_path / file).write_text(text)
             subprocess.run(["sh", "-n", tmp_path / file], check=True)
+        if file.endswith(".yaml"):
+            assert yaml.safe_load(text)["services"]["detheads"]["read_only"] is True
         if file.endswith(".py"):
             compile(text, file, "exec")
 
@@ -158,6 +162,33 @@ def test_another_machine_than_the_targets_is_told(unpacked: Path) -> None:
     assert done.returncode == 1
     assert "and the package is for" in done.stderr
     assert not (unpacked / "venv").exists()
+
+
+def test_a_jetson_builds_its_engine_in_a_copy_which_follows_the_bundle(unpacked: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(unpacked, tmp_path / "copy"))
+    program = copy / "venv" / "bin" / "detheads"
+    program.parent.mkdir(parents=True)
+    program.write_text('#!/bin/sh\necho "$@" >>"$0.log"\n[ ! -e "$0.fails" ] || exit 1\n')
+    program.chmod(0o755)
+    state = tmp_path / "state"
+    environment = {"PATH": "/usr/bin:/bin", "STATE_DIRECTORY": str(state)}
+
+    def run(script: str) -> int:
+        return subprocess.run([copy / script], check=False, env=environment).returncode
+
+    assert run("engine.sh") == 0
+    (state / "toy.detheads" / "built").touch()
+    assert run("prove.sh") == 0
+    built, proved = f"bundle build {state}/toy.detheads --library tensorrt", f"bundle prove {state}/toy.detheads"
+    log = program.with_name("detheads.log")
+    assert log.read_text().splitlines() == [built, built, f"{proved} --backend tensorrt"]
+    assert (state / "toy.detheads" / "built").exists()  # what was built is kept
+    with (copy / "toy.detheads" / "bundle.json").open("a") as stream:
+        stream.write("\n")  # another bundle
+    program.with_name("detheads.fails").touch()
+    assert run("prove.sh") == 1  # and nothing is proven where no engine can be built
+    assert log.read_text().splitlines()[3:] == [built]
+    assert not (state / "toy.detheads" / "built").exists()
 
 
 def test_a_camera_gets_a_line_for_each_picture_and_unreadable_ones_are_told(bundle: Path, toy: Toy) -> None:
