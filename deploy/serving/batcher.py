@@ -46,7 +46,7 @@ class Batcher:
 
     Args:
         run: batch ``[B, 3, H, W]`` -> rows of each head, as :meth:`detheads.deploy.session.BundleSession.run`.
-        max_batch: pictures of a batch.
+        max_batch: pictures of several requests in a batch; one request may bring more.
         max_wait: seconds.
         on_the_way: how many requests the whole server has accepted and not yet answered.
         on_batch: called with the pictures and seconds of each batch.
@@ -69,7 +69,7 @@ class Batcher:
         self._news = asyncio.Event()
 
     async def submit(self, images: NDArray[np.uint8]) -> Ran:
-        """Run pictures ``[k, 3, H, W]``, ``k`` up to ``max_batch``, in one batch. Cancelled, they are not run."""
+        """Run pictures ``[k, 3, H, W]`` in one batch. Cancelled, they are not run."""
         job = _Job(images, perf_counter(), asyncio.get_running_loop().create_future())
         self._waiting.append(job)
         self._news.set()

@@ -70,6 +70,7 @@ def _about(served: Served) -> dict[str, Any]:
         "sha256": manifest.onnx.sha256,
         "precision": manifest.precision,
         "runtime": served.detector.session.runtime,
+        "together": served.together,
         "input": {"height": manifest.input.height, "width": manifest.input.width},
         "classes": list(served.detector.class_names),
         "draw_scores": [round(score, 6) for score in served.detector.draw_scores.tolist()],

@@ -22,7 +22,8 @@ from detheads.deploy.serving.metrics import Metrics
 from detheads.deploy.serving.refusals import Refused
 from detheads.deploy.serving.settings import Settings
 from detheads.deploy.serving.traffic import Traffic
-from detheads.foundation.errors import UserError, suggest
+from detheads.deploy.serving.warm import warm_up
+from detheads.foundation.errors import suggest
 
 __all__ = ["Answer", "Models", "Refused", "Served", "Traffic"]
 
@@ -53,6 +54,10 @@ class Served:
         detector: the open bundle; its ``manifest`` says what it is.
         fingerprint: of the bundle's folder before it was opened.
         observer: of the pictures that are sent.
+        together: pictures of several requests that run together.
+
+    Raises:
+        UserError: when it cannot be run.
     """
 
     def __init__(
@@ -70,29 +75,14 @@ class Served:
         self.name, self.detector, self.fingerprint = name, detector, fingerprint
         self._field, self.observer = field, field.observer(name, detector)
         self._settings, self._decoders = settings, decoders
+        self.together = warm_up(name, detector, settings)
         self._batcher = Batcher(
             detector.session.run,
-            max_batch=settings.max_batch,
+            max_batch=self.together,
             max_wait=settings.max_wait_ms / 1000,
             on_the_way=lambda: traffic.in_progress,
             on_batch=lambda pictures, seconds: metrics.ran(name, pictures, seconds),
         )
-
-    def warm_up(self) -> None:
-        """Run a picture alone and a whole batch, so that the first clients do not wait for what libraries put off.
-
-        Raises:
-            UserError: when it cannot run so many at once.
-        """
-        size = self.detector.manifest.input
-        for pictures in sorted({1, self._settings.max_batch}):
-            try:
-                self.detector.session.run(np.zeros((pictures, 3, size.height, size.width), np.uint8))
-            except Exception as error:  # libraries raise what they like
-                reason = " ".join(str(error).split())[:200]
-                raise UserError(
-                    f"{self.name} does not run {pictures} pictures at once ({reason}); lower --max-batch."
-                ) from None
 
     async def answer(self, content: bytes) -> Answer:
         """Detect in an uploaded file.
@@ -229,7 +219,7 @@ class Models:
         backend = self.backends.get(name, self._settings.backend)
         detector = Detector.load(self.bundles[name], backend=backend, threads=self._settings.threads)
         self.backends[name] = detector.backend
-        served = Served(
+        return Served(
             name,
             detector,
             self._settings,
@@ -239,8 +229,6 @@ class Models:
             field=self.field,
             fingerprint=seen,
         )
-        served.warm_up()
-        return served
 
     def replace(self, served: Served) -> None:
         """Serve this from now on under its name. Requests that have begun with the one before it end with it; it is

@@ -171,11 +171,13 @@ def run_server(
 
 
 def told_of(models: Models) -> list[str]:
-    """A line for each model: its name, whether it was proven, and what runs it."""
-    return [
-        f"{served.name}: {served.detector.manifest.state}, {served.detector.choice or served.detector.session.runtime}"
-        for served in models
-    ]
+    """A line for each model: its name, whether it was proven, what runs it, and how."""
+    told = []
+    for served in models:
+        detector = served.detector
+        runs = f"up to {served.together} pictures a run" if served.together > 1 else "one picture a run"
+        told.append(f"{served.name}: {detector.manifest.state}, {detector.choice or detector.session.runtime}; {runs}")
+    return told
 
 
 def begin_log() -> None:

@@ -18,6 +18,7 @@ class Settings:
         backend: what runs the bundles (see :class:`detheads.deploy.session.BundleSession`).
         threads: CPU threads of one run of a graph; the library's own choice when None.
         max_batch: pictures in one run of a graph.
+        gather: run pictures of several requests together without asking whether that is faster here.
         max_wait_ms: how long a picture waits at most for others to run with it, while others are on their way.
         queue: requests that were accepted and not yet answered; more are refused with 429.
         max_bytes: bytes of a request's body.
@@ -36,6 +37,7 @@ class Settings:
     backend: str = CPU
     threads: int | None = None
     max_batch: int = 8
+    gather: bool = False
     max_wait_ms: float = 2.0
     queue: int = 128
     max_bytes: int = 16 << 20

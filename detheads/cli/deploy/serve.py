@@ -33,7 +33,15 @@ def serve(
         int | None,
         typer.Option(min=1, callback=possible_threads, help="CPU threads of a run; the library's choice if unset."),
     ] = None,
-    max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Pictures of several requests in one run.")] = 8,
+    max_batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=1024,
+            help="Pictures of several requests in one run.",
+            show_default="8 where that is faster, or 1",
+        ),
+    ] = None,
     max_wait_ms: Annotated[
         float, typer.Option(min=0, max=10_000, help="How long a picture waits at most for others to run with it.")
     ] = 2.0,
@@ -81,7 +89,7 @@ def serve(
     settings = Settings(
         backend=backend,
         threads=threads,
-        max_batch=max_batch,
+        **({"max_batch": max_batch, "gather": True} if max_batch else {}),
         max_wait_ms=max_wait_ms,
         queue=queue,
         max_bytes=round(max_megabytes * 1_000_000),

@@ -37,7 +37,7 @@ def running(bundles: dict[str, Path], settings: Settings) -> Iterator[tuple[http
 @pytest.fixture(scope="session")
 def serve() -> Callable[..., Any]:
     """``with serve({"toy": bundle}, queue=4) as (client, models)``."""
-    return lambda bundles, **settings: running(bundles, Settings(threads=1, **settings))
+    return lambda bundles, **settings: running(bundles, Settings(threads=1, **{"gather": True} | settings))
 
 
 @pytest.fixture(scope="session")
