@@ -10,6 +10,11 @@ from detheads.foundation.cores import available_cores
 from detheads.foundation.images import FORMATS
 
 
+def one_a_core() -> int:
+    """Decoders of a server that was told no number: one a core, 8 at most, since each may hold a large picture."""
+    return min(8, available_cores())
+
+
 @dataclass(frozen=True)
 class Settings:
     """Limits and ways of a server. Every number bounds what one client can take from the others.
@@ -46,7 +51,7 @@ class Settings:
     upload_seconds: float = 15.0
     notice_seconds: float = 1.0
     drain_seconds: float = 30.0
-    decoders: int = field(default_factory=lambda: min(8, available_cores()))
+    decoders: int = field(default_factory=one_a_core)
     watch_seconds: float = 2.0
     token: str | None = field(default=None, repr=False)
     access_log: bool = False

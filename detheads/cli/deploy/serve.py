@@ -80,7 +80,7 @@ def serve(
     """
     from detheads.deploy.monitor.observer import Observing
     from detheads.deploy.serving.server import address_of, listen, run_server
-    from detheads.deploy.serving.settings import Settings
+    from detheads.deploy.serving.settings import Settings, one_a_core
     from detheads.deploy.serving.workers import run_workers
 
     named = name_bundles(bundles)
@@ -89,7 +89,8 @@ def serve(
     settings = Settings(
         backend=backend,
         threads=threads,
-        **({"max_batch": max_batch, "gather": True} if max_batch else {}),
+        max_batch=max_batch or Settings.max_batch,
+        gather=max_batch is not None,
         max_wait_ms=max_wait_ms,
         queue=queue,
         max_bytes=round(max_megabytes * 1_000_000),
@@ -102,7 +103,7 @@ def serve(
         token=read_token(token_file),
         access_log=access_log,
         observing=Observing(monitor, keep_uncertain, keep_most),
-        **({"decoders": decoders} if decoders else {}),
+        decoders=decoders or one_a_core(),
     )
     listener = listen(host, port)
     if settings.token is None and not ip_address(listener.getsockname()[0]).is_loopback:
