@@ -88,7 +88,7 @@ class Keeper:
         heapq.heapify(self._heap)
         self._next = max((entry.number for entry in self._heap), default=0) + 1
         self._gone = [heapq.heappop(self._heap) for _ in range(len(self._heap) - most)]
-        self._written_at = 0.0
+        self._written_at, self._written_as = 0.0, _stamp(folder)
         self.flush()
         self._sweep()
 
@@ -123,7 +123,11 @@ class Keeper:
         return True
 
     def flush(self) -> None:
-        """Write the annotations of all that is kept."""
+        """Write the annotations of all that is kept.
+
+        Raises:
+            UserError: when somebody else has written them meanwhile.
+        """
         with self._lock:
             self._write()
 
@@ -150,6 +154,11 @@ class Keeper:
         return _Entry(value, number, described, proposals, self._turn)
 
     def _write(self) -> None:
+        if _stamp(self.folder) != self._written_as:
+            raise UserError(
+                f"{self.folder / ANNOTATIONS} was changed while pictures were kept there, perhaps by labelling them; "
+                "it is left as it is: keep new ones in another folder."
+            )
         entries = sorted(self._heap, key=lambda entry: entry.number)
         annotations = [
             {"id": number, "image_id": image_id, **proposal}
@@ -167,7 +176,7 @@ class Keeper:
         for entry in self._gone:
             (self.folder / SPLIT / entry.image["file_name"]).unlink(missing_ok=True)
         self._gone.clear()
-        self._written_at = time.monotonic()
+        self._written_at, self._written_as = time.monotonic(), _stamp(self.folder)
 
     def _sweep(self) -> None:
         """Remove pictures of a killed process that nothing names."""
@@ -195,6 +204,15 @@ def keeping(folder: Path, most: int, detector: Detector) -> Iterator[Keeper]:
             yield keeper
         finally:
             keeper.flush()
+
+
+def _stamp(folder: Path) -> tuple[int, ...]:
+    """By which a change of the annotations is told."""
+    try:
+        found = (folder / ANNOTATIONS).stat()
+    except FileNotFoundError:
+        return ()
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _read(folder: Path, classes: Sequence[ClassEntry]) -> list[_Entry]:

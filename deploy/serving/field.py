@@ -17,6 +17,7 @@ from detheads.deploy.monitor.observer import Observer, Observing
 from detheads.deploy.monitor.uncertain import Keeper, keeping
 from detheads.deploy.serving.refusals import Refused
 from detheads.deploy.serving.settings import Settings
+from detheads.foundation.errors import UserError
 
 if TYPE_CHECKING:
     from detheads.deploy.serving.models import Models
@@ -63,7 +64,10 @@ class Field:
     def close(self) -> None:
         """Wait for what waits, and write what is kept."""
         self._thread.shutdown()
-        self._stack.close()
+        try:
+            self._stack.close()
+        except (OSError, UserError) as error:
+            log.error("the pictures to label could not be written: %s", error)
 
     def _see(self, observer: Observer, load: Callable[[], Image.Image], prepared: Prepared, found: Detections) -> None:
         try:

@@ -126,6 +126,18 @@ def test_a_folder_that_was_labelled_is_not_written_into(tmp_path: Path) -> None:
     assert json.loads(path.read_text()) == document
 
 
+def test_labels_that_somebody_makes_meanwhile_are_not_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "kept/annotations/instances_train.json"
+    with (
+        pytest.raises(UserError, match="was changed while pictures were kept there"),
+        kept(tmp_path / "kept") as keeper,
+    ):
+        see(keeper, pictures(1, seed=1)[0], 0.6)
+        keeper.flush()
+        path.write_text('{"labelled": "by hand"}')
+    assert path.read_text() == '{"labelled": "by hand"}'
+
+
 def test_a_folder_of_something_else_or_of_other_classes_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.txt").write_text("mine")
