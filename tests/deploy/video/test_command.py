@@ -29,6 +29,20 @@ def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "cut.mkv"
 
 
+def send_when_begun(number: int, folder: Path) -> None:
+    """Send this process a signal when a run into ``folder`` has written a line; before, nobody would handle it."""
+
+    def wait() -> None:
+        unfinished = folder / "detections.partial.jsonl"
+        for _ in range(2000):
+            if unfinished.exists() and unfinished.stat().st_size:
+                os.kill(os.getpid(), number)
+                return
+            time.sleep(0.01)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def test_a_video_with_every_option(squares: Path, clip: Path, tmp_path: Path, detheads: Command) -> None:
     options = "--track --every 2 --fps 10 --max-frames 4 --seconds 9 --classes red --score red=0.5 --format jsonl,coco"
     words = [*options.split(), "--draw-score", 0.5, "--batch", 2, "--threads", 1, "--json"]
@@ -90,7 +104,7 @@ def test_a_damaged_video_ends_with_1_and_skip_bad_with_0(
 
 def test_a_lost_stream_ends_with_1_and_drops_are_told(squares: Path, tmp_path: Path, detheads: Command) -> None:
     with Camera(rate=400) as camera:
-        threading.Timer(1.5, camera.die).start()
+        threading.Timer(2.5, camera.die).start()
         words = [camera.url, "-o", tmp_path / "out", "--live", "newest", "--reconnect", 0.3, "--timeout", 5, "--json"]
         done = detheads("deploy", "run", squares, *words)
     assert done.code == 1
@@ -107,8 +121,8 @@ def test_a_signal_ends_a_live_source_with_finished_files(
 ) -> None:
     before = signal.getsignal(number)
     with Camera(rate=60) as camera:
-        threading.Timer(1.0, os.kill, (os.getpid(), number)).start()
-        done = detheads("deploy", "run", squares, camera.url, "-o", tmp_path / "out", "--json")
+        send_when_begun(number, tmp_path / "out")
+        done = detheads("deploy", "run", squares, camera.url, "-o", tmp_path / "out", "--seconds", 30, "--json")
     assert done.code == 0, done.err
     answer = json.loads(done.out)
     assert answer["ended"] == "interrupted"
@@ -120,7 +134,7 @@ def test_a_recording_that_is_interrupted_ends_with_130_and_what_there_is(
     squares: Path, tmp_path: Path, detheads: Command
 ) -> None:
     long = write_clip(tmp_path / "long.mp4", 900, encoder="mpeg4")
-    threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT)).start()
+    send_when_begun(signal.SIGINT, tmp_path / "out")
     done = detheads("deploy", "run", squares, long, "-o", tmp_path / "out", "--json")
     assert done.code == 130
     answer = json.loads(done.out)

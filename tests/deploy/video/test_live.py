@@ -116,7 +116,7 @@ def test_a_stream_that_falls_silent_is_lost_after_the_time_out(run: Run) -> None
         result = run(camera.url, on_frame=watch, reconnect=0, timeout=0.5)
     assert result.counts.ended == "lost"
     assert "broke off" in result.counts.trouble
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 20
 
 
 def test_who_asks_to_stop_gets_finished_files(run: Run) -> None:
@@ -172,7 +172,7 @@ def test_a_server_that_says_nothing_is_given_up(scheme: str, run: Run, silent: i
     begin = time.monotonic()
     with pytest.raises(UserError, match=f"{scheme}://127.0.0.1:.* did not answer within 0.4 s"):
         run(f"{scheme}://127.0.0.1:{silent}/x", timeout=0.4)
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < 10
     assert not (tmp_path / "out").exists()
 
 
