@@ -1,8 +1,11 @@
 """What ``deploy run`` costs beside the detector itself, on the same pictures in the same process."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 
 from detheads.deploy.detector import Detector
@@ -23,6 +26,8 @@ class RunBench:
         run: ``deploy run --no-pictures``.
         drawn: ``deploy run``.
         ratio, drawn_ratio: over the baseline; above 1 it is faster.
+        cpu_ratio: processor seconds of the baseline over those of ``run``, which other programs disturb less: below 1
+            it computes more, though perhaps at the same time.
     """
 
     images: int
@@ -33,6 +38,7 @@ class RunBench:
     drawn: float
     ratio: float
     drawn_ratio: float
+    cpu_ratio: float
 
 
 def bench_run(
@@ -45,6 +51,13 @@ def bench_run(
         rounds: that are measured; one more comes before.
     """
     paths = [source.path for source in inputs]
+    processor: dict[str, list[float]] = {BASELINE: [], PLAIN: [], DRAWN: []}
+
+    def counted(name: str, work: Contender) -> None:
+        started = time.process_time()
+        work()
+        processor[name].append(time.process_time() - started)
+
     with TemporaryDirectory() as folder:
 
         def run(number: int, pictures: bool) -> None:
@@ -52,11 +65,12 @@ def bench_run(
 
         def contenders(number: int) -> dict[str, Contender]:
             on_progress("rounds", number, rounds + 1)
-            return {
+            works: dict[str, Contender] = {
                 BASELINE: lambda: detector(paths, batch=batch),
                 PLAIN: lambda: run(number, False),
                 DRAWN: lambda: run(number, True),
             }
+            return {name: partial(counted, name, work) for name, work in works.items()}
 
         timing = take_turns(map(contenders, range(rounds + 1)))
         on_progress("rounds", rounds + 1, rounds + 1)
@@ -70,4 +84,5 @@ def bench_run(
         drawn=each[DRAWN],
         ratio=each[PLAIN] / each[BASELINE],
         drawn_ratio=each[DRAWN] / each[BASELINE],
+        cpu_ratio=median(processor[BASELINE]) / median(processor[PLAIN]),
     )

@@ -38,8 +38,8 @@ def run(
         as_json,
         lambda console: console.print(
             f"deploy run {result.run:.2f} images/s ({result.drawn:.2f} with pictures), Detector {result.detector:.2f} "
-            f"images/s (baseline), ratio {result.ratio:.3f} ({result.drawn_ratio:.3f} with pictures; {result.images} "
-            f"images, batch {result.batch}, median of {result.rounds})"
+            f"images/s (baseline), ratio {result.ratio:.3f} ({result.drawn_ratio:.3f} with pictures), by processor "
+            f"time {result.cpu_ratio:.3f} ({result.images} images, batch {result.batch}, median of {result.rounds})"
         ),
     )
 

@@ -16,6 +16,7 @@ def test_a_run_is_measured_beside_its_detector(bundle: Path, toy: Toy, detheads:
     answer = json.loads(done.out)
     assert (answer["images"], answer["rounds"], answer["batch"]) == (3, 1, 1)
     assert answer["ratio"] == pytest.approx(answer["run"] / answer["detector"])
+    assert 0 < answer["cpu_ratio"] < 2
     assert answer["drawn_ratio"] == pytest.approx(answer["drawn"] / answer["detector"])
 
 

@@ -34,6 +34,7 @@ def changed(bundle: Path, folder: Path, **entries: Any) -> Path:
 
 def test_speed_is_on_the_screen_and_in_json(bundle: Path, toy: Toy, tmp_path: Path, detheads) -> None:
     done = detheads("deploy", "run", bundle, toy.images, "-o", tmp_path / "out", "--json")
+    assert f"{len(SIZES)}/{len(SIZES)}" in done.err and "images/s" in done.err
     timing = json.loads(done.out)["timing"]
     whole = 1000 / timing["images_per_second"]
     assert min(timing["decode_ms"], timing["draw_ms"]) > 0
