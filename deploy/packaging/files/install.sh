@@ -23,7 +23,7 @@ for word in "$@"; do
   esac
 done
 
-command -v "$python" >/dev/null || fail "there is no $python; @SYSTEM@ brings it, or set PYTHON to one."
+command -v "$python" >/dev/null || fail "there is no $python, which this package is for (@SYSTEM@); set PYTHON to one."
 "$python" "$here/check.py"
 
 plain=yes # a folder that may stand in a unit
