@@ -31,6 +31,8 @@ from detheads.foundation.manifest import Thresholds
 
 SMALLEST_TILE = 32
 """Pixels of a tile's side."""
+OVERLAP = 0.2
+"""Of neighbouring tiles, as a share of their side, where none is asked for; SAHI's default as well."""
 LARGEST_OVERLAP = 0.9
 MOST_TILES = 10_000
 """Of a picture; hours on a small device."""
@@ -60,7 +62,7 @@ class Tiling:
     """
 
     tile: int
-    overlap: float = 0.2
+    overlap: float = OVERLAP
     whole: bool = True
 
     def __post_init__(self) -> None:
@@ -95,7 +97,7 @@ def detect_tiled(
     detector: Detector,
     picture: Picture,
     tile: int,
-    overlap: float = 0.2,
+    overlap: float = OVERLAP,
     *,
     whole: bool = True,
     channels: Channels = "RGB",

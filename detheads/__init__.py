@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from detheads.training.hand_made import save_run
     from detheads.training.trainer import Trainer
 
-# ONNX Runtime reports usage to its maker, unless this is set before it starts.
+# ONNX Runtime and Ray report usage to their makers, unless this is set before they start.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 try:
     __version__ = version("detheads")

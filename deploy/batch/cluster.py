@@ -6,7 +6,6 @@ A worker that dies is replaced, and its part goes to the next one that is free.
 import errno
 import importlib
 import logging
-import os
 import socket
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -71,12 +70,6 @@ class Worker:
         return ""
 
 
-def load_ray() -> Any:
-    """The module ``ray``, told to send nothing to anybody."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    return importlib.import_module("ray")
-
-
 def run_on_ray(
     job: Job, parts: Sequence[int], workers: Workers, retries: int, on_part: OnPart, on_remark: Remark
 ) -> None:
@@ -89,7 +82,7 @@ def run_on_ray(
         ModuleNotFoundError: when Ray is not installed.
         UserError: when there is no cluster, it has not what a worker needs, or workers do not start.
     """
-    ray = load_ray()
+    ray = importlib.import_module("ray")
     needs = {"num_cpus": float(job.threads or 1), "num_gpus": workers.gpus}
     count = min(workers.count, len(parts))
     _connect(ray, workers, count, needs)

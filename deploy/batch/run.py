@@ -1,9 +1,10 @@
 """A batch run from its first start to its end, through as many starts as it takes."""
 
+import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from detheads.deploy.batch.cluster import Workers, load_ray, run_on_ray
+from detheads.deploy.batch.cluster import Workers, run_on_ray
 from detheads.deploy.batch.part import is_full, open_detector, result_of, run_part
 from detheads.deploy.batch.plan import BATCH_RUN, Job, fix_lists
 from detheads.deploy.batch.summary import Summary, summarise
@@ -38,7 +39,7 @@ def run_batch(
     atomic.try_output(output, folder=True)
     detector = None if workers.count else open_detector(job)  # what is missing is told before a long listing
     if workers.count:
-        load_ray()
+        importlib.import_module("ray")
     with claimed(output, BATCH_RUN, job.described(), {"bundle": job.bundle}):
         lists = fix_lists(job, on_progress, on_remark)
         sizes = [min(job.part_size, lists.pictures - part * job.part_size) for part in range(lists.parts)]

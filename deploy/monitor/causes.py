@@ -126,4 +126,7 @@ def _of_detections(changed: Mapping[str, Drift]) -> Iterator[Cause]:
 
 
 def _values(drift: Drift, word: str, digits: int) -> str:
-    return f"{word} {drift.now:.{digits}f}, {drift.before:.{digits}f} at export"
+    now, before = (f"{value:.{digits}f}" for value in (drift.now, drift.before))
+    if now == before:  # the middle stayed, what lies around it did not
+        return f"{word} {now} in the middle as at export, and spread otherwise"
+    return f"{word} {now}, {before} at export"

@@ -230,6 +230,8 @@ def test_results_come_in_every_form_and_only_of_the_classes_asked_for(
         ),
         (["--format", "yolo"], "there is no format 'yolo'; there are coco, jsonl, csv"),
         (["--tile", "8"], "a tile of 8 pixels is too small"),
+        (["--overlap", "0.5"], "--overlap does nothing for pictures that are not cut with --tile; leave it out."),
+        (["--no-tile-whole"], "--tile-whole does nothing for pictures that are not cut with --tile; leave it out."),
         (["--score", "much"], "--score takes numbers from 0 to 1"),
     ],
 )

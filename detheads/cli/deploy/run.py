@@ -66,8 +66,13 @@ def run(
     tile: Annotated[
         int | None, typer.Option(help="Cut pictures into tiles of so many pixels.", show_default="not cut")
     ] = None,
-    overlap: Annotated[float, typer.Option(help="Share of a tile's side that the next one has, too.")] = 0.2,
-    tile_whole: Annotated[bool, typer.Option(help="Run the whole picture as well as its tiles.")] = True,
+    overlap: Annotated[
+        float | None, typer.Option(help="Share of a tile's side that the next one has, too.", show_default="0.2")
+    ] = None,
+    tile_whole: Annotated[
+        bool | None,
+        typer.Option("--tile-whole/--no-tile-whole", help="Run the whole picture, too.", show_default="tile-whole"),
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, max=1024, help="Pictures (or tiles) in one run of the graph.")] = 1,
     threads: Annotated[
         int | None,
@@ -97,16 +102,16 @@ def run(
 ) -> None:
     """Write COCO results, JSON lines or CSV, and annotated pictures or an annotated video.
 
-    Pictures: what was stopped goes on when it is run again. One that cannot be read stops the run before anything is
-    written (exit code 1), unless --skip-bad is given. A video that is damaged (1, or 0 with --skip-bad) and a stream
-    that is lost (1) have their results until then written; Ctrl+C ends a live source like this (0).
+    Pictures: what was stopped goes on when it is run again. One that cannot be read stops the run (exit code 1), unless
+    --skip-bad is given; the folder appears when all are done. A video that is damaged (1, or 0 with --skip-bad) and a
+    stream that is lost (1) have their results until then written; Ctrl+C ends a live source like this (0).
     """
     from detheads.deploy.detector import Detector
     from detheads.deploy.inputs import collect_images
     from detheads.deploy.monitor.observer import Observing, observing
     from detheads.deploy.run import require_formats, run_images
     from detheads.deploy.selection import lowest_scores
-    from detheads.deploy.tiles import Tiling
+    from detheads.deploy.tiles import OVERLAP, Tiling
     from detheads.deploy.video.settings import Reading, VideoOptions
     from detheads.deploy.video.sources import video_source
 
@@ -115,7 +120,10 @@ def run(
     of_videos = {"--track": track, "--every": every > 1, "--fps": fps, "--max-frames": max_frames, "--seconds": seconds}
     video.refuse_for(*(("pictures", of_videos) if source is None else ("videos", of_pictures)))
     forms = require_formats(formats or ["coco" if source is None else "jsonl"])
-    tiling = None if tile is None else Tiling(tile, overlap, tile_whole)
+    if tile is None:
+        untiled = {"--overlap": overlap is not None, "--tile-whole": tile_whole is not None}
+        video.refuse_for("pictures that are not cut with --tile", untiled)
+    tiling = None if tile is None else Tiling(tile, OVERLAP if overlap is None else overlap, tile_whole is not False)
     if monitor and tiling is not None:
         raise UserError("--monitor compares whole pictures with those of the proof; leave --tile out.")
     inputs = []
