@@ -21,7 +21,7 @@ class ClockWatch:
     Args:
         machine: Linux's ``/sys``, of whose processors the frequencies and of whose thermal zones the temperatures are
             read. NVIDIA's management library is asked for those of GPU 0, too, where it is installed
-            (``pip install nvidia-ml-py``).
+            (``detheads[gpu]``).
     """
 
     machine: Path = MACHINE

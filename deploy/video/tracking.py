@@ -7,11 +7,20 @@ those of low score, which begin none. The implementation is Roboflow's ``tracker
 from typing import Any, Final
 
 import numpy as np
-import supervision
 from numpy.typing import NDArray
-from trackers import ByteTrackTracker
 
 from detheads.deploy.detections import Detections
+from detheads.foundation.errors import UserError
+
+try:
+    import supervision
+    from trackers import ByteTrackTracker
+except ModuleNotFoundError:
+    raise
+except ImportError as error:  # OpenCV, on which trackers stands, wants libraries of a screen
+    raise UserError(
+        f"tracking does not start here ({error}); on Debian and its like: apt install libgl1 libglib2.0-0."
+    ) from error
 
 LOST_FRAMES: Final = 30
 """For which a track waits for its object, of 30 a second: one second, as in ByteTrack."""

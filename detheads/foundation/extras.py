@@ -13,6 +13,7 @@ DISTRIBUTIONS = {
     "huggingface_hub": "timm",  # likewise
     "markupsafe": "jinja2",  # likewise
     "open_clip": "open_clip_torch",
+    "pynvml": "nvidia-ml-py",
     "sklearn": "scikit-learn",
     "starlette": "fastapi",  # which requires it
     "supervision": "trackers",  # likewise

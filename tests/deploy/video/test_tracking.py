@@ -1,11 +1,14 @@
 """Numbers of objects: one for each as long as it is there, through gaps and crossings, never shared by two classes."""
 
+import importlib
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from detheads.deploy.detections import Detections
+from detheads.foundation.errors import UserError
 from tests.deploy.video.conftest import Run
 from tests.deploy.video.squares import Place, write_clip
 from tests.deploy.video.test_files import lines
@@ -95,3 +98,20 @@ def test_numbers_that_are_over_are_forgotten_and_never_given_again() -> None:
         given += tracks.of(box, 4.0 * place + 0.03).tolist()
     assert given == list(range(1, MANY + 21))
     assert len(tracks._numbers[0]) < 100
+
+
+def test_tracking_that_lacks_a_library_of_the_system_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        """Imports as OpenCV does on a machine without a screen."""
+
+        @staticmethod
+        def find_spec(name: str, *_: object) -> None:
+            if name == "trackers":
+                raise ImportError("libGL.so.1: cannot open shared object file: No such file or directory")
+
+    for name in [name for name in sys.modules if name.partition(".")[0] == "trackers"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Broken, *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "detheads.deploy.video.tracking")
+    with pytest.raises(UserError, match=r"tracking does not start here \(libGL.* apt install libgl1"):
+        importlib.import_module("detheads.deploy.video.tracking")
