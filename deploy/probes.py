@@ -6,9 +6,10 @@ from typing import Annotated, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from detheads.foundation import atomic
+from detheads.foundation.entry import Entry
 from detheads.foundation.errors import UserError
 from detheads.foundation.manifest import BundleManifest
 from detheads.foundation.reading import LARGEST_MANIFEST, read_json
@@ -20,11 +21,7 @@ MOST: Final = 64
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ReferenceDetections(_Strict):
+class ReferenceDetections(Entry):
     """PyTorch's detections of a picture, best first; boxes xyxy, pixels of the picture."""
 
     boxes: list[tuple[float, float, float, float]]
@@ -48,7 +45,7 @@ class FoundArrays:
         self.boxes, self.scores, self.labels = boxes, scores, labels
 
 
-class Probe(_Strict):
+class Probe(Entry):
     """A picture and what PyTorch finds in it, by head."""
 
     file: str
@@ -57,7 +54,7 @@ class Probe(_Strict):
     found: Mapping[str, ReferenceDetections]
 
 
-class ProbeSet(_Strict):
+class ProbeSet(Entry):
     """What ``probes/probes.json`` says."""
 
     schema_version: Literal[1] = 1

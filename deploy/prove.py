@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from detheads.data.dataset import Category, Dataset
 from detheads.data.digest import dataset_sha256
@@ -23,6 +23,7 @@ from detheads.foundation import atomic
 from detheads.foundation.bundle import read_manifest
 from detheads.foundation.coco_results import to_coco_results
 from detheads.foundation.contents import DEVICE_NAME
+from detheads.foundation.entry import Entry
 from detheads.foundation.errors import UserError
 from detheads.foundation.images import load_image
 from detheads.foundation.progress import Progress, silent
@@ -39,11 +40,7 @@ Judge = Callable[[dict[str, Any], Sequence[dict[str, Any]]], float | None]
 """A COCO annotation object and COCO results -> AP over IoU 0.50:0.95, None where no object defines it."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ProbeVerdict(_Strict):
+class ProbeVerdict(Entry):
     """What the probes say. Boxes in pixels of the picture."""
 
     pictures: int
@@ -56,7 +53,7 @@ class ProbeVerdict(_Strict):
     score_difference: float
 
 
-class DataVerdict(_Strict):
+class DataVerdict(Entry):
     """The AP of one head on a dataset, in 0..1."""
 
     head: str
@@ -70,7 +67,7 @@ class DataVerdict(_Strict):
     max_map_drop: float | None
 
 
-class DeviceVerdict(_Strict):
+class DeviceVerdict(Entry):
     """What one machine found with one runtime."""
 
     passed: bool
@@ -85,7 +82,7 @@ class DeviceVerdict(_Strict):
     data: list[DataVerdict] = Field(default_factory=list)
 
 
-class DeviceVerdicts(_Strict):
+class DeviceVerdicts(Entry):
     """What ``device.json`` holds, the latest last."""
 
     schema_version: int = 1

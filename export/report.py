@@ -13,11 +13,11 @@ from detheads.export.diagnosis import LISTED, Apart
 from detheads.export.limits import Limits
 from detheads.export.matching import Comparison, TensorDifference
 from detheads.export.profiles.result import ProfileResult
+from detheads.foundation.field_statistics import FieldStatistics
 from detheads.foundation.manifest import (
     ONLY_HEAD,
     ArtefactProof,
     EngineEntry,
-    FieldStatistics,
     Precision,
     Verification,
 )

@@ -7,8 +7,8 @@ from PIL import Image
 from detheads.deploy.matching import Found
 from detheads.deploy.monitor.drift import histogram
 from detheads.deploy.monitor.measures import MEASURES, Values, of_found, of_picture
+from detheads.foundation.field_statistics import FieldStatistics
 from detheads.foundation.geometry import letterbox_image
-from detheads.foundation.manifest import FieldStatistics
 
 
 def measured(image: Image.Image, width: int, height: int) -> Values:

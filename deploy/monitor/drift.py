@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detheads.deploy.monitor.measures import Measure
-from detheads.foundation.manifest import Histogram
+from detheads.foundation.field_statistics import Histogram
 
 BINS: Final = 64
 FEWEST: Final = 20

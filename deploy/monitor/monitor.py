@@ -14,7 +14,8 @@ from detheads.deploy.monitor.causes import Cause, causes
 from detheads.deploy.monitor.drift import FEWEST, Drift, compare
 from detheads.deploy.monitor.measures import Values, of_found, of_picture, view
 from detheads.foundation.errors import UserError
-from detheads.foundation.manifest import BundledHead, FieldStatistics
+from detheads.foundation.field_statistics import FieldStatistics
+from detheads.foundation.manifest import BundledHead
 from detheads.foundation.progress import Remark, unheard
 
 WINDOW: Final = 500

@@ -18,6 +18,8 @@ from detheads.arena.records import write_row
 from detheads.training.trainer import Status
 
 DISK_FULL = 3
+GONE = 1
+"""Exit code when nobody listens any more."""
 REPORT_SECONDS = 0.5
 
 
@@ -30,8 +32,11 @@ def run(job: Job, parent: int) -> int:
         nonlocal last
         if time.monotonic() - last > REPORT_SECONDS or status.step == status.total_steps:
             last = time.monotonic()
-            sys.stdout.write(json.dumps({"step": status.step, "total": status.total_steps}) + "\n")
-            sys.stdout.flush()
+            try:
+                sys.stdout.write(json.dumps({"step": status.step, "total": status.total_steps}) + "\n")
+                sys.stdout.flush()
+            except BrokenPipeError:  # the arena was killed, which is no fault of the head: no row
+                os._exit(GONE)
 
     try:
         try:
@@ -52,7 +57,7 @@ def _end_with(parent: int) -> None:
     """Waiting for the next step instead would take as long as an evaluation, and the run folder is locked meanwhile."""
     while os.getppid() == parent:
         time.sleep(REPORT_SECONDS)
-    os._exit(1)
+    os._exit(GONE)
 
 
 if __name__ == "__main__":

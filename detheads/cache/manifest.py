@@ -5,8 +5,9 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from detheads.foundation.entry import Entry
 from detheads.foundation.errors import UserError
 from detheads.foundation.geometry import PAD_VALUE, Letterbox
 from detheads.foundation.reading import read_json
@@ -22,11 +23,7 @@ StorageType = Literal["fp16", "bf16", "int8"]
 """How features are stored; ``int8`` comes with one float32 scale an image and channel."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LayerEntry(_Strict):
+class LayerEntry(Entry):
     """One stored map: ``[channels, height / stride, width / stride]``."""
 
     name: str
@@ -34,7 +31,7 @@ class LayerEntry(_Strict):
     stride: int = Field(ge=1, le=2**16)
 
 
-class Settings(_Strict):
+class Settings(Entry):
     """Everything but the pictures that decides what the stored numbers are.
 
     Features of one picture under equal settings are interchangeable, whichever cache they are in.
@@ -87,7 +84,7 @@ class Settings(_Strict):
         return 2 * self.values_per_image
 
 
-class ImageEntry(_Strict):
+class ImageEntry(Entry):
     """One cached image and how it was letterboxed."""
 
     id: int
@@ -101,7 +98,7 @@ class ImageEntry(_Strict):
     pad_top: int
 
 
-class ShardEntry(_Strict):
+class ShardEntry(Entry):
     """One shard file with the features of ``count`` pictures, a row each."""
 
     file: str
@@ -111,7 +108,7 @@ class ShardEntry(_Strict):
     """Digest of the picture of each row; empty in caches of schema 1, whose rows follow the order of the images."""
 
 
-class CacheManifest(_Strict):
+class CacheManifest(Entry):
     settings: Settings
     dataset: str
     split: str
@@ -119,9 +116,9 @@ class CacheManifest(_Strict):
     """File name of the boxes and classes, a COCO object."""
     annotations_sha256: str
     """Digest of that file: what may change without another extraction (see :attr:`features_sha256`)."""
-    dropped: dict[str, int] = {}
+    dropped: dict[str, int] = Field(default_factory=dict)
     """Boxes that the dataset's reader left out or clipped: reason -> count."""
-    skipped: dict[str, str] = {}
+    skipped: dict[str, str] = Field(default_factory=dict)
     """What was left out with ``--skip-bad``: file or annotation -> why."""
     images: tuple[ImageEntry, ...] = Field(min_length=1)
     shards: tuple[ShardEntry, ...] = Field(min_length=1)

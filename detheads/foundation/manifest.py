@@ -7,9 +7,11 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from detheads.foundation.entry import Entry
 from detheads.foundation.errors import UserError, suggest
+from detheads.foundation.field_statistics import FieldStatistics
 
 SCHEMA_VERSION: Final = 3
 ONLY_HEAD: Final = "head"
@@ -19,18 +21,14 @@ Precision = Literal["fp32", "fp16", "bf16", "int8", "mixed"]
 """What the dense part of a graph computes in; suppression is always FP32."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ClassEntry(_Strict):
+class ClassEntry(Entry):
     """A class: position in the list = label of the graph; ``id`` = category id in COCO results."""
 
     id: int
     name: str
 
 
-class InputSpec(_Strict):
+class InputSpec(Entry):
     """The graph's input ``images``: uint8 ``[B, 3, height, width]``, RGB, letterboxed; normalisation is inside."""
 
     height: int = Field(ge=8, le=8192)
@@ -43,7 +41,7 @@ class InputSpec(_Strict):
     placement: Literal["center"] = "center"
 
 
-class Thresholds(_Strict):
+class Thresholds(Entry):
     """The post-processing constants: part of the graph, and what evaluation and the proof's PyTorch side use."""
 
     score: float = Field(default=0.05, ge=0, le=1)
@@ -56,7 +54,7 @@ class Thresholds(_Strict):
     """(box, class) pairs that take part at most, the best ones. Boxes without area inside the input take no part."""
 
 
-class BackboneEntry(_Strict):
+class BackboneEntry(Entry):
     name: str
     timm_name: str
     licence: str
@@ -64,14 +62,14 @@ class BackboneEntry(_Strict):
     """None only for random weights, which exist for tests."""
 
 
-class HeadEntry(_Strict):
+class HeadEntry(Entry):
     name: str
     """Of the head's kind, as in the registry."""
     config: dict[str, Any]
     parameters: int
 
 
-class ParityEntry(_Strict):
+class ParityEntry(Entry):
     """Largest absolute differences between PyTorch and ONNX Runtime on inputs and a batch size that were not traced."""
 
     batch: int = Field(ge=1)
@@ -89,7 +87,7 @@ class ParityEntry(_Strict):
     """Choices between near-equal numbers that ONNX Runtime made otherwise than PyTorch, which then followed it."""
 
 
-class OnnxEntry(_Strict):
+class OnnxEntry(Entry):
     file: str
     sha256: str
     opset: int
@@ -98,7 +96,7 @@ class OnnxEntry(_Strict):
     """SHA-256 of each further file that the graph reads its weights from; 'detheads export' writes none."""
 
 
-class EngineEntry(_Strict):
+class EngineEntry(Entry):
     file: str
     sha256: str
     bytes: int = Field(ge=1)
@@ -134,7 +132,7 @@ class EngineEntry(_Strict):
     """Whether FP32 products may be computed in TF32; None in engines of older versions, which might."""
 
 
-class CalibrationEntry(_Strict):
+class CalibrationEntry(Entry):
     """The pictures that ranges were measured on."""
 
     source: str
@@ -146,7 +144,7 @@ class CalibrationEntry(_Strict):
     """SHA-256 by name: of a picture's file; of the letterboxed pixels for pictures of an array."""
 
 
-class ProfileProof(_Strict):
+class ProfileProof(Entry):
     """A host's graph on that host's pictures against PyTorch on the same. mAP in AP units, 0..1."""
 
     passed: bool
@@ -166,7 +164,7 @@ class ProfileProof(_Strict):
     """Share of detections that have a counterpart of the same class on the other side."""
 
 
-class ProfileEntry(_Strict):
+class ProfileEntry(Entry):
     """A graph in the shape that one host wants, in a folder of its own."""
 
     name: str
@@ -183,7 +181,7 @@ class ProfileEntry(_Strict):
     """None: never proven."""
 
 
-class ArtefactProof(_Strict):
+class ArtefactProof(Entry):
     """One artefact at one batch size against PyTorch. mAP and differences are in AP units, 0..1."""
 
     file: str
@@ -208,7 +206,7 @@ class ArtefactProof(_Strict):
     """An image took in the proof, resizing included."""
 
 
-class Verification(_Strict):
+class Verification(Entry):
     """The proof's short form; ``report.json`` has all of it."""
 
     passed: bool
@@ -240,36 +238,7 @@ class Verification(_Strict):
     """ISO 8601, UTC."""
 
 
-class Histogram(_Strict):
-    """How often a number fell into each of equal bins between ``low`` and ``high``; beyond them it counts in the
-    outermost."""
-
-    low: float = Field(allow_inf_nan=False)
-    high: float = Field(allow_inf_nan=False)
-    counts: list[Annotated[int, Field(ge=0)]] = Field(min_length=2, max_length=1024)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "Histogram":
-        if not self.low < self.high:
-            raise ValueError("low is not below high")
-        return self
-
-
-class FieldStatistics(_Strict):
-    """What the pictures of the proof looked like and what PyTorch found in them, to compare the field with.
-
-    Each picture counts once in each histogram; :mod:`detheads.deploy.monitor.measures` says what is measured.
-    """
-
-    dataset: str
-    split: str
-    images: int = Field(ge=1)
-    counted_from: list[Annotated[float, Field(ge=0, le=1)]]
-    """The score from which a detection of each class is counted."""
-    histograms: dict[str, Histogram]
-
-
-class BundledHead(_Strict):
+class BundledHead(Entry):
     """One detector of a bundle: a head, the classes it finds, what it is made of and what was proven of it."""
 
     name: str = Field(default=ONLY_HEAD, pattern=HEAD_NAME)
@@ -297,7 +266,7 @@ class BundledHead(_Strict):
         return self
 
 
-class BundleManifest(_Strict):
+class BundleManifest(Entry):
     schema_version: Literal[1, 2, 3] = SCHEMA_VERSION
     """2 added ``best_scores``, training pictures, full tables and external files, all of which 1 may lack; graphs of 1
     may return boxes without area. 3 moved what belongs to a head into ``heads``, and added precision and profiles."""

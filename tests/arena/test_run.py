@@ -144,6 +144,18 @@ def test_a_killed_arena_goes_on_where_it_stopped_and_its_processes_are_gone(worl
     assert after == before  # the first epoch was not trained twice
 
 
+def test_a_head_whose_arena_was_killed_meanwhile_has_not_failed(arena: Path, tmp_path: Path) -> None:
+    job = json.loads((arena / "logs" / "fcos.json").read_text("utf-8")) | {"arena": str(tmp_path)}
+    (tmp_path / "job.json").write_text(json.dumps(job), "utf-8")
+    listener, told = os.pipe()
+    os.close(listener)
+    command = [sys.executable, "-m", "detheads.arena.worker", str(tmp_path / "job.json")]
+    ended = subprocess.run(command, stdout=told, stderr=subprocess.PIPE, timeout=100, check=False)
+    os.close(told)
+    assert (ended.returncode, ended.stderr) == (1, b"")
+    assert read_row(tmp_path, "fcos") is None
+
+
 def _options(head: str) -> list[tuple[str, str]]:
     return [(f"{head}.{name}", str(value)) for name, value in NARROW[head].items()]
 
