@@ -1,6 +1,7 @@
 """``detheads doctor``: what this machine and this installation can do, and whether a bundle runs here."""
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -108,5 +109,7 @@ def _print_fitness(console: Console, fitness: "Fitness", bundle: Path) -> None:
     if fitness.first_detection_seconds is not None:
         takes = "" if fitness.peak_memory is None else f" and takes {sized(fitness.peak_memory)}"
         lines.append(f"measured: a new process has detected after {fitness.first_detection_seconds:.2f} s{takes}")
-    lines.append(f"proof on this machine: {fitness.proven_here or f'none; make it: detheads bundle prove {bundle}'}")
+    lines.append(
+        f"proof on this machine: {fitness.proven_here or f'none; make it: detheads bundle prove {quote(str(bundle))}'}"
+    )
     console.print(*lines, sep="\n")

@@ -1,6 +1,7 @@
 """``detheads deploy kubernetes``: manifests for a cluster."""
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -76,4 +77,8 @@ def kubernetes(
             remark("anybody who reaches the service may use it: give --token-secret")
     files = write(output, wanted, server, storage_uri)
     answer = {"files": list(map(str, files)), "name": wanted.name, "bundle_state": manifest.state}
-    emit(answer, as_json, lambda console: console.print(*(f"kubectl apply -f {path}" for path in files), sep="\n"))
+    emit(
+        answer,
+        as_json,
+        lambda console: console.print(*(f"kubectl apply -f {quote(str(path))}" for path in files), sep="\n"),
+    )
