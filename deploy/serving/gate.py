@@ -146,7 +146,7 @@ class Gate:
         except asyncio.CancelledError:  # the time to end is over
             traffic.lost += 1
             raise
-        except BaseException:
+        except BaseException:  # answered by the caller, with a refusal or a 500
             traffic.answered += 1
             raise
         else:
