@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name bytes by their length: what a compressor made holds the time, and each worker of xdist makes its own."""
+    return f"{len(val)} bytes" if isinstance(val, bytes) else None
+
+
 def _shared(name: str) -> Path:
     folder = SHARED / name
     if not folder.exists():
