@@ -1,14 +1,17 @@
 """What every detection head takes and gives. Exporter, evaluator, trainer and tests rely on this and no more."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from detheads.foundation.errors import UserError
-from detheads.targets.objects import Targets
+from detheads.targets.objects import TargetBatch, Targets
+
+Matcher = Callable[[TargetBatch], Mapping[str, Tensor]]
+"""Objects of a batch, on the CPU, to what a head's loss takes as ``targets.prepared``: tensors by name."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,19 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, output: HeadOutput, targets: Sequence[Targets]) -> dict[str, Tensor]:
-        """Named scalar losses; the trainer minimises their sum. Finite for images without objects."""
+        """Named scalar losses; the trainer minimises their sum. Finite for images without objects.
+
+        The trainer gives a :class:`TargetBatch`, whose ``boxes``, ``labels`` and ``images`` spare a loop over images. A
+        loss divides by counts of a whole batch through :func:`~detheads.ops.across.mean_across_processes`, so that
+        several processes learn what one would.
+        """
+
+    def matcher(self) -> Matcher | None:
+        """What readers do ahead of a step, in their threads: an assignment that needs the geometry alone.
+
+        It holds copies of what it needs on the CPU, and stays the same while the head learns. None: the loss does all.
+        """
+        return None
 
     def start_from(self, features: Mapping[str, Tensor]) -> None:
         """See the features of the first batch, once, before the first step of a training.
