@@ -41,7 +41,9 @@ PicturesOption = Annotated[int, typer.Option(min=0, help="Pictures in the report
 
 def train(
     head: Annotated[str, typer.Argument(help="A name of 'detheads heads list'.")],
-    cache: Annotated[Path, typer.Option(help="Feature cache to train on.")],
+    cache: Annotated[
+        list[Path], typer.Option(help="Feature cache to train on; repeatable: several are one training set.")
+    ],
     val: Annotated[Path, typer.Option(help="Feature cache to evaluate on.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; an interrupted one is resumed.")],
     option: HeadOptions = None,
@@ -60,6 +62,13 @@ def train(
     batch: BatchOption = 8,
     lr: RateOption = 1e-3,
     weight_decay: DecayOption = 0.01,
+    warmup_steps: Annotated[
+        int, typer.Option(help="Steps in which the rate rises to --lr; at most a tenth of all.")
+    ] = 100,
+    clip_norm: Annotated[float, typer.Option(help="Largest norm of a gradient; longer ones are scaled down.")] = 5.0,
+    flips: Annotated[
+        float, typer.Option(help="Share of mirrored images, where the cache holds them (cache build --flips).")
+    ] = 0.5,
     ema_decay: Annotated[float, typer.Option(help="Decay of the averaged weights.")] = 0.9998,
     eval_every: EveryOption = 1,
     precision: PrecisionOption = "auto",
@@ -70,11 +79,12 @@ def train(
 ) -> None:
     """Train a head on cached features. Run again to resume an interrupted run exactly."""
     require_heads([head], head_file)
-    require_caches(cache, val)
+    require_caches(*cache, val)
     require_existing(text, init)
     require_outputs(folders=[output])
 
     from detheads.backbones.text import load_class_embeddings
+    from detheads.cache.joined import open_caches
     from detheads.cache.reader import FeatureCache
     from detheads.ops.devices import pick_device, use_threads
     from detheads.training.config import TrainConfig
@@ -87,12 +97,15 @@ def train(
         batch=batch,
         lr=lr,
         weight_decay=weight_decay,
+        warmup_steps=warmup_steps,
+        clip_norm=clip_norm,
+        flips=flips,
         ema_decay=ema_decay,
         eval_every=eval_every,
         precision=precision,
         seed=seed,
     )
-    train_cache, val_cache = FeatureCache(cache), FeatureCache(val)
+    train_cache, val_cache = open_caches(cache), FeatureCache(val)
     embeddings = load_class_embeddings(text, train_cache.dataset.class_names) if text else None
     trainer = Trainer(
         head,
@@ -110,7 +123,7 @@ def train(
         f"{head}: {trainer.parameters:,} parameters, {len(train_cache)} images, {trainer.total_steps} steps on "
         f"{trainer.device}, options {trainer.identity.head_config}"
     )
-    if not train_cache.has_flips:
+    if flips and not train_cache.has_flips:
         remark("the cache holds no mirrored images (build it with --flips): training without flip augmentation")
     if trainer.started_from is not None:
         remark(trainer.started_from.sentence)

@@ -49,6 +49,8 @@ class TrainConfig:
         for name in ("lr", "clip_norm"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise UserError(f"{name} must be positive, not {getattr(self, name)}.")
+        if self.warmup_steps < 0:
+            raise UserError(f"warmup_steps must be 0 or more, not {self.warmup_steps}.")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise UserError(f"weight_decay must be 0 or more, not {self.weight_decay}.")
         if not 0 <= self.seed < MAX_SEED:

@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from detheads.evaluation.coco import NAMES
-from tests.training.world import World, make_world
+from tests.training.world import TRAIN, VAL, World, make_world
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +53,22 @@ def test_a_cache_without_flips_is_remarked_upon(world: World, tmp_path: Path) ->
     assert trained.returncode == 0, trained.stderr
     assert "build it with --flips" in trained.stderr
     assert f"{tmp_path / 'run'}: AP " in trained.stdout
+
+
+def test_the_options_of_a_training_are_its_configuration(
+    world: World, tmp_path: Path, detheads: Callable[..., Any]
+) -> None:
+    caches = ("--cache", world.caches / "plain", "--cache", world.caches / "val", "--val", world.caches / "val")
+    line = ("train", "fcos", *caches, "-O", "width=16", "-O", "tower_blocks=1", "--epochs", 1, "--eval-every", 1)
+    chosen = {"warmup_steps": 3, "clip_norm": 0.5, "flips": 0.0, "ema_decay": 0.9}
+    options = [part for name, value in chosen.items() for part in (f"--{name.replace('_', '-')}", value)]
+    trained = detheads(*line, *options, "-o", tmp_path / "run", "--json")
+    assert trained.code == 0, trained.err
+    assert f"{TRAIN + VAL} images" in trained.err
+    assert "holds no mirrored images" not in trained.err  # none were asked for
+    recorded = json.loads((tmp_path / "run" / "config.json").read_text("utf-8"))["training"]
+    assert {name: recorded[name] for name in chosen} == chosen
+    for option, said in (("--warmup-steps", "warmup_steps must be 0 or more"), ("--clip-norm", "must be positive")):
+        refused = detheads(*line, option, -1, "-o", tmp_path / "other")
+        assert (refused.code, said in refused.err) == (1, True)
+        assert not (tmp_path / "other").exists()
