@@ -11,7 +11,7 @@ from detheads.bench.memory import peak_memory_mb
 from detheads.cache.reader import FeatureCache
 from detheads.foundation.errors import UserError
 from detheads.foundation.timing import Contender, take_turns
-from detheads.targets.objects import Targets
+from detheads.targets.objects import TargetBatch
 from detheads.training.batches import Batch, epoch_order, read_batches
 from detheads.training.config import TrainConfig
 from detheads.training.trainer import Trainer
@@ -48,7 +48,7 @@ def bench_train(cache: FeatureCache, head: str, options: dict[str, str], batch: 
         )
     config = TrainConfig(epochs=1, batch=batch)
     order = _whole_batches(cache, config)
-    held = Batch(cache.features(*next(order)), [])
+    held = Batch(cache.features(*next(order)), _targets(cache, *next(order)))
 
     def train(batches: Iterable[Batch]) -> None:
         for fed in batches:
@@ -58,7 +58,8 @@ def bench_train(cache: FeatureCache, head: str, options: dict[str, str], batch: 
         for length in (WARM_UP_STEPS, *[steps] * RUNS):
             taken = list(islice(order, length))
             in_memory = [replace(held, targets=_targets(cache, *images)) for images in taken]
-            yield {"from memory": partial(train, in_memory), "from cache": partial(train, read_batches(cache, taken))}
+            fed = read_batches(cache, taken, matcher=trainer.head.matcher())
+            yield {"from memory": partial(train, in_memory), "from cache": partial(train, fed)}
 
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(head, options, cache, cache, Path(folder) / "run", config)
@@ -72,11 +73,11 @@ def bench_train(cache: FeatureCache, head: str, options: dict[str, str], batch: 
 def _whole_batches(cache: FeatureCache, config: TrainConfig) -> Iterator[tuple[list[int], list[bool]]]:
     """The full batches of one epoch after another, without end."""
     for epoch in count():
-        for indices, flips in epoch_order(config, len(cache), epoch, cache.has_flips):
+        for indices, flips in epoch_order(config, cache, epoch):
             if len(indices) == config.batch:
                 yield indices, flips
 
 
-def _targets(cache: FeatureCache, indices: list[int], flips: list[bool]) -> list[Targets]:
+def _targets(cache: FeatureCache, indices: list[int], flips: list[bool]) -> TargetBatch:
     """The objects of some images: steps on features in memory match the same boxes as those from the cache."""
-    return [cache.targets(index, flip) for index, flip in zip(indices, flips, strict=True)]
+    return TargetBatch.of(cache.targets(index, flip) for index, flip in zip(indices, flips, strict=True))

@@ -87,6 +87,13 @@ class JoinedCache(FeatureCache):
         """Digest of the parts' own, in their order."""
         return _digest(cache.sha256 for cache in self.parts)
 
+    @property
+    def shard_numbers(self) -> tuple[int, ...]:
+        """Positions in ``manifest.shards``, which are the parts' behind one another."""
+        firsts = accumulate((len(cache.manifest.shards) for cache in self.parts), initial=0)
+        pairs = zip(firsts, self.parts)  # noqa: B905 - the last number is behind all parts
+        return tuple(first + number for first, cache in pairs for number in cache.shard_numbers)
+
     def _locate(self, index: int) -> tuple[ShardReader, int]:
         if not 0 <= index < len(self):
             raise IndexError(f"image {index} of {len(self)} in {len(self.parts)} caches")

@@ -1,10 +1,12 @@
 """Read a finished cache: features by image index, and the boxes that go with them."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from threading import Lock
 from typing import overload
 
 import torch
@@ -12,8 +14,9 @@ from torch import Tensor
 
 from detheads.backbones.features import FeatureLayer, FeatureSpec
 from detheads.cache.manifest import MANIFEST_NAME, image_entry, read_manifest
+from detheads.cache.rows import StoredRows
 from detheads.cache.shard import ShardReader
-from detheads.cache.storage import FLIPPED_SUFFIX, SCALE_SUFFIX, decode, first_not_finite
+from detheads.cache.storage import FLIPPED_SUFFIX, SCALE_SUFFIX, first_not_finite, stored_tensors
 from detheads.data.coco import read_coco_json
 from detheads.data.dataset import Category, Dataset, ImageRecord
 from detheads.foundation import atomic
@@ -70,6 +73,7 @@ class FeatureCache(Sequence[Sample]):
         )
         self.dataset = self._read_dataset()
         self._shards: dict[int, ShardReader] = {}
+        self._lock, self._locks = Lock(), dict[int, Lock]()
         self._places = self.manifest.places()
 
     def __len__(self) -> int:
@@ -127,6 +131,11 @@ class FeatureCache(Sequence[Sample]):
         )
 
     @property
+    def shard_numbers(self) -> tuple[int, ...]:
+        """The shard that each image's features lie in."""
+        return tuple(number for number, _ in self._places)
+
+    @property
     def has_flips(self) -> bool:
         return self.manifest.settings.flips
 
@@ -164,24 +173,54 @@ class FeatureCache(Sequence[Sample]):
         Raises:
             UserError: when a shard is damaged, or mirrored features are asked of a cache without them.
         """
-        flipped = flipped or [False] * len(indices)
-        if any(flipped) and not self.has_flips:
-            raise UserError(f"{self.folder} holds no mirrored images; build it with --flips.")
-        result = {}
-        for name in layers or self.feature_spec.names:
-            rows, scales = [], []
-            for index, mirror in zip(indices, flipped, strict=True):
-                shard, row = self._locate(index)
-                key = name + FLIPPED_SUFFIX if mirror else name
-                rows.append(shard.row(key, row))
-                if key + SCALE_SUFFIX in shard:
-                    scales.append(shard.row(key + SCALE_SUFFIX, row))
-            result[name] = values = decode(torch.stack(rows), torch.stack(scales) if scales else None)
+        found = self.stored(indices, flipped, layers).features()
+        for values in found.values():
             bad = first_not_finite(values)
             if bad is not None:
                 name = self.manifest.images[indices[bad]].file_name
                 raise UserError(f"{self.folder} holds features of {name} that are not finite; build the cache again.")
-        return result
+        return found
+
+    def stored(
+        self,
+        indices: Sequence[int],
+        flipped: Sequence[bool] | None = None,
+        layers: Sequence[str] | None = None,
+        *,
+        pin: bool = False,
+    ) -> StoredRows:
+        """Features as they are stored, read into memory once; several threads may do so at a time.
+
+        Whether they are finite is not looked at, unlike in :meth:`features`, whose arguments these are.
+
+        Args:
+            pin: into memory that a GPU copies from by itself.
+
+        Raises:
+            UserError: as :meth:`features`.
+        """
+        flipped = flipped or [False] * len(indices)
+        if any(flipped) and not self.has_flips:
+            raise UserError(f"{self.folder} holds no mirrored images; build it with --flips.")
+        names = tuple(layers or self.feature_spec.names)
+        kinds = stored_tensors(self.manifest.settings)
+
+        def empty(name: str) -> Tensor:
+            dtype, shape = kinds[name]
+            return torch.empty((len(indices), *shape), dtype=dtype, pin_memory=pin)
+
+        values = {name: empty(name) for name in names}
+        scales = {name: empty(name + SCALE_SUFFIX) for name in names if name + SCALE_SUFFIX in kinds}
+        wanted: dict[ShardReader, list[tuple[str, int, Tensor]]] = defaultdict(list)
+        for position, (index, mirror) in enumerate(zip(indices, flipped, strict=True)):
+            shard, row = self._locate(index)
+            for suffix, tensors in (("", values), (SCALE_SUFFIX, scales)):
+                for name, rows in tensors.items():
+                    key = name + (FLIPPED_SUFFIX if mirror else "") + suffix
+                    wanted[shard].append((key, row, rows[position]))
+        for shard, its_rows in wanted.items():
+            shard.read(its_rows)
+        return StoredRows(values, scales)
 
     def targets(self, index: int, flipped: bool = False) -> Targets:
         """Boxes of one image in input pixels, crowd regions left out."""
@@ -207,12 +246,16 @@ class FeatureCache(Sequence[Sample]):
         return letterbox
 
     def _locate(self, index: int) -> tuple[ShardReader, int]:
+        """The shard of an image, checked when it is first asked for by one thread while others go on; and its row."""
         if not 0 <= index < len(self):
             raise IndexError(f"image {index} of a cache of {len(self)}")
         number, row = self._places[index]
-        if number not in self._shards:
-            self._shards[number] = ShardReader(self.folder, self.manifest.shards[number], self.manifest.settings)
-        return self._shards[number], row
+        with self._lock:
+            lock = self._locks.setdefault(number, Lock())
+        with lock:
+            if number not in self._shards:
+                self._shards[number] = ShardReader(self.folder, self.manifest.shards[number], self.manifest.settings)
+            return self._shards[number], row
 
     def _read_dataset(self) -> Dataset:
         path = atomic.inside(self.folder, self.manifest.annotations)

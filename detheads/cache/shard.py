@@ -6,6 +6,7 @@ grow with the dataset, and one read an image is as fast (``detheads bench train`
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,19 +54,24 @@ class ShardReader:
                 f"{', '.join(expected)}); build the cache again."
             )
 
-    def row(self, name: str, index: int) -> Tensor:
-        """Row ``index`` of tensor ``name``, in its stored type, without the leading axis."""
-        slot = self._slots[name]
-        data = bytearray(slot.row_bytes)
-        with self.path.open("rb", buffering=0) as file:
-            file.seek(slot.start + index * slot.row_bytes)
-            read = file.readinto(data)
-        if read != slot.row_bytes:
-            raise UserError(f"{self.path} ended early while it was read; check it with 'detheads cache verify'.")
-        return torch.frombuffer(data, dtype=slot.dtype).view(slot.shape[1:])
+    def read(self, wanted: Iterable[tuple[str, int, Tensor]]) -> None:
+        """Read rows into tensors, in the order in which they lie in the file.
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._slots
+        Args:
+            wanted: name and row of the shard's tensor, and the contiguous CPU tensor of the stored type that it fills.
+
+        Raises:
+            UserError: when the file ends early.
+        """
+        places = [(self._slots[name], row, into) for name, row, into in wanted]
+        with self.path.open("rb", buffering=0) as file:
+            for slot, row, into in sorted(places, key=lambda place: place[0].start + place[1] * place[0].row_bytes):
+                file.seek(slot.start + row * slot.row_bytes)
+                # NumPy has no bf16, so all types are filled as bytes.
+                if file.readinto(into.flatten().view(torch.uint8).numpy().data) != slot.row_bytes:
+                    raise UserError(
+                        f"{self.path} ended early while it was read; check it with 'detheads cache verify'."
+                    )
 
 
 def check_shard(folder: Path, entry: ShardEntry) -> None:

@@ -1,24 +1,42 @@
 """The exponential moving average of the weights: what is evaluated and shipped."""
 
-from collections.abc import Sequence
+from copy import deepcopy
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
 from detheads.headkit.contract import Head
 
 
-def averaged(head: Head, decay: float) -> AveragedModel:
-    """An average of ``head``; call ``update_parameters(head)`` after every step.
+class Average:
+    """An average of a head's weights; it never waits for their device.
 
     The decay is warmed up, ``min(decay, (1 + t) / (10 + t))``, because a constant one of 0.9998 would still be mostly
-    the initial weights after the two thousand steps of a small run.
+    the initial weights after the two thousand steps of a small run. The first update starts the average.
+
+    Attributes:
+        head: a copy with the averaged weights, on the device of the live ones.
+        count: updates so far.
     """
 
-    def update(average: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
-        steps = int(count)
-        weight = 1.0 - min(decay, (1.0 + steps) / (10.0 + steps))
-        torch._foreach_lerp_(list(average), list(current), weight)
+    def __init__(self, head: Head, decay: float) -> None:
+        self.head, self.decay, self.count = deepcopy(head), decay, 0
+        for parameter in self.head.parameters():
+            parameter.requires_grad_(False)
 
-    return AveragedModel(head, multi_avg_fn=update)
+    @torch.no_grad()
+    def update(self, live: Head, keep: Tensor | None = None) -> None:
+        """Take the live weights in.
+
+        Args:
+            keep: a number on the weights' device; the average stays what it is where that is 1, and not where it is 0.
+        """
+        share = 1.0 if self.count == 0 else 1.0 - min(self.decay, (1.0 + self.count) / (10.0 + self.count))
+        self.count += 1
+        averages: list[Tensor] = list(self.head.parameters())
+        weights: list[Tensor] = list(live.parameters())
+        steps = list(torch._foreach_sub(weights, averages))
+        torch._foreach_mul_(steps, share if keep is None else share * (1.0 - keep))
+        torch._foreach_add_(averages, steps)
+        for average, buffer in zip(self.head.buffers(), live.buffers(), strict=True):
+            average.copy_(buffer)

@@ -1,7 +1,7 @@
 """How long a training will take, told from its first steps, and what a smaller head would take beside it."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -64,16 +64,17 @@ def small_head_seconds(cache: FeatureCache, config: TrainConfig, device: torch.d
 
     Random numbers that a running training draws stay as they would be.
     """
-    order = epoch_order(config, len(cache), 0, can_flip=False)[:2]
+    order = epoch_order(replace(config, flips=0.0), cache, 0)[:2]
     if len(order) < 2:
         return None
     with torch.random.fork_rng():
         head = registry.build(SMALL_HEAD, cache.feature_spec, len(cache.dataset.categories))
         learner = Learner(head, config, [len(order)], device)
         seconds = 0.0
-        for batch in read_batches(cache, order):
+        for batch in read_batches(cache, order, matcher=head.matcher(), device=device):
             began = time.monotonic()
-            learner.optimise(batch.to(device))
+            losses = learner.optimise(batch)
+            float(next(iter(losses.values())))  # waits for the device
             seconds = time.monotonic() - began  # of the second step
     return seconds
 

@@ -1,27 +1,38 @@
 """A head that learns: optimiser, mixed precision and averaged weights, one step at a time; no files."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
-from detheads.foundation.errors import UserError
 from detheads.headkit.contract import Head
 from detheads.training.batches import Batch
 from detheads.training.config import TrainConfig
-from detheads.training.ema import averaged
+from detheads.training.ema import Average
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The step (0-based) whose loss or gradient was not finite, and a sentence about it."""
+
+    step: int
+    sentence: str
 
 
 class Learner:
     """One head under AdamW, with all the state that an exact resume needs.
 
+    A step never waits for the device. One whose loss or gradient is not finite changes no weight, and none does after
+    it; :meth:`divergence` tells.
+
     Attributes:
         head: the live weights, on their device.
-        step: optimiser steps taken.
+        step: optimiser steps begun.
         scaler: of the loss, in fp16 only.
     """
 
@@ -29,27 +40,33 @@ class Learner:
         """``stretches``: steps of the training and of each of its extensions (see :meth:`TrainConfig.rate_at`)."""
         self.head, self.config, self.stretches = head.to(device), config, tuple(stretches)
         self.step = 0
-        self._average: AveragedModel = averaged(head, config.ema_decay)
-        self._optimizer = torch.optim.AdamW(_parameter_groups(head, config.weight_decay), lr=config.lr)
+        self._average = Average(head, config.ema_decay)
+        self._optimizer = torch.optim.AdamW(_parameter_groups(head, config.weight_decay), lr=config.lr, fused=True)
         self._autocast, dtype = _autocast(config.precision, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+        self._stopped = torch.zeros((), device=device)  # 1 since a loss or gradient was not finite
+        self._taken = torch.zeros((), device=device)  # steps before that, counted from `_counted_from`
+        self._counted_from = 0
+        self._evidence: Tensor | None = (
+            None  # terms of the loss, its sum and the gradient's norm of the step that ended
+        )
+        self._terms: tuple[str, ...] = ()
+        if not self.scaler.is_enabled():
+            # What tells the fused optimiser, on the device, to leave the weights alone: as a GradScaler does it.
+            vars(self._optimizer).update(found_inf=self._stopped, grad_scale=None)
 
     @property
     def averaged_head(self) -> Head:
         """The averaged weights, which are evaluated and shipped."""
-        return cast(Head, self._average.module)
+        return self._average.head
 
     @property
     def rate(self) -> float:
         """Learning rate of the last step."""
         return float(self._optimizer.param_groups[0]["lr"])
 
-    def optimise(self, batch: Batch) -> dict[str, float]:
-        """One optimiser step on a batch that lies on the head's device; returns the loss terms.
-
-        Raises:
-            UserError: when the loss or its gradient is not finite; the weights are those of the step before.
-        """
+    def optimise(self, batch: Batch) -> dict[str, Tensor]:
+        """One optimiser step on a batch that lies on the head's device; returns the loss terms, scalars there."""
         for group in self._optimizer.param_groups:
             group["lr"] = self.config.rate_at(self.step, self.stretches)
         self.head.train()
@@ -57,36 +74,61 @@ class Learner:
         with self._autocast():
             output = self.head(batch.features)
         losses = self.head.loss(output, batch.targets)
-        total = torch.stack(list(losses.values())).sum()
-        if not torch.isfinite(total):
-            values = ", ".join(f"{name} {value.item():g}" for name, value in losses.items())
-            raise self._diverged("loss", values, batch)
+        terms = torch.stack(list(losses.values()))
+        total = terms.sum()
         self._optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(total).backward()
+        self.scaler.scale(self._guarded(total)).backward()
         self.scaler.unscale_(self._optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.head.parameters(), self.config.clip_norm)
-        if not self.scaler.is_enabled() and not torch.isfinite(norm):  # the fp16 scaler skips such steps by itself
-            raise self._diverged("gradient", f"norm {float(norm):g}", batch)
+        self._judge(losses, torch.cat((terms.detach(), torch.stack((total.detach(), norm)))))
         self.scaler.step(self._optimizer)
         self.scaler.update()
-        self._average.update_parameters(self.head)
+        self._average.update(self.head, self._stopped)
         self.step += 1
-        return {name: float(value.detach()) for name, value in losses.items()}
+        return {name: value.detach() for name, value in losses.items()}
 
-    def _diverged(self, what: str, values: str, batch: Batch) -> UserError:
-        return UserError(
-            f"the {what} is not finite at step {self.step} ({values}); training stopped; checkpoints saved before "
-            f"are kept; {self._likely_cause(batch)}."
+    def _guarded(self, total: Tensor) -> Tensor:
+        """The loss, in fp16 with gradients of which none is finite once it was not: the scaler skips such steps."""
+        if not self.scaler.is_enabled():
+            return total
+        return total * torch.where(total.detach().isfinite(), 1.0, torch.nan).where(self._stopped == 0, torch.nan)
+
+    def _judge(self, losses: Mapping[str, Tensor], evidence: Tensor) -> None:
+        """Note on the device whether this step may change weights, and keep the numbers of the first one that may not.
+
+        In fp16 the scaler skips a step whose gradient overflowed and lowers its scale: that is no divergence.
+        """
+        if self._evidence is None:
+            self._terms, self._evidence = tuple(losses), evidence
+        self._evidence = torch.where(self._stopped > 0, self._evidence, evidence)
+        judged = evidence[-2] if self.scaler.is_enabled() else evidence[-2:].sum()
+        self._stopped.copy_(torch.maximum(self._stopped, (~judged.isfinite()).float()))
+        self._taken += 1 - self._stopped
+
+    def divergence(self) -> Divergence | None:
+        """The step after which no weight changed any more, if there was one; waits for the device.
+
+        The weights, live and averaged, are those of the step before.
+        """
+        if self._evidence is None or not float(self._stopped):
+            return None
+        *terms, total, norm = self._evidence.tolist()
+        step = self._counted_from + int(self._taken)
+        what, values = "gradient", f"norm {norm:g}"
+        if not math.isfinite(total):
+            what = "loss"
+            values = ", ".join(f"{name} {value:g}" for name, value in zip(self._terms, terms, strict=True))
+        return Divergence(
+            step,
+            f"the {what} is not finite at step {step} ({values}); training stopped; checkpoints saved before are kept; "
+            f"{self._likely_cause(step)}.",
         )
 
-    def _likely_cause(self, batch: Batch) -> str:
-        for name, features in batch.features.items():
-            if not torch.isfinite(features).all():
-                return f"the features themselves are not finite (layer {name}): build the cache again"
+    def _likely_cause(self, step: int) -> str:
         for name, weight in self.head.state_dict().items():
             if not torch.isfinite(weight).all():
                 return f"the weights are not finite ({name}): try a lower --lr"
-        if self.step == 0:
+        if step == 0:
             return "at the first step that is the head's own doing: 'detheads heads check' tries its losses"
         if self.scaler.is_enabled():
             return "try a lower --lr, or --precision bf16 or fp32, whose range is wider"
@@ -96,7 +138,7 @@ class Learner:
         """Tensors by name, and JSON values, from which :meth:`restore` goes on exactly."""
         tensors = {f"live.{name}": value for name, value in self.head.state_dict().items()}
         tensors |= {f"ema.{name}": value for name, value in self.averaged_head.state_dict().items()}
-        tensors["ema_count"] = torch.as_tensor(self._average.n_averaged)
+        tensors["ema_count"] = torch.tensor(self._average.count)
         for index, moments in self._optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in moments.items()}
         return tensors, {"step": self.step, "scaler": self.scaler.state_dict()}
@@ -123,13 +165,13 @@ class Learner:
                 if name not in known or name not in groups[kind] or known[name].shape != groups[kind][name].shape:
                     raise ValueError(f"weights that do not fit the head: {name}")
             module.load_state_dict(groups[kind])
-        self._average.n_averaged.copy_(count.reshape(()))
+        self._average.count = step
         self._optimizer.load_state_dict(self._optimizer.state_dict() | {"state": moments})
         try:
             self.scaler.load_state_dict(values["scaler"])
         except (KeyError, TypeError, RuntimeError) as error:
             raise ValueError(f"no state of the gradient scaler ({error})") from None
-        self.step = step
+        self.step = self._counted_from = step
 
     def _moments(self, tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
         """The optimiser's state by the number of its parameter."""

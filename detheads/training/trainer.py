@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -39,6 +38,7 @@ from detheads.training.progress import read_progress
 from detheads.training.record import RECORD_NAME, Record, is_recorded, read_record, write_record
 from detheads.training.same_run import require_same
 from detheads.training.warm_start import WarmStart, load_source, take_over
+from detheads.training.window import LossWindow
 
 RUN = claims.Kind("config.json", "a training run", "training in")
 LOG_EVERY = 20
@@ -49,13 +49,22 @@ SAVE_SECONDS = 300.0
 
 @dataclass(frozen=True)
 class Status:
-    """Where a run stands; handed to the progress callback after every step."""
+    """Where a run stands; handed to the progress callback after every step.
+
+    Attributes:
+        losses: terms of the step, on the training's device.
+    """
 
     step: int
     total_steps: int
     epoch: int
-    loss: float
+    losses: Mapping[str, Tensor]
     best_ap: float | None
+
+    @property
+    def loss(self) -> float:
+        """Their sum; asking for it waits until the device has taken the step."""
+        return sum(float(value) for value in self.losses.values())
 
 
 @dataclass(frozen=True)
@@ -134,7 +143,7 @@ class Trainer:
         self._ends = set(accumulate((config.epochs, *self.extensions)))  # the last epoch of each stretch
         self.learner = Learner(head, config, stretches, self.device)
         self.seconds = self._began = self._saved = 0.0
-        self._window: list[dict[str, float]] = []  # loss terms of the steps since the last line of the log
+        self._window = LossWindow()  # the steps since the last line of the log
         self.best: dict[str, Any] = {}
         self.remarks: list[str] = []
         require_same(self.run, RUN.record, self._described(), self._features())
@@ -154,7 +163,7 @@ class Trainer:
         """Learnable parameters of the head."""
         return parameters_of(self.head)
 
-    def optimise(self, batch: Batch) -> dict[str, float]:
+    def optimise(self, batch: Batch) -> dict[str, Tensor]:
         """One optimiser step; returns the loss terms (see :meth:`Learner.optimise`)."""
         return self.learner.optimise(batch)
 
@@ -191,22 +200,34 @@ class Trainer:
 
     def _train_epoch(self, epoch: int, log: RunLog, on_step: Callable[[Status], None]) -> None:
         """The steps of one epoch that are still to do."""
-        order = epoch_order(self.config, len(self.train_cache), epoch, self.train_cache.has_flips)
-        for batch in read_batches(self.train_cache, order[self.learner.step % self.steps_per_epoch :]):
-            batch = batch.to(self.device)
+        order = epoch_order(self.config, self.train_cache, epoch)
+        left = order[self.learner.step % self.steps_per_epoch :]
+        for batch in read_batches(self.train_cache, left, matcher=self.head.matcher(), device=self.device):
             if self.learner.step == 0 and self.started_from is None:
                 self.head.start_from(batch.features)
-            parts = self.optimise(batch)
-            loss, step = sum(parts.values()), self.learner.step
+            losses = self.optimise(batch)
+            step = self.learner.step
             self.seconds = time.monotonic() - self._began
-            self._window.append({"loss": loss} | {f"loss_{name}": value for name, value in parts.items()})
+            self._window.add(losses)
             if step % LOG_EVERY == 0:
-                means = {name: fmean(entry[name] for entry in self._window) for name in self._window[0]}
-                log.write(self._position(epoch) | means)
-                self._window.clear()
-            on_step(Status(step, self.total_steps, epoch + 1, loss, self.best.get("AP")))
+                self._require_finite()
+                log.write(self._position(epoch) | self._window.means())
+                self._window.fill(())
+            on_step(Status(step, self.total_steps, epoch + 1, losses, self.best.get("AP")))
             if time.monotonic() - self._saved > SAVE_SECONDS and step % self.steps_per_epoch:
+                self._require_finite()
                 self._save_last()
+        self._require_finite()
+
+    def _require_finite(self) -> None:
+        """Stop where a loss or gradient was not finite; called before anything of the steps is kept."""
+        found = self.learner.divergence()
+        if found is None:
+            return
+        epoch, step = divmod(found.step, self.steps_per_epoch)
+        # Asked for once more, features that are not finite are refused with the name of their picture.
+        self.train_cache.features(*epoch_order(self.config, self.train_cache, epoch)[step])
+        raise UserError(found.sentence)
 
     def _evaluate(self, epoch: int, log: RunLog) -> None:
         evaluated = evaluate_cache(self.averaged_head, self.val_cache, batch_size=self.config.batch)
@@ -247,7 +268,7 @@ class Trainer:
         """Write all that an exact resume needs."""
         self.seconds = time.monotonic() - self._began
         tensors, values = self.learner.state()
-        progress = values | {"seconds": self.seconds, "window": self._window}
+        progress = values | {"seconds": self.seconds, "window": self._window.rows()}
         checkpoint = replace(self.identity, metrics=self.best, progress=progress)
         save_checkpoint(checkpoint_path(self.run, "last"), checkpoint, tensors)
         self._saved = time.monotonic()
@@ -289,7 +310,8 @@ class Trainer:
             self.learner.restore(tensors, kept.progress)
         except ValueError as error:
             raise UserError(f"{last} cannot be resumed: {error}; {cure}.") from None
-        self.seconds, self._window, self.best = progress.seconds, progress.window, kept.metrics
+        self.seconds, self.best = progress.seconds, kept.metrics
+        self._window.fill(progress.window)
         self._mend_best(record)
 
     def _mend_best(self, record: Record | None) -> None:

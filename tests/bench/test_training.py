@@ -11,6 +11,7 @@ from detheads.cache.builder import build_cache
 from detheads.cache.reader import FeatureCache
 from detheads.data import read_dataset
 from detheads.data.scenes import generate
+from detheads.training import batches
 from detheads.training.trainer import Trainer
 
 STEP = 0.01
@@ -31,13 +32,14 @@ def test_a_reader_slower_than_training_sets_the_ratio(
     reading: float, expected: float, cache: FeatureCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A real epoch takes as long as the slower of the two, and reading ahead hides the other."""
-    features = FeatureCache.features
+    stored = FeatureCache.stored
 
-    def read_slowly(self: FeatureCache, *arguments: Any) -> Any:
+    def read_slowly(self: FeatureCache, *arguments: Any, **options: Any) -> Any:
         time.sleep(reading * STEP)
-        return features(self, *arguments)
+        return stored(self, *arguments, **options)
 
-    monkeypatch.setattr(FeatureCache, "features", read_slowly)
+    monkeypatch.setattr(FeatureCache, "stored", read_slowly)
+    monkeypatch.setattr(batches, "default_readers", lambda: 1)
     monkeypatch.setattr(Trainer, "optimise", lambda self, batch: time.sleep(STEP))
     result = bench_train(cache, "fcos", {"width": "16", "tower_blocks": "1"}, batch=2, steps=20)
     assert result.from_memory == pytest.approx(STEP, rel=0.25)

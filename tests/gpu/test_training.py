@@ -1,6 +1,7 @@
 """Training on a GPU: every head, the losses of the processor, checkpoints for any device, exact resume."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,10 @@ def trainer(cache: FeatureCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def _losses(job: Trainer, cache: FeatureCache, steps: int = 1) -> list[dict[str, float]]:
-    order = [chunk for epoch in range(steps) for chunk in epoch_order(job.config, len(cache), epoch, False)][:steps]
-    return [job.optimise(batch.to(job.device)) for batch in read_batches(cache, order)]
+    config = replace(job.config, flips=0.0)
+    order = [chunk for epoch in range(steps) for chunk in epoch_order(config, cache, epoch)][:steps]
+    batches = read_batches(cache, order, matcher=job.head.matcher(), device=job.device)
+    return [{name: float(value) for name, value in job.optimise(batch).items()} for batch in batches]
 
 
 @pytest.mark.parametrize(

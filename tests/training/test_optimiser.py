@@ -17,7 +17,7 @@ Make = Callable[..., Trainer]
 
 
 def _step(job: Trainer) -> None:
-    (batch, *_) = read_batches(job.train_cache, epoch_order(job.config, len(job.train_cache), 0, True))
+    (batch, *_) = read_batches(job.train_cache, epoch_order(job.config, job.train_cache, 0))
     job.optimise(batch)
 
 

@@ -12,7 +12,7 @@ from detheads.headkit import registry
 from detheads.targets.objects import Targets
 from detheads.training.batches import epoch_order, read_batches
 from detheads.training.config import TrainConfig
-from detheads.training.ema import averaged
+from detheads.training.ema import Average
 from detheads.training.log import RunLog, plot_log, read_log
 from tests.training.world import NARROW, World
 
@@ -43,34 +43,37 @@ def test_short_runs_have_a_short_warm_up(total: int) -> None:
 def test_the_average_follows_the_warmed_up_decay(world: World, decay: float) -> None:
     torch.manual_seed(0)
     head = registry.build("fcos", world.cache("val").feature_spec, 10, NARROW["fcos"])
-    average = averaged(head, decay)
+    average = Average(head, decay)
     parameter = next(head.parameters())
     expected: list[float] | None = None
     for step in range(40):
         with torch.no_grad():
             parameter.copy_(torch.randn_like(parameter))
-        average.update_parameters(head)
+        average.update(head)
         value = parameter.detach().flatten()[:3].double().tolist()
         weight = min(decay, (1 + step) / (10 + step))
         # The first update starts the average; what lies before it is the initial weights.
         expected = (
             value if expected is None else [weight * a + (1 - weight) * b for a, b in zip(expected, value, strict=True)]
         )
-        found = next(average.module.parameters()).flatten()[:3].tolist()
+        found = next(average.head.parameters()).flatten()[:3].tolist()
         assert found == pytest.approx(expected, rel=1e-4, abs=1e-6), step
 
 
-@pytest.mark.parametrize(("count", "batch"), [(10, 4), (8, 8), (3, 8), (1, 1)])
-def test_an_epoch_takes_every_image_once(count: int, batch: int) -> None:
-    order = epoch_order(TrainConfig(batch=batch), count, 0, True)
-    assert sorted(index for indices, _ in order for index in indices) == list(range(count))
-    assert [len(indices) for indices, _ in order[:-1]] == [batch] * (math.ceil(count / batch) - 1)
+@pytest.mark.parametrize("batch", [4, 5, 10, 16])
+def test_an_epoch_takes_every_image_once(world: World, batch: int) -> None:
+    cache = world.cache("train")
+    order = epoch_order(TrainConfig(batch=batch), cache, 0)
+    assert sorted(index for indices, _ in order for index in indices) == list(range(len(cache)))
+    assert [len(indices) for indices, _ in order[:-1]] == [batch] * (math.ceil(len(cache) / batch) - 1)
     assert all(len(indices) == len(flips) for indices, flips in order)
 
 
-def test_the_order_depends_on_seed_and_epoch_and_nothing_else() -> None:
+def test_the_order_depends_on_seed_and_epoch_and_nothing_else(world: World) -> None:
+    cache = world.cache("train")
+
     def order(seed: int, epoch: int) -> object:
-        return epoch_order(TrainConfig(seed=seed), 100, epoch, True)
+        return epoch_order(TrainConfig(seed=seed), cache, epoch)
 
     first = order(1, 2)
     torch.manual_seed(99)
@@ -79,11 +82,12 @@ def test_the_order_depends_on_seed_and_epoch_and_nothing_else() -> None:
     assert order(1, 3) != first != order(2, 2)
 
 
-def test_half_of_the_images_are_mirrored_and_none_without_flips() -> None:
-    flips = [flip for _, flips in epoch_order(TrainConfig(), 2000, 0, True) for flip in flips]
+def test_half_of_the_images_are_mirrored_and_none_without_flips(world: World) -> None:
+    cache = world.cache("train")
+    flips = [flip for epoch in range(200) for _, flips in epoch_order(TrainConfig(), cache, epoch) for flip in flips]
     assert 900 < sum(flips) < 1100
-    for config, can_flip in ((TrainConfig(), False), (TrainConfig(flips=0.0), True)):
-        assert not any(flip for _, flips in epoch_order(config, 200, 0, can_flip) for flip in flips)
+    for config, name in ((TrainConfig(), "plain"), (TrainConfig(flips=0.0), "train")):
+        assert not any(flip for _, flips in epoch_order(config, world.cache(name), 0) for flip in flips)
 
 
 def test_batches_hold_the_features_and_boxes_of_their_images(world: World) -> None:

@@ -245,13 +245,13 @@ def test_flips_are_taken_only_from_a_cache_that_holds_them(trainer: Make, monkey
     asked: dict[str, list[bool]] = {"train": [], "plain": []}
     for name in asked:
         job = trainer(cache=name, run=name, epochs=2, eval_every=2)
-        original = job.train_cache.features
+        original = job.train_cache.stored
 
-        def spy(indices: Any, flipped: Any = None, *rest: Any, _name: str = name, _call: Any = original) -> Any:
+        def spy(indices: Any, flipped: Any, _name: str = name, _call: Any = original, **rest: Any) -> Any:
             asked[_name] += flipped
-            return _call(indices, flipped, *rest)
+            return _call(indices, flipped, **rest)
 
-        monkeypatch.setattr(job.train_cache, "features", spy)
+        monkeypatch.setattr(job.train_cache, "stored", spy)
         job.fit()
     assert len(asked["train"]) == len(asked["plain"]) == 20
     assert 3 <= sum(asked["train"]) <= 17
