@@ -1,6 +1,6 @@
 """Run a head over a feature cache and collect COCO results, or their statistics."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -8,13 +8,22 @@ from torch import Tensor
 
 from detheads.cache.reader import FeatureCache
 from detheads.evaluation.coco import Evaluator, Statistics, evaluate
+from detheads.foundation.ahead import map_ahead
 from detheads.foundation.coco_results import to_coco_results
+from detheads.foundation.cores import available_cores
 from detheads.foundation.errors import UserError
 from detheads.foundation.manifest import Thresholds
 from detheads.foundation.progress import Progress, silent
-from detheads.headkit.contract import Head
-from detheads.ops.nms import hard_nms, soft_nms
+from detheads.headkit.contract import Head, HeadOutput
+from detheads.ops.nms import Candidates, suppress, suppress_softly
 from detheads.ops.scores import detection_scores
+
+Suppression = Callable[[Candidates, Thresholds], tuple[Tensor, Tensor, Tensor]]
+
+READ_AHEAD = 2
+"""Batches."""
+SUPPRESSING = 4
+"""Batches at most: each holds all boxes and scores of the head, 40 MB for 8 images of 768 px and 80 classes."""
 
 
 def default_thresholds(head: Head) -> Thresholds:
@@ -34,50 +43,61 @@ def predict_cache(
 ) -> list[dict[str, Any]]:
     """COCO results (xywh, original pixels, the dataset's own ids) of every image of a cache.
 
-    The head is used as it is: float32, on its device, in evaluation mode.
+    The head is used as it is: float32, on its device, in evaluation mode. While it works on a batch, the next ones are
+    read and those before are suppressed, by threads.
 
     Raises:
         UserError: when features or the head's numbers for an image are not finite.
     """
     thresholds = thresholds or default_thresholds(head)
-    select = soft_nms if use_soft_nms else hard_nms
-    size = cache.feature_spec.height, cache.feature_spec.width
     device = next(head.parameters()).device
-    category_ids = [category.id for category in cache.dataset.categories]
+
+    def read(indices: range) -> tuple[range, dict[str, Tensor]]:
+        return indices, cache.features(indices)
+
+    def run() -> Iterator[tuple[range, HeadOutput]]:
+        batches = [range(start, min(start + batch_size, len(cache))) for start in range(0, len(cache), batch_size)]
+        for indices, features in map_ahead(read, batches, ahead=READ_AHEAD):
+            yield indices, head({name: values.to(device) for name, values in features.items()})
+
+    def detect(ran: tuple[range, HeadOutput]) -> tuple[range, list[dict[str, Any]]]:
+        return ran[0], _detections(*ran, cache, thresholds, suppress_softly if use_soft_nms else suppress)
+
     results: list[dict[str, Any]] = []
     was_training = head.training
     head.eval()
-    for start in range(0, len(cache), batch_size):
-        indices = range(start, min(start + batch_size, len(cache)))
-        features = cache.features(indices)
-        _require_finite(cache, features, indices)
-        output = head({name: values.to(device) for name, values in features.items()})
-        scores = detection_scores(output.logits, output.quality).cpu()  # [B, N, K]
-        for row, index in enumerate(indices):
-            if scores[row].isnan().any() or output.boxes[row].isnan().any():
-                raise UserError(
-                    f"the head gives numbers that are not finite for {cache.dataset.images[index].file_name} of "
-                    f"{cache.folder}, whose features are finite: its weights are damaged or diverged; train it again."
-                )
-            boxes, values, labels = select(output.boxes[row].cpu(), scores[row], thresholds, size=size)
-            original = cache.letterbox(index).to_original(boxes.numpy())
-            image_id = cache.dataset.images[index].id
-            results += to_coco_results(image_id, original, values.numpy(), labels.numpy(), category_ids)
-        on_progress("evaluation", indices[-1] + 1, len(cache))
-    head.train(was_training)
+    try:
+        threads = min(available_cores(), SUPPRESSING)
+        for indices, found in map_ahead(detect, run(), ahead=threads, threads=threads):
+            results += found
+            on_progress("evaluation", indices[-1] + 1, len(cache))
+    finally:
+        head.train(was_training)
     return results
 
 
-def _require_finite(cache: FeatureCache, features: Mapping[str, Tensor], indices: Sequence[int]) -> None:
-    """Refuse features that would give no detection, or wrong ones, without a word."""
-    for name, values in features.items():
-        bad = (~values.isfinite().flatten(1).all(dim=1)).nonzero()
-        if len(bad):
-            image = cache.dataset.images[indices[int(bad[0])]].file_name
-            raise UserError(
-                f"{cache.folder} holds features of {image} (layer {name}) that are not finite; "
-                "build the cache again, in bf16 or int8 if they exceed fp16."
-            )
+@torch.inference_mode()  # which holds for one thread only
+def _detections(
+    indices: Sequence[int], output: HeadOutput, cache: FeatureCache, thresholds: Thresholds, suppression: Suppression
+) -> list[dict[str, Any]]:
+    """COCO results of one batch."""
+    spec, categories = cache.feature_spec, [category.id for category in cache.dataset.categories]
+    scores = detection_scores(output.logits, output.quality)  # [B, N, K]
+    # The sum of scores, none of which exceeds 1, is NaN where one is; that takes a tenth of looking at each.
+    bad = scores.sum(dim=(1, 2)).isnan() | output.boxes.flatten(1).isnan().any(dim=1)
+    candidates = Candidates.of(output.boxes, scores, thresholds, size=(spec.height, spec.width)).cpu()
+    for row in bad.nonzero()[:1]:
+        raise UserError(
+            f"the head gives numbers that are not finite for {cache.dataset.images[indices[int(row)]].file_name} of "
+            f"{cache.folder}, whose features are finite: its weights are damaged or diverged; train it again."
+        )
+    results: list[dict[str, Any]] = []
+    for index, pairs in zip(indices, candidates, strict=True):
+        boxes, values, labels = suppression(pairs, thresholds)
+        original = cache.letterbox(index).to_original(boxes.numpy())
+        image_id = cache.dataset.images[index].id
+        results += to_coco_results(image_id, original, values.numpy(), labels.numpy(), categories)
+    return results
 
 
 def evaluate_cache(

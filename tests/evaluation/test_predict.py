@@ -1,22 +1,31 @@
 """From a head's boxes on cached features to COCO results in the dataset's own frame and ids."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from detheads.cache.reader import FeatureCache
+from detheads.evaluation import predict
 from detheads.evaluation.coco import NAMES
 from detheads.evaluation.predict import evaluate_cache, predict_cache
+from detheads.foundation import atomic
+from detheads.foundation.coco_results import to_coco_results
 from detheads.foundation.errors import UserError
 from detheads.foundation.manifest import Thresholds
 from detheads.headkit.contract import Head, HeadOutput
+from detheads.ops.nms import hard_nms
+from detheads.ops.scores import detection_scores
 from detheads.targets.objects import Targets
 from detheads.training.checkpoint import build_head, load_checkpoint, matching_cache
 from detheads.training.config import TrainConfig
@@ -226,24 +235,78 @@ def test_a_cache_in_which_nothing_counts_is_refused_before_any_work(run: Path, w
         Trainer("fcos", NARROW["fcos"], usable, cache, tmp_path, TrainConfig())
 
 
-@pytest.mark.parametrize("what", ["features", "weights"])
-def test_numbers_that_are_not_finite_are_refused_with_their_image(
-    what: str, run: Path, world: World, monkeypatch: pytest.MonkeyPatch
+def test_features_that_are_not_finite_are_refused_with_their_image(run: Path, world: World, tmp_path: Path) -> None:
+    shutil.copytree(world.caches / "val", tmp_path / "val")
+    shard, manifest = tmp_path / "val" / "shard-00000.safetensors", tmp_path / "val" / "manifest.json"
+    tensors = load_file(shard)
+    next(iter(tensors.values()))[-1, 0, 0, 0] = torch.nan
+    digest = atomic.sha256_of(shard)
+    save_file(tensors, shard)
+    manifest.write_text(manifest.read_text("utf-8").replace(digest, atomic.sha256_of(shard)))
+    cache = FeatureCache(tmp_path / "val")
+    with pytest.raises(UserError, match=rf"features of {cache.dataset.images[-1].file_name} .*not finite"):
+        predict_cache(build_head(load_checkpoint(run)), cache, batch_size=2)
+
+
+def test_weights_that_are_not_finite_are_refused_and_the_mode_of_the_head_is_restored(run: Path, world: World) -> None:
+    head = build_head(load_checkpoint(run)).train()
+    next(head.parameters()).data.fill_(torch.nan)
+    with pytest.raises(UserError, match=r"for \S+ of .*: its weights are damaged or diverged"):
+        predict_cache(head, world.cache("val"))
+    assert head.training
+
+
+def test_reading_and_the_head_go_on_while_detections_are_suppressed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first suppression ends when the third image was read and the head has seen the second."""
+    head, cache = Oracle(world.annotations("val")), world.cache("val")
+    read, ran, both = set[int](), count(1), {"third read": Event(), "second seen": Event()}
+    known, forward, suppress = cache.features, head.forward, predict.suppress
+
+    def features(indices: Sequence[int], *options: Any) -> dict[str, Tensor]:
+        read.update(indices)
+        if 2 in read:
+            both["third read"].set()
+        return known(indices, *options)
+
+    def look(given: Mapping[str, Tensor]) -> HeadOutput:
+        if next(ran) == 2:
+            both["second seen"].set()
+        return forward(given)
+
+    def wait(*arguments: Any) -> Any:
+        assert all(event.wait(20) for event in both.values())
+        return suppress(*arguments)
+
+    monkeypatch.setattr(cache, "features", features)
+    monkeypatch.setattr(head, "forward", look)
+    monkeypatch.setattr(predict, "suppress", wait)
+    monkeypatch.setattr(predict, "available_cores", lambda: 1)
+    assert len(predict_cache(head, cache, batch_size=1)) == len(world.annotations("val")["annotations"])
+
+
+@pytest.mark.parametrize("cores", [1, 2, 64])
+def test_detections_are_the_same_to_the_bit_on_any_number_of_cores(
+    cores: int, run: Path, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     head, cache = build_head(load_checkpoint(run)), world.cache("val")
-    if what == "features":
-        known = cache.features
+    monkeypatch.setattr(predict, "available_cores", lambda: cores)
+    assert predict_cache(head, cache, batch_size=2) == _in_turn(head, cache, 2)
 
-        def spoilt(indices: Sequence[int], *options: Any) -> dict[str, Tensor]:
-            features = known(indices, *options)
-            next(iter(features.values()))[-1, 0, 0, 0] = torch.nan
-            return features
 
-        monkeypatch.setattr(cache, "features", spoilt)
-        last = cache.dataset.images[-1].file_name
-        with pytest.raises(UserError, match=rf"features of {last} \(layer .*\) that are not finite"):
-            predict_cache(head, cache)
-    else:
-        next(head.parameters()).data.fill_(torch.nan)
-        with pytest.raises(UserError, match="its weights are damaged or diverged"):
-            predict_cache(head, cache)
+def _in_turn(head: Head, cache: FeatureCache, batch_size: int) -> list[dict[str, Any]]:
+    """One image after another."""
+    results, thresholds, spec = [], Thresholds(), cache.feature_spec
+    ids = [category.id for category in cache.dataset.categories]
+    for start in range(0, len(cache), batch_size):
+        indices = range(len(cache))[start : start + batch_size]
+        with torch.no_grad():
+            output = head(cache.features(indices))
+            scores = detection_scores(output.logits, output.quality)
+        for row, index in enumerate(indices):
+            found = hard_nms(output.boxes[row], scores[row], thresholds, size=(spec.height, spec.width))
+            boxes, values, labels = (part.numpy() for part in found)
+            original = cache.letterbox(index).to_original(boxes)
+            results += to_coco_results(cache.dataset.images[index].id, original, values, labels, ids)
+    return results

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from detheads.foundation.manifest import Thresholds
-from detheads.ops.nms import hard_nms, soft_nms
+from detheads.ops.nms import Candidates, hard_nms, soft_nms
 
 Nms = Callable[..., tuple[Tensor, Tensor, Tensor]]
 
@@ -101,3 +101,34 @@ def test_boxes_without_area_inside_the_input_take_no_part(nms: Nms) -> None:
     kept = nms(boxes, scores, Thresholds(max_detections=2), size=(30, 40))
     assert torch.equal(kept[0], boxes[[5, 6]])
     assert len(nms(boxes, scores, Thresholds())[1]) == 7
+
+
+def by_sorting_all(boxes: Tensor, scores: Tensor, limits: Thresholds, size: tuple[int, int]) -> list[tuple[int, int]]:
+    """(box, class) of the best pairs of one image, in order: box and class rank equal scores."""
+    height, width = size
+    pairs = [
+        (-score, box, label)
+        for box, row in enumerate(scores.tolist())
+        for label, score in enumerate(row)
+        if score > limits.score
+        and min(boxes[box, 2], width) > max(boxes[box, 0], 0)
+        and min(boxes[box, 3], height) > max(boxes[box, 1], 0)
+    ]
+    return [(box, label) for _, box, label in sorted(pairs)[: limits.candidates]]
+
+
+@pytest.mark.parametrize("levels", [4, 1000])
+@pytest.mark.parametrize("candidates", [1, 50, 10_000])
+def test_candidates_of_a_batch_are_those_of_a_sort_of_all_pairs_of_each_image(levels: int, candidates: int) -> None:
+    images = [scene(60, 3, seed) for seed in range(3)] + [(scene(60, 3, 9)[0], torch.zeros(60, 3))]
+    boxes, scores = (torch.stack(part) for part in zip(*images, strict=True))
+    scores = (scores * levels).floor() / levels  # so that many are equal
+    limits, size = Thresholds(score=0.3, candidates=candidates), (40, 50)
+    found = list(Candidates.of(boxes, scores, limits, size=size))
+    assert len(found) == 4
+    for image, pairs in enumerate(found):
+        expected = by_sorting_all(boxes[image], scores[image], limits, size)
+        assert pairs.labels.tolist() == [label for _, label in expected]
+        assert torch.equal(pairs.boxes, boxes[image, [box for box, _ in expected]])
+        assert torch.equal(pairs.scores, scores[image][[box for box, _ in expected], pairs.labels])
+        assert pairs.counts.tolist() == [len(expected)]
