@@ -4,37 +4,38 @@ Safe against a kill at any moment: a shard is written beside its final name and 
 beside it; what a finished manifest names is left as it is until the next manifest stands.
 """
 
-import errno
-import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from detheads import __version__
 from detheads.backbones.backbone import Backbone, require_rebuildable
 from detheads.cache.extract import extract
 from detheads.cache.images import OnBad, OnRemark
 from detheads.cache.manifest import (
-    MANIFEST_NAME,
     PIXEL_RULE,
     CacheManifest,
     LayerEntry,
+    PartEntry,
     Settings,
     StorageType,
-    image_entry,
     read_manifest,
 )
-from detheads.cache.pictures import Difference, compare, picture_digests
-from detheads.cache.plan import claimed, images_per_shard, require_digests, require_equal_settings, require_space
+from detheads.cache.parts import Part, require_divisible
+from detheads.cache.pictures import compare, picture_digests, without
+from detheads.cache.plan import (
+    claimed,
+    full_disk_is_told,
+    images_per_shard,
+    require_digests,
+    require_equal_settings,
+    require_space,
+)
+from detheads.cache.publish import publish_dataset
 from detheads.cache.stock import Stock
 from detheads.data.dataset import Dataset, ImageRecord
-from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
-from detheads.foundation.geometry import Letterbox
 from detheads.foundation.progress import Progress, silent
-from detheads.foundation.text import json_text
 
 Group = tuple[str | None, Sequence[ImageRecord]]
 """Pictures of one shard, and the name of the damaged one whose place it takes."""
@@ -45,7 +46,8 @@ class BuildResult:
     """What a build did.
 
     Attributes:
-        images: in the finished cache.
+        folder: of the finished cache, or of the part.
+        images: in it.
         extracted: images that went through the backbone, now.
         resumed: images whose features were there.
         replaced: file names of pictures whose content is another than when the cache was built before.
@@ -53,6 +55,7 @@ class BuildResult:
         bytes: size of all shards.
     """
 
+    folder: Path
     images: int
     extracted: int
     resumed: int
@@ -97,6 +100,7 @@ def build_cache(
     batch_size: int = 8,
     reuse: Sequence[str | Path] = (),
     skip_bad: bool = False,
+    part: Part | None = None,
     on_progress: Progress = silent,
     on_remark: OnRemark = None,
 ) -> BuildResult:
@@ -108,11 +112,13 @@ def build_cache(
     Args:
         reuse: folders of finished caches of the same settings, whose features are taken for equal pictures.
         skip_bad: leave out pictures that cannot be decoded instead of stopping at the first.
+        part: extract only this part of the dataset's pictures, into its own folder in ``folder``; other processes and
+            machines may build the others at the same time, and :func:`detheads.cache.merge.merge_parts` makes them one.
         on_remark: called with a sentence about each picture whose pixels look wrong or that has further frames.
 
     Raises:
         UserError: when the folder holds a cache of other settings or of pictures that the dataset lacks, the disk is
-            too small, or an image cannot be read (finished shards stay).
+            too small, an image cannot be read (finished shards stay), or there is no such part.
     """
     if not dataset.images:
         raise UserError(f"{dataset.name} {dataset.split} has no images to cache.")
@@ -123,6 +129,11 @@ def build_cache(
             "name pictures relative to the folder of the split."
         )
     folder, settings = Path(folder), settings_for(backbone, dtype, flips)
+    entry: PartEntry | None = None
+    if part is not None:
+        require_divisible(folder, reuse)
+        entry = part.entry(dataset, settings)
+        folder, dataset = part.folder(folder), part.of_dataset(dataset, settings)
     bad: dict[ImageRecord, str] = {}
 
     def on_bad(record: ImageRecord, error: UserError) -> None:
@@ -130,7 +141,7 @@ def build_cache(
             raise error
         bad[record] = str(error)
 
-    with _full_disk_is_told(folder), claimed(folder, settings) as known:
+    with full_disk_is_told(folder), claimed(folder, settings, None if part is None else str(part)) as known:
         stock = Stock(folder, known)
         others = {Path(other): _stock_of(Path(other), settings) for other in reuse}
         key_of: dict[ImageRecord, str] = {}
@@ -145,10 +156,10 @@ def build_cache(
         resumed = len(dataset.images) - len(missing) - len(bad)
         groups = _groups(missing, key_of, stock, images_per_shard(settings))
         key_of |= _extract_all(groups, backbone, settings, batch_size, stock, on_bad, on_progress, resumed, on_remark)
-        kept = _without(dataset, bad)
         skipped = {**dataset.skipped, **{record.file_name: why for record, why in bad.items()}}
-        manifest = _publish(folder, kept, settings, key_of, stock, known, skipped)
+        manifest = publish_dataset(folder, known, stock, without(dataset, bad), settings, key_of, skipped, entry)
         return BuildResult(
+            folder=folder,
             images=len(manifest.images),
             extracted=len(manifest.images) - resumed,
             resumed=resumed,
@@ -156,43 +167,6 @@ def build_cache(
             skipped={str(record.path): why for record, why in bad.items()},
             bytes=sum((folder / shard.file).stat().st_size for shard in manifest.shards),
         )
-
-
-def annotate_cache(folder: str | Path, dataset: Dataset, on_progress: Progress = silent) -> CacheManifest:
-    """Give a finished cache the boxes, classes and image ids of ``dataset``, whose pictures are those it was built of.
-
-    Pictures that the cache left out when it was built stay left out.
-
-    Raises:
-        UserError: when a picture was replaced, is missing, or is not in the cache; nothing is changed then.
-    """
-    folder = Path(folder)
-    settings = read_manifest(folder).settings
-    with _full_disk_is_told(folder), claimed(folder, settings) as known:
-        if known is None:
-            raise UserError(f"the manifest of {folder} was removed just now; build the cache again.")
-        dataset = _without(dataset, [image for image in dataset.images if image.file_name in known.skipped])
-        key_of = picture_digests(dataset.images, _stop, on_progress)
-        difference = compare(known, key_of)
-        if difference:
-            raise UserError(
-                f"{folder} was not built of the pictures of {dataset.name}/{dataset.split} ({difference.sentence}); "
-                "'detheads cache build' brings it up to date."
-            )
-        stock = Stock(folder, known, check=False)
-        return _publish(folder, dataset, settings, key_of, stock, known, known.skipped)
-
-
-def compare_pictures(folder: str | Path, dataset: Dataset, on_progress: Progress = silent) -> Difference:
-    """What differs between the pictures that a finished cache was built of and those of ``dataset`` now.
-
-    Raises:
-        UserError: when a picture cannot be read, or the cache does not know its pictures.
-    """
-    known = read_manifest(Path(folder))
-    require_digests(Path(folder), known)
-    images = [image for image in dataset.images if image.file_name not in known.skipped]
-    return compare(known, picture_digests(images, _stop, on_progress))
 
 
 def _groups(
@@ -245,45 +219,6 @@ def _extract_all(
     return key_of
 
 
-def _publish(
-    folder: Path,
-    dataset: Dataset,
-    settings: Settings,
-    key_of: Mapping[ImageRecord, str],
-    stock: Stock,
-    known: CacheManifest | None,
-    skipped: Mapping[str, str],
-) -> CacheManifest:
-    """Write annotations and manifest, which is the moment at which they become the cache's."""
-    annotations = (json_text(dataset.coco_json(), indent=None) + "\n").encode()
-    digest = hashlib.sha256(annotations).hexdigest()
-    manifest = CacheManifest(
-        settings=settings,
-        dataset=dataset.name,
-        split=dataset.split,
-        annotations=f"annotations-{digest[:16]}.json",  # the old ones stay beside them until the manifest is written
-        annotations_sha256=digest,
-        dropped=dict(dataset.dropped),
-        skipped=dict(skipped),
-        images=tuple(
-            image_entry(
-                image.id,
-                image.file_name,
-                key_of[image],
-                Letterbox.fit(image.width, image.height, settings.width, settings.height),
-            )
-            for image in dataset.images
-        ),
-        shards=stock.used({key_of[image] for image in dataset.images}),
-        detheads_version=__version__,
-    )
-    if known is None or manifest != known.model_copy(update={"detheads_version": __version__}):
-        atomic.write_bytes(folder / manifest.annotations, annotations)
-        atomic.write_json(folder / MANIFEST_NAME, manifest.model_dump(mode="json"), indent=None)
-    stock.clear(manifest)
-    return manifest
-
-
 def _stock_of(folder: Path, settings: Settings) -> Stock:
     manifest = read_manifest(folder)
     require_digests(folder, manifest)
@@ -315,34 +250,6 @@ def _replaced(known: CacheManifest | None, manifest: CacheManifest) -> tuple[str
     )
 
 
-def _without(dataset: Dataset, left_out: Collection[ImageRecord]) -> Dataset:
-    kept = [index for index, image in enumerate(dataset.images) if image not in left_out]
-    if not kept:
-        raise UserError(f"no picture of {dataset.name}/{dataset.split} can be used.")
-    return replace(
-        dataset,
-        images=tuple(dataset.images[index] for index in kept),
-        objects=tuple(dataset.objects[index] for index in kept),
-    )
-
-
 def _leads_out(name: str) -> bool:
     path = Path(name)
     return path.is_absolute() or ".." in path.parts
-
-
-def _stop(record: ImageRecord, error: UserError) -> None:
-    raise error
-
-
-@contextmanager
-def _full_disk_is_told(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
-            raise
-        raise UserError(
-            f"the disk of {folder} is full; free some space and run the same command again, "
-            "which goes on behind the finished shards."
-        ) from None

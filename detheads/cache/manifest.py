@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -11,6 +12,7 @@ from detheads.foundation.entry import Entry
 from detheads.foundation.errors import UserError
 from detheads.foundation.geometry import PAD_VALUE, Letterbox
 from detheads.foundation.reading import read_json
+from detheads.foundation.text import json_text
 
 MANIFEST_NAME = "manifest.json"
 ANNOTATIONS_NAME = "annotations.json"
@@ -108,6 +110,17 @@ class ShardEntry(Entry):
     """Digest of the picture of each row; empty in caches of schema 1, whose rows follow the order of the images."""
 
 
+class PartEntry(Entry):
+    """Of a cache that is a part of a divided build: which part, and what parts of the same build have in common."""
+
+    number: int = Field(ge=1)
+    of: int = Field(ge=1)
+    plan_sha256: str
+    """Digest of what is divided: the whole list of pictures, and how many a shard takes."""
+    annotations_sha256: str
+    """Digest of the boxes and classes of all parts together."""
+
+
 class CacheManifest(Entry):
     settings: Settings
     dataset: str
@@ -122,6 +135,8 @@ class CacheManifest(Entry):
     """What was left out with ``--skip-bad``: file or annotation -> why."""
     images: tuple[ImageEntry, ...] = Field(min_length=1)
     shards: tuple[ShardEntry, ...] = Field(min_length=1)
+    part: PartEntry | None = None
+    """None for a whole cache."""
     detheads_version: str
 
     @property
@@ -169,6 +184,11 @@ def image_entry(image_id: int, file_name: str, sha256: str, letterbox: Letterbox
         pad_left=letterbox.pad_left,
         pad_top=letterbox.pad_top,
     )
+
+
+def annotations_bytes(document: Mapping[str, Any]) -> bytes:
+    """The annotation file of a COCO object."""
+    return (json_text(document, indent=None) + "\n").encode()
 
 
 def read_manifest(cache: Path) -> CacheManifest:

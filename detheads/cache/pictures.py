@@ -1,11 +1,12 @@
 """Which pictures a cache was built of, and which a dataset has now: told apart by the digests of their files."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from detheads.cache.images import OnBad, digests
 from detheads.cache.manifest import CacheManifest
-from detheads.data.dataset import ImageRecord
+from detheads.data.dataset import Dataset, ImageRecord
+from detheads.foundation.errors import UserError
 from detheads.foundation.progress import Progress, silent
 
 
@@ -61,4 +62,20 @@ def compare(manifest: CacheManifest, key_of: Mapping[ImageRecord, str]) -> Diffe
         gone=tuple(
             image.file_name for image in manifest.images if image.sha256 not in found and image.file_name not in names
         ),
+    )
+
+
+def without(dataset: Dataset, left_out: Collection[ImageRecord]) -> Dataset:
+    """The dataset without some of its pictures.
+
+    Raises:
+        UserError: when none would be left.
+    """
+    kept = [index for index, image in enumerate(dataset.images) if image not in left_out]
+    if not kept:
+        raise UserError(f"no picture of {dataset.name}/{dataset.split} can be used.")
+    return replace(
+        dataset,
+        images=tuple(dataset.images[index] for index in kept),
+        objects=tuple(dataset.objects[index] for index in kept),
     )

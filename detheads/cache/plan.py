@@ -1,5 +1,6 @@
 """How a cache build begins: one builder at a time, in a folder that holds features of the same settings."""
 
+import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,8 +17,11 @@ SHARD_BYTES = 64 * 2**20
 
 
 @contextmanager
-def claimed(folder: Path, settings: Settings) -> Iterator[CacheManifest | None]:
+def claimed(folder: Path, settings: Settings, part: str | None = None) -> Iterator[CacheManifest | None]:
     """Work on the cache ``folder`` alone, a new one or one of the same settings.
+
+    Args:
+        part: which part of a divided build it is, such as "part 2 of 4".
 
     Yields:
         The manifest, where the cache was finished before.
@@ -30,8 +34,25 @@ def claimed(folder: Path, settings: Settings) -> Iterator[CacheManifest | None]:
         known = read_manifest(folder)
     if known is not None:
         require_digests(folder, known)
-    with claims.claimed(folder, CACHE, {"settings": settings.model_dump(mode="json")}):
+    described = {"settings": settings.model_dump(mode="json")} | ({"part": part} if part else {})
+    with claims.claimed(folder, CACHE, described) as recorded:
+        if "part" in recorded and part is None:
+            raise UserError(f"{folder} is {recorded['part']} of a divided build; choose another folder with -o.")
         yield known
+
+
+@contextmanager
+def full_disk_is_told(folder: Path) -> Iterator[None]:
+    """Turn the system's error of a full disk into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        raise UserError(
+            f"the disk of {folder} is full; free some space and run the same command again, "
+            "which goes on behind the finished shards."
+        ) from None
 
 
 def require_digests(folder: Path, manifest: CacheManifest) -> None:

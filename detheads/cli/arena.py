@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from detheads.cli.cache import parse_blocks
+from detheads.cli.cache_build import parse_blocks
 from detheads.cli.checks import possible_threads, require_caches, require_existing, require_outputs
 from detheads.cli.options import (
     BackboneFile,
