@@ -17,7 +17,7 @@ OUTSIDE = ("analytical", "export", "deploy")
 
 ORDER = (
     *("foundation", "data", "ops", "targets", "backbones", "cache", "headkit", "heads", "evaluation", "training"),
-    *("report", "analytical", "deploy", "export", "bench", "arena", "demo", "cli", "__main__"),
+    *("report", "analytical", "deploy", "export", "bench", "arena", "make", "demo", "cli", "__main__"),
 )
 """From the ground up: a room imports from those before it."""
 

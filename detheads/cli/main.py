@@ -13,7 +13,22 @@ import typer
 from typer.core import TyperGroup
 
 from detheads import __version__
-from detheads.cli import analytical, arena, bench, bundle, cache, data, demo, deploy, doctor, export, heads, text, train
+from detheads.cli import (
+    analytical,
+    arena,
+    bench,
+    bundle,
+    cache,
+    data,
+    demo,
+    deploy,
+    doctor,
+    export,
+    heads,
+    make,
+    text,
+    train,
+)
 from detheads.cli import eval as evaluation
 from detheads.cli.output import only_json, print_json
 from detheads.foundation.errors import UserError
@@ -49,6 +64,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(make.make)
 app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")
 app.add_typer(heads.app, name="heads")

@@ -1,10 +1,11 @@
 """``data split``: a dataset divided anew into training, validation and test splits."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detheads.data.classes import with_same_classes
 from detheads.data.convert import write_splits
@@ -77,29 +78,57 @@ def split_dataset(
     shares = {name: share for name, share in (("train", 1 - val - test), ("val", val), ("test", test)) if share > 0}
     if seed < 0:
         raise UserError(f"a seed is a whole number from 0, not {seed}.")
-    parts = with_same_classes(parts)
     with new_folder(Path(target)) as folder:
-        pool = _pool(parts)
-        prints, bad = _fingerprints(pool, skip_bad, on_progress)
-        pool = pool.without(bad)
-        groups = duplicate_groups(prints)
-        present = np.zeros((len(pool.images), len(pool.categories)), dtype=np.bool_)
-        for row, objects in enumerate(pool.objects):
-            present[row, objects.labels[~objects.crowd]] = True
-        chosen = partition(groups, present, shares, seed)
-        if empty := [name for name, indices in chosen.items() if not indices]:
-            raise UserError(
-                f"{len(pool.images)} pictures, {len(groups)} of them unlike, are too few for a split {empty[0]!r} of "
-                f"{shares[empty[0]]:.0%}; ask for a larger share."
-            )
-        made = [_part(pool, name, indices) for name, indices in chosen.items()]
-        write_splits(made, folder, layout, link=link, on_progress=on_progress)
+        division = deal_out(pooled(parts), shares, seed=seed, skip_bad=skip_bad, on_progress=on_progress)
+        write_splits(division.splits, folder, layout, link=link, on_progress=on_progress)
+    return division
+
+
+def deal_out(
+    pool: Dataset,
+    shares: Mapping[str, float],
+    *,
+    seed: int = 0,
+    skip_bad: bool = False,
+    on_progress: Progress = silent,
+) -> Division:
+    """The pictures of a dataset divided as :func:`split_dataset` does, without writing anything.
+
+    Args:
+        shares: split -> share of the pictures; they add up to 1.
+
+    Raises:
+        UserError: when there are too few pictures, or one is bad.
+    """
+    prints, bad = _fingerprints(pool, skip_bad, on_progress)
+    pool = pool.without(bad)
+    groups = duplicate_groups(prints)
+    chosen = partition(groups, presence(pool), shares, seed)
+    if empty := [name for name, indices in chosen.items() if not indices]:
+        raise UserError(
+            f"{len(pool.images)} pictures, {len(groups)} of them unlike, are too few for a split {empty[0]!r} of "
+            f"{shares[empty[0]]:.0%}; ask for a larger share."
+        )
+    made = [part_of(pool, name, indices) for name, indices in chosen.items()]
     together = [len(group) for group in groups if len(group) > 1]
     return Division(made, sum(together), max(together, default=0), dict(pool.skipped))
 
 
-def _pool(parts: Sequence[Dataset]) -> Dataset:
-    """All pictures as one dataset; names and ids that several splits use are made unique."""
+def presence(dataset: Dataset) -> NDArray[np.bool_]:
+    """Which classes each picture has objects of, crowds left out, ``[pictures, classes]``."""
+    present = np.zeros((len(dataset.images), len(dataset.categories)), dtype=np.bool_)
+    for row, objects in enumerate(dataset.objects):
+        present[row, objects.labels[~objects.crowd]] = True
+    return present
+
+
+def pooled(parts: Sequence[Dataset]) -> Dataset:
+    """All pictures of some splits as one dataset; names and ids that several splits use are made unique.
+
+    Raises:
+        UserError: when the splits have different classes.
+    """
+    parts = with_same_classes(parts)
     images = [(part, image) for part in parts for image in part.images]
     names = [image.file_name for _, image in images]
     if len(set(names)) < len(names):
@@ -134,7 +163,8 @@ def _fingerprint(image: ImageRecord) -> Fingerprint | UserError:
         return error
 
 
-def _part(pool: Dataset, name: str, indices: Sequence[int]) -> Dataset:
+def part_of(pool: Dataset, name: str, indices: Sequence[int]) -> Dataset:
+    """Some pictures of a dataset as a split of this name."""
     images = tuple(pool.images[index] for index in indices)
     objects = tuple(pool.objects[index] for index in indices)
     return replace(pool, split=name, images=images, objects=objects, skipped={})

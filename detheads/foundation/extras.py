@@ -4,7 +4,7 @@ import re
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution, requires
 
-COMMANDS = {"export": "export", "verify": "export", "demo": "export"}
+COMMANDS = {"export": "export", "verify": "export", "make": "export", "demo": "export"}
 """Commands that need more than the first extra that has what is missing."""
 DISTRIBUTIONS = {
     "anyio": "fastapi",  # whose starlette requires it

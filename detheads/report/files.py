@@ -15,7 +15,7 @@ from detheads.report.sections import Document
 
 PAGE_NAME, MARKDOWN_NAME, JSON_NAME = "index.html", "report.md", "report.json"
 PICTURES_NAME = "pictures"
-STRIP = re.compile(r"(strip|false|missed)-\d{2,}-\d+\.jpg")
+STRIP = re.compile(r"(strip|false|missed|finds)-\d{2,}-\d+\.jpg")
 
 
 @dataclass(frozen=True)

@@ -102,10 +102,16 @@ def draw_worst(measured: Measured, data: Path | None, count: int) -> list[Exampl
         return []
     worst = [image.index for image in measured.images[:count]]
     paths = image_paths(measured.dataset, worst, data)
-    return draw_examples([_scene(measured, index, paths[index]) for index in worst])
+    return draw_examples([image_scene(measured, index, paths[index]) for index in worst])
 
 
-def _scene(measured: Measured, index: int, path: Path) -> Scene:
+def image_scene(measured: Measured, index: int, path: Path) -> Scene:
+    """One image: its objects, and beside them the detections from the working score on, in the colours of their kinds.
+
+    Args:
+        index: into the dataset's images.
+        path: the image's file.
+    """
     errors, names = measured.errors, measured.dataset.class_names
     objects = np.flatnonzero(errors.object_image == index)
     verdicts = errors.verdicts(measured.score)[objects]

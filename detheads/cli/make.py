@@ -1,0 +1,115 @@
+"""``detheads make``: from pictures to a proven bundle in one command."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from detheads.cli.checks import possible_threads, require_existing, require_heads, require_outputs
+from detheads.cli.datasets import DatasetFolder
+from detheads.cli.options import (
+    BackboneFile,
+    HeadFiles,
+    SeedOption,
+    SkipBad,
+    WeightsOption,
+    parse_size,
+    require_backbone_of,
+)
+from detheads.cli.output import JsonFlag, emit, remark, steps, table
+from detheads.cli.train import HeadOptions, parse_options
+from detheads.evaluation.coco import statistic_text
+from detheads.foundation.errors import UserError
+from detheads.make.budget import parse_budget, span
+from detheads.make.request import BACKBONE, Request, work_folder
+
+if TYPE_CHECKING:
+    from detheads.make.made import Made
+
+
+def make(
+    dataset: DatasetFolder,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The bundle, NAME.detheads.")],
+    budget: Annotated[
+        str, typer.Option(help="Wall time, such as 10m, 1h or 1h30m; best: until nothing helps any more.")
+    ] = "1h",
+    backbone: Annotated[str, typer.Option(help="A name of 'detheads cache backbones', or timm:NAME.")] = BACKBONE,
+    backbone_file: BackboneFile = None,
+    weights: WeightsOption = None,
+    size: Annotated[
+        str | None, typer.Option(help="Input size in pixels: 512, or HEIGHTxWIDTH; chosen otherwise.")
+    ] = None,
+    head: Annotated[str | None, typer.Option(help="The only head to train; chosen when left out.")] = None,
+    option: HeadOptions = None,
+    head_file: HeadFiles = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of each training; chosen when left out.")] = None,
+    work: Annotated[
+        Path | None, typer.Option(help="Folder for caches, runs and the page; NAME.make beside the bundle.")
+    ] = None,
+    seed: SeedOption = 0,
+    threads: Annotated[int | None, typer.Option(min=1, callback=possible_threads, help="CPU threads.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...; a GPU where there is one when empty.")] = "",
+    skip_bad: SkipBad = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Pictures to a proven bundle: look, choose, cache, train, export, prove, and a page. Run again to go on."""
+    require_existing(dataset)
+    time = parse_budget(budget)
+    require_backbone_of(backbone_file, backbone)
+    if option and head is None:
+        raise UserError("-O is an option of a head; name it with --head.")
+    if head is not None:
+        require_heads([head], head_file)
+    require_existing(weights)
+    work = work or work_folder(output)
+    require_outputs(folders=[output, work])
+    request = Request(
+        data=dataset,
+        output=output,
+        work=work,
+        budget=time,
+        backbone=backbone,
+        weights=weights,
+        size=parse_size(size),
+        head=head,
+        options=parse_options(option or []),
+        epochs=epochs,
+        seed=seed,
+        device=device,
+        skip_bad=skip_bad,
+        force=force,
+    )
+
+    from detheads.make.run import make as make_bundle
+    from detheads.ops.devices import use_threads
+
+    use_threads(threads)
+    remark(f"caches, runs and the page go to {work}; run again to continue an interrupted making")
+    with steps() as on_progress:
+        made = make_bundle(request, on_progress, remark)
+    emit(asdict(made), as_json, lambda console: print_made(console, made))
+
+
+def print_made(console: Console, made: "Made") -> None:
+    """The figures, where everything is, and the commands that come next."""
+    taken = ", ".join(f"{step} {seconds:.0f}" for step, seconds in made.steps.items())
+    rows = [
+        ("AP, AP50", f"{made.AP:.4f}, {statistic_text(made.AP50)}"),
+        ("AP of live PyTorch", f"{made.live_ap:.4f}"),
+        ("AP of model.onnx", f"{made.bundle_ap:.4f}"),
+        ("difference live - ONNX", f"{made.map_drop:+.5f}"),
+        ("head", f"{made.head}, {made.parameters:,} parameters, {made.epochs} epochs"),
+        ("input", f"{made.size[0]}x{made.size[1]} pixels"),
+        ("TensorRT engine", made.engine_status),
+        ("time", f"{span(made.seconds)} (seconds: {taken})"),
+    ]
+    console.print(table(("result", ""), rows))
+    console.print(made.judged)
+    for name in ("bundle", "page", "report", "work"):
+        console.print(f"{name:8} {getattr(made, name)}")
+    console.print("next:")
+    for command, purpose in made.commands:
+        console.print(f"  {command}    # {purpose}")

@@ -1,0 +1,194 @@
+"""What a making made, and the page that tells it."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from detheads.export.pipeline import ExportResult
+from detheads.foundation.atomic import sized
+from detheads.make.budget import span
+from detheads.make.contest import Contest
+from detheads.make.divide import Division
+from detheads.make.look import Look
+from detheads.make.page import Story, write_page
+from detheads.make.request import Request
+from detheads.make.sizes import InputChoice
+from detheads.report.evaluated import Evaluated
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a making made and measured; AP values are in 0..1.
+
+    Attributes:
+        AP, AP50: on the pictures that judge, or of all folds.
+        live_ap, bundle_ap: of PyTorch and of the bundle's graph, on the pictures of the proof.
+        map_drop: their difference.
+        judged: how the figures came about, in a sentence.
+        why: every choice with its reasons, by what was chosen.
+        trials: every head that was trained, the best first.
+        steps: seconds by step, of all attempts.
+        commands: that come next, with what each is for.
+    """
+
+    AP: float
+    AP50: float | None
+    live_ap: float
+    bundle_ap: float
+    map_drop: float
+    head: str
+    options: Mapping[str, Any]
+    parameters: int
+    epochs: int
+    size: tuple[int, int]
+    flips: bool
+    train_pictures: int
+    val_pictures: int
+    judged: str
+    why: Mapping[str, Sequence[str]]
+    remarks: Sequence[str]
+    trials: Sequence[Mapping[str, Any]]
+    engine: str | None
+    engine_status: str
+    bundle: str
+    page: str
+    report: str
+    """The proof's."""
+    work: str
+    steps: Mapping[str, float]
+    seconds: float
+    commands: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """All that was found out and made."""
+
+    look: Look
+    division: Division
+    remarks: Sequence[str]
+    choice: InputChoice
+    contest: Contest
+    judged: Evaluated
+    exported: ExportResult
+    proven: int
+
+
+def tell(request: Request, parts: Parts, seconds: Mapping[str, float]) -> Made:
+    """Write the page, and say what was made.
+
+    Raises:
+        UserError: when the pictures of the page cannot be drawn.
+    """
+    best, report, choice = parts.contest.best, parts.exported.report, parts.choice
+    assert report is not None  # a bundle without a proof is none of ours
+    engine = next(iter(parts.exported.manifest.engines), None)
+    made = Made(
+        AP=parts.judged.statistics.require_ap(),
+        AP50=parts.judged.statistics.AP50,
+        live_ap=report.live.require_ap(),
+        bundle_ap=report.worst.statistics.require_ap(),
+        map_drop=report.worst.map_drop,
+        head=best.row.head,
+        options=best.row.options,
+        parameters=best.row.parameters or 0,
+        epochs=best.epochs,
+        size=choice.size,
+        flips=choice.flips,
+        train_pictures=choice.train,
+        val_pictures=choice.val,
+        judged=_judged(parts),
+        why=_why(request, parts),
+        remarks=parts.remarks,
+        trials=[
+            {
+                "head": trial.row.head,
+                "epochs": trial.epochs,
+                "AP": trial.row.metrics["AP"],
+                "seconds": trial.row.seconds,
+            }
+            for trial in parts.contest.trials
+        ],
+        engine=str(parts.exported.bundle / engine.file) if engine and parts.exported.bundle else None,
+        engine_status=engine.status if engine else "; ".join(parts.exported.remarks),
+        bundle=str(parts.exported.bundle),
+        page=str(request.work / "index.html"),
+        report=str(parts.exported.report_file),
+        work=str(request.work),
+        steps=dict(seconds),
+        seconds=round(sum(seconds.values()), 1),
+        commands=_commands(request, parts),
+    )
+    proof = (
+        f"The bundle is proven: on {parts.proven:,} pictures PyTorch has AP {made.live_ap:.4f} and its graph "
+        f"{made.bundle_ap:.4f}."
+    )
+    story = Story(
+        name=request.output.stem,
+        data=parts.division.data,
+        judged=made.judged,
+        why=made.why,
+        remarks=parts.remarks,
+        input=choice.size,
+        contest=parts.contest,
+        proof=proof,
+        seconds=seconds,
+        commands=made.commands,
+        answer=asdict(made),
+    )
+    write_page(parts.judged, story, request.work)
+    return made
+
+
+def _judged(parts: Parts) -> str:
+    if parts.division.folds:
+        return (
+            f"Every picture was judged by a head that had not seen it ({len(parts.division.folds)} folds); the "
+            "bundle's head learned from all."
+        )
+    trials = len(parts.contest.trials)
+    chosen = f"the best epoch{f' of {trials} trainings' if trials > 1 else ''} was chosen by them"
+    return f"Judged by {parts.choice.val:,} pictures that were not trained on; {chosen}, so it is slightly optimistic."
+
+
+def _why(request: Request, parts: Parts) -> dict[str, list[str]]:
+    """Every choice with its reasons."""
+    best, choice, config = parts.contest.best, parts.choice, parts.contest.config
+    return {
+        "pictures": [parts.division.sentence],
+        "backbone": [f"{request.backbone}: {_backbone_reason(request)}"],
+        "input": [
+            *choice.why,
+            f"the features take {sized(choice.bytes)} and {span(choice.seconds)} to cache, "
+            f"{choice.picture_seconds:.3f} s a picture (measured)",
+        ],
+        "head": [f"{best.row.head} in {best.epochs} epochs, of the highest AP", *parts.contest.why],
+        "training": [
+            f"{config.batch} pictures a step, learning rate {config.lr:g}, weight decay {config.weight_decay:g}, "
+            f"{config.precision} (the faster precision here where there was a choice)"
+        ],
+    }
+
+
+def _backbone_reason(request: Request) -> str:
+    from detheads.make.request import BACKBONE
+
+    if request.backbone != BACKBONE:
+        return "as asked for"
+    return "its weights come with the installation and allow all use; --backbone takes another one"
+
+
+def _commands(request: Request, parts: Parts) -> list[tuple[str, str]]:
+    bundle, best = shlex.quote(str(request.output)), shlex.quote(str(parts.contest.best.run))
+    place = shlex.quote(str(request.work / parts.choice.name))
+    val = "train" if parts.division.folds else "val"
+    longer = shlex.join(["detheads", "make", str(request.data), "-o", str(request.output), "--budget", "1h"])
+    return [
+        (f"detheads deploy run {bundle} PHOTOS -o found", "detect in pictures; no PyTorch is needed where it runs"),
+        (f"detheads deploy serve {bundle}", "a server with a page to try it"),
+        (f"detheads deploy bench {bundle}", "how fast it is here"),
+        (f"detheads bundle prove {bundle}", "prove the bundle again, on another machine too"),
+        (f"detheads eval {best} --cache {place}/{val}", "all figures of the head again"),
+        (longer, "more time: what is cached is used again"),
+    ]

@@ -1,0 +1,91 @@
+"""How fast this machine is at what takes the time: measured, never guessed."""
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detheads.backbones.backbone import Backbone
+from detheads.cache.builder import build_cache
+from detheads.cache.reader import FeatureCache
+from detheads.data import Dataset
+from detheads.training.config import TrainConfig
+from detheads.training.trainer import Status, Trainer
+
+WARM_UP, TIMED = 2, 8
+"""Pictures that are cached before and while the time is taken."""
+FIRST_STEPS, TIMED_STEPS = 3, 6
+"""Steps that are trained before and while the time is taken; the first ones warm libraries and caches up."""
+
+
+class _EnoughError(Exception):
+    """Ends a training that was begun to be timed."""
+
+
+def caching_seconds(backbone: Backbone, dataset: Dataset) -> float:
+    """Seconds that a picture takes to be cached once, decoded, without its mirror image.
+
+    Raises:
+        UserError: as :func:`build_cache`.
+    """
+    warm, timed = _some(dataset, 0, WARM_UP), _some(dataset, WARM_UP, TIMED)
+    with tempfile.TemporaryDirectory() as place:
+        build_cache(warm, backbone, Path(place) / "warm", skip_bad=True)
+        began = time.monotonic()
+        build_cache(timed, backbone, Path(place) / "timed", skip_bad=True)
+        return (time.monotonic() - began) / len(timed.images)
+
+
+def step_seconds(
+    head: str, options: Mapping[str, Any], cache: FeatureCache, config: TrainConfig, device: torch.device
+) -> float:
+    """Seconds of a training step of a head on a cache, reading included.
+
+    Raises:
+        UserError: as :class:`Trainer`.
+    """
+    steps_per_epoch = -(-len(cache) // config.batch)
+    epochs = -(-(FIRST_STEPS + TIMED_STEPS) // steps_per_epoch)
+    marks: dict[int, float] = {}
+
+    def on_step(status: Status) -> None:
+        marks[status.step] = time.monotonic()
+        if status.step >= FIRST_STEPS + TIMED_STEPS:
+            raise _EnoughError
+
+    with tempfile.TemporaryDirectory() as place:
+        run = Path(place) / "run"
+        # It never comes to an evaluation, so the training pictures may stand for those to judge by.
+        config = replace(config, epochs=epochs + 1, eval_every=epochs + 1)
+        trainer = Trainer(head, options, cache, cache, run, config, device=device)
+        with suppress(_EnoughError):
+            trainer.fit(on_step)
+    first, last = min(step for step in marks if step >= FIRST_STEPS), max(marks)
+    return (marks[last] - marks[first]) / (last - first)
+
+
+def faster_precision(measure: Callable[[str], float], device: torch.device) -> str:
+    """``auto`` on a GPU; on a CPU the faster of fp32 and bf16, which some processors compute in hardware.
+
+    Args:
+        measure: seconds of a step in a precision.
+    """
+    if device.type != "cpu":
+        return "auto"
+    return min(("fp32", "bf16"), key=measure)
+
+
+def _some(dataset: Dataset, first: int, count: int) -> Dataset:
+    """``count`` pictures spread over the dataset, the ``first`` of them left out where there are as many."""
+    total = len(dataset.images)
+    places = sorted({(index * total // (WARM_UP + TIMED)) % total for index in range(first, first + count)})
+    return replace(
+        dataset,
+        images=tuple(dataset.images[place] for place in places),
+        objects=tuple(dataset.objects[place] for place in places),
+    )

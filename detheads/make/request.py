@@ -1,0 +1,50 @@
+"""What a user asks for: a dataset, a bundle, a time; and what of the choices he makes himself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from detheads.make.budget import Budget
+
+BACKBONE = "effnet_lite0"
+"""The backbone when none is named: its weights come with the installation, under a licence that allows all use, and on
+the development data it beats the ViT-S that could be measured (docs/results.md: AP 0.216 against 0.130)."""
+WORK_SUFFIX = ".make"
+"""Ending of the folder beside the bundle that keeps caches, runs and the page."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One making.
+
+    Attributes:
+        data: the dataset's folder.
+        output: the bundle, ``NAME.detheads``.
+        work: folder for caches, runs and the page.
+        size: input height and width in pixels; chosen when None.
+        head, options: the only head to train; chosen when None.
+        epochs: of each training; chosen when None.
+        device: torch's name; the first GPU where there is one when empty.
+        skip_bad: leave out pictures and annotations that cannot be used, and list them.
+    """
+
+    data: Path
+    output: Path
+    work: Path
+    budget: Budget
+    backbone: str = BACKBONE
+    weights: Path | None = None
+    size: tuple[int, int] | None = None
+    head: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    epochs: int | None = None
+    seed: int = 0
+    device: str = ""
+    skip_bad: bool = False
+    force: bool = False
+
+
+def work_folder(output: Path) -> Path:
+    """``my.make`` beside ``my.detheads``."""
+    return output.with_suffix(WORK_SUFFIX)
