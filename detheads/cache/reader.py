@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from detheads.backbones.features import FeatureLayer, FeatureSpec
+from detheads.cache.checked import CheckedFiles
 from detheads.cache.manifest import MANIFEST_NAME, image_entry, read_manifest
 from detheads.cache.rows import StoredRows
 from detheads.cache.shard import ShardReader
@@ -74,6 +75,7 @@ class FeatureCache(Sequence[Sample]):
         self.dataset = self._read_dataset()
         self._shards: dict[int, ShardReader] = {}
         self._lock, self._locks = Lock(), dict[int, Lock]()
+        self._checked = CheckedFiles(folder)
         self._places = self.manifest.places()
 
     def __len__(self) -> int:
@@ -254,7 +256,8 @@ class FeatureCache(Sequence[Sample]):
             lock = self._locks.setdefault(number, Lock())
         with lock:
             if number not in self._shards:
-                self._shards[number] = ShardReader(self.folder, self.manifest.shards[number], self.manifest.settings)
+                entry = self.manifest.shards[number]
+                self._shards[number] = ShardReader(self.folder, entry, self.manifest.settings, self._checked)
             return self._shards[number], row
 
     def _read_dataset(self) -> Dataset:

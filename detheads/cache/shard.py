@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from detheads.cache.checked import CheckedFiles
 from detheads.cache.manifest import Settings, ShardEntry
 from detheads.cache.storage import stored_tensors
 from detheads.foundation import atomic
@@ -37,14 +38,19 @@ class ShardReader:
     The file is open only while a row is read: a large cache has more shards than a process may hold open.
     """
 
-    def __init__(self, folder: Path, entry: ShardEntry, settings: Settings) -> None:
+    def __init__(
+        self, folder: Path, entry: ShardEntry, settings: Settings, checked: CheckedFiles | None = None
+    ) -> None:
         """Check a shard and read where its tensors lie.
+
+        Args:
+            checked: what is known of the folder's files; without it the whole file is read.
 
         Raises:
             UserError: when the file is not the recorded one, or does not hold what the manifest says.
         """
         self.path = atomic.inside(folder, entry.file)
-        check_shard(folder, entry)
+        check_shard(folder, entry, checked)
         self._slots = _read_header(self.path)
         found = {name: (slot.dtype, slot.shape) for name, slot in self._slots.items()}
         expected = {name: (dtype, (entry.count, *shape)) for name, (dtype, shape) in stored_tensors(settings).items()}
@@ -74,7 +80,7 @@ class ShardReader:
                     )
 
 
-def check_shard(folder: Path, entry: ShardEntry) -> None:
+def check_shard(folder: Path, entry: ShardEntry, checked: CheckedFiles | None = None) -> None:
     """Compare a shard file with its recorded SHA-256.
 
     Raises:
@@ -85,7 +91,8 @@ def check_shard(folder: Path, entry: ShardEntry) -> None:
         raise UserError(
             f"{path} is missing; run the same 'detheads cache build' again, which makes only missing shards anew."
         )
-    if atomic.sha256_of(path) != entry.sha256:
+    whole = atomic.sha256_of(path) == entry.sha256 if checked is None else checked.has(path, entry.sha256)
+    if not whole:
         raise UserError(
             f"{path} is damaged (its SHA-256 differs from the manifest's); "
             "run the same 'detheads cache build' again, which makes only damaged shards anew."

@@ -1,5 +1,6 @@
 """``detheads train``."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -35,8 +36,17 @@ if TYPE_CHECKING:
 HeadOptions = Annotated[
     list[str] | None, typer.Option("-O", "--option", help="Option of the head, such as hidden=64; repeatable.")
 ]
+ShuffleOption = Annotated[
+    float, typer.Option(min=0, help="GB of features that batches of larger caches are drawn from; 0: all.")
+]
+ReadersOption = Annotated[
+    int | None, typer.Option(min=1, max=64, help="Threads that read batches; half the cores up to 8 when left out.")
+]
 DataOption = Annotated[Path | None, typer.Option(help="Dataset folder of the cache, for pictures of the worst images.")]
 PicturesOption = Annotated[int, typer.Option(min=0, help="Pictures in the report at most.")]
+
+SHOW_SECONDS = 0.5
+"""Time between two losses on the screen: to read one waits for the device."""
 
 
 def train(
@@ -73,6 +83,8 @@ def train(
     eval_every: EveryOption = 1,
     precision: PrecisionOption = "auto",
     seed: SeedOption = 0,
+    shuffle_window: ShuffleOption = 8.0,
+    readers: ReadersOption = None,
     threads: Annotated[int | None, typer.Option(min=1, callback=possible_threads, help="CPU threads.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...; a GPU where there is one when empty.")] = "",
     as_json: JsonFlag = False,
@@ -104,6 +116,7 @@ def train(
         eval_every=eval_every,
         precision=precision,
         seed=seed,
+        shuffle_window=shuffle_window,
     )
     train_cache, val_cache = open_caches(cache), FeatureCache(val)
     embeddings = load_class_embeddings(text, train_cache.dataset.class_names) if text else None
@@ -118,6 +131,7 @@ def train(
         class_embeddings=embeddings,
         init=init,
         extensions=extend or (),
+        readers=readers,
     )
     remark(
         f"{head}: {trainer.parameters:,} parameters, {len(train_cache)} images, {trainer.total_steps} steps on "
@@ -137,10 +151,18 @@ def train(
     with progress() as bar:
         task = bar.add_task("training", total=trainer.total_steps)
 
+        shown = 0.0
+
         def on_step(status: Status) -> None:
+            nonlocal shown
+            bar.update(task, completed=status.step)
+            timed = estimate.step_seconds is None  # the first steps are timed, and a GPU has to have taken them
+            if not timed and time.monotonic() - shown < SHOW_SECONDS:
+                return
             best = f", best AP {status.best_ap:.3f}" if status.best_ap is not None else ""
             description = f"epoch {status.epoch}/{trainer.epochs}, loss {status.loss:.3f}{best}"
-            bar.update(task, completed=status.step, description=description)
+            bar.update(task, description=description)
+            shown = time.monotonic()
             if estimate.advance() and estimate.total_seconds > LONG_SECONDS:
                 remark(estimate.sentence + _smaller(trainer, estimate))
 

@@ -1,5 +1,6 @@
 """Training batches from a cache, read and brought to their device ahead of the optimiser by several threads."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -15,6 +16,7 @@ from detheads.foundation.cores import available_cores
 from detheads.headkit.contract import Matcher
 from detheads.targets.objects import TargetBatch
 from detheads.training.config import TrainConfig
+from detheads.training.shuffle import shuffled
 
 MOST_READERS = 8
 """Threads at most when nobody says how many: 8 copied 4 GB/s and more out of the system's memory wherever tried."""
@@ -36,12 +38,19 @@ class Batch:
 def epoch_order(config: TrainConfig, cache: FeatureCache, epoch: int) -> list[Chosen]:
     """The batches of one epoch. They depend on the cache, seed and epoch only, so a resumed run repeats them."""
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
-    order = torch.randperm(len(cache), generator=generator)
+    order = shuffled(torch.tensor(cache.shard_numbers), shuffle_window(config, cache), generator)
     flips = torch.rand(len(cache), generator=generator) < (config.flips if cache.has_flips else 0.0)
     return [
         (indices.tolist(), flipped.tolist())
         for indices, flipped in zip(order.split(config.batch), flips.split(config.batch), strict=True)
     ]
+
+
+def shuffle_window(config: TrainConfig, cache: FeatureCache) -> float:
+    """Shards out of which a batch is drawn; infinity where that is the whole cache."""
+    held = len(cache) * cache.manifest.settings.bytes_per_image
+    window = config.shuffle_window * 1e9
+    return window / held * len(cache.manifest.shards) if 0 < window < held else math.inf
 
 
 def default_readers() -> int:

@@ -28,6 +28,8 @@ class TrainConfig:
         eval_every: epochs between evaluations; the last epoch is always evaluated.
         precision: ``auto`` is mixed precision on a GPU (bf16 where it has it) and fp32 on a CPU.
         seed: of initial weights, order and flips.
+        shuffle_window: GB (10^9 bytes) of stored features out of which the images of a batch are drawn, where a cache
+            has more (see :mod:`detheads.training.shuffle`); 0 draws from all of it.
     """
 
     epochs: int = 12
@@ -41,6 +43,7 @@ class TrainConfig:
     eval_every: int = 1
     precision: Precision = "auto"
     seed: int = 0
+    shuffle_window: float = 8.0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "eval_every"):
@@ -53,6 +56,8 @@ class TrainConfig:
             raise UserError(f"warmup_steps must be 0 or more, not {self.warmup_steps}.")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise UserError(f"weight_decay must be 0 or more, not {self.weight_decay}.")
+        if not (math.isfinite(self.shuffle_window) and self.shuffle_window >= 0):
+            raise UserError(f"shuffle_window must be 0 or more, not {self.shuffle_window}.")
         if not 0 <= self.seed < MAX_SEED:
             raise UserError(f"seed must be a whole number from 0 to {MAX_SEED - 1}, not {self.seed}.")
         for name in ("flips", "ema_decay"):

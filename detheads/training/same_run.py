@@ -9,6 +9,14 @@ from detheads.foundation.reading import read_json
 from detheads.headkit.options import to_text
 
 OTHERWISE = "give the same, or another folder with -o"
+ABSENT: Mapping[str, Any] = {"shuffle_window": 0}
+"""Options of a training that are not recorded where they have this value, which all runs had before there were such
+options: those go on."""
+
+
+def recorded_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a training as a run's record holds them."""
+    return {name: value for name, value in options.items() if name not in ABSENT or value != ABSENT[name]}
 
 
 def require_same(run: Path, record: str, described: Mapping[str, Any], features: Mapping[str, str]) -> None:
@@ -46,8 +54,9 @@ def _difference(
         before = _mapping(head.get("config")).get(option)
         if before != value:
             return f"was trained with -O {option}={to_text(before)}, now {to_text(value)}; {OTHERWISE}"
-    for name, value in described["training"].items():
-        before = _mapping(recorded["training"]).get(name)
+    trained = {**ABSENT, **_mapping(recorded["training"])}
+    for name, value in {**ABSENT, **described["training"]}.items():
+        before = trained.get(name)
         if before != value:
             more = f" (more epochs: --epochs {before} --extend N)" if name == "epochs" else ""
             return f"was trained with --{name.replace('_', '-')} {before}, now {value}; {OTHERWISE}{more}"

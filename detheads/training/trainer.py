@@ -20,7 +20,7 @@ from detheads.foundation.errors import UserError
 from detheads.headkit import registry
 from detheads.headkit.contract import Head
 from detheads.headkit.cost import parameters_of
-from detheads.training.batches import Batch, epoch_order, read_batches
+from detheads.training.batches import Batch, epoch_order, read_batches, shuffle_window
 from detheads.training.caches import require_trainable, trained_on_too
 from detheads.training.checkpoint import (
     checkpoint_path,
@@ -36,7 +36,7 @@ from detheads.training.learner import Learner
 from detheads.training.log import RunLog, plot_log
 from detheads.training.progress import read_progress
 from detheads.training.record import RECORD_NAME, Record, is_recorded, read_record, write_record
-from detheads.training.same_run import require_same
+from detheads.training.same_run import recorded_options, require_same
 from detheads.training.warm_start import WarmStart, load_source, take_over
 from detheads.training.window import LossWindow
 
@@ -95,6 +95,7 @@ class Trainer:
             are its own. The classes may be others (see :mod:`detheads.training.warm_start`).
         extensions: epochs of each extension of the training, behind those of ``config``. Each is a warm restart of
             the learning rate. A finished run that is extended ends as one that was extended from the start.
+        readers: threads that read batches (see :func:`read_batches`); they change no number.
 
     Raises:
         UserError: when the caches do not belong together, one has nothing to learn or to score, or the folder holds
@@ -114,10 +115,11 @@ class Trainer:
         class_embeddings: Tensor | None = None,
         init: str | Path | None = None,
         extensions: Sequence[int] = (),
+        readers: int | None = None,
     ) -> None:
         require_trainable(train, val)
         self.train_cache, self.val_cache, self.run, self.config = train, val, Path(run), config
-        self.extensions = tuple(extensions)
+        self.extensions, self.readers = tuple(extensions), readers
         self.device = device or torch.device("cpu")
         torch.manual_seed(config.seed)
         entry = registry.entry(head_name)
@@ -202,7 +204,10 @@ class Trainer:
         """The steps of one epoch that are still to do."""
         order = epoch_order(self.config, self.train_cache, epoch)
         left = order[self.learner.step % self.steps_per_epoch :]
-        for batch in read_batches(self.train_cache, left, matcher=self.head.matcher(), device=self.device):
+        batches = read_batches(
+            self.train_cache, left, matcher=self.head.matcher(), device=self.device, readers=self.readers
+        )
+        for batch in batches:
             if self.learner.step == 0 and self.started_from is None:
                 self.head.start_from(batch.features)
             losses = self.optimise(batch)
@@ -251,7 +256,7 @@ class Trainer:
         identity = self.identity
         return {
             "head": {"name": identity.head_name, "config": identity.head_config, "parameters": self.parameters},
-            "training": asdict(self.config),
+            "training": self._options(),
             "cache_sha256": identity.cache_sha256,
             "val_cache_sha256": self.val_cache.sha256,
             "classes": [category.name for category in identity.categories],
@@ -259,6 +264,11 @@ class Trainer:
             "backbone": identity.backbone_name,
             "init_sha256": self.started_from and self.started_from.sha256,
         }
+
+    def _options(self) -> dict[str, Any]:
+        """The training's options as they are recorded: a window that is no smaller than the cache is none."""
+        whole = math.isinf(shuffle_window(self.config, self.train_cache))
+        return recorded_options(asdict(self.config) | ({"shuffle_window": 0} if whole else {}))
 
     def _features(self) -> dict[str, str]:
         """Digests of the features, which new annotations leave as they are."""
