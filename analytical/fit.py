@@ -11,6 +11,7 @@ from typing import Any
 from detheads import __version__
 from detheads.analytical.config import Config
 from detheads.analytical.estimators import save_estimators
+from detheads.analytical.on_ray import collect_on_ray
 from detheads.analytical.plan import Plan, make_plan
 from detheads.analytical.rounds import solve_round
 from detheads.analytical.solve import Strengths, solve_first_stage
@@ -20,7 +21,8 @@ from detheads.evaluation.predict import evaluate_cache
 from detheads.foundation import atomic, claims
 from detheads.foundation.claims import Kind
 from detheads.foundation.errors import UserError
-from detheads.foundation.progress import Progress, silent
+from detheads.foundation.progress import Progress, Remark, silent, unheard
+from detheads.foundation.ray_cluster import Workers
 from detheads.headkit.cost import parameters_of
 from detheads.training.checkpoint import checkpoint_path, matching_cache, save_checkpoint, untrained
 
@@ -56,10 +58,13 @@ def collect_part(
     part: tuple[int, int],
     on_progress: Progress,
     like: Path | None = None,
+    workers: Workers | None = None,
+    on_remark: Remark = unheard,
 ) -> Statistics:
     """The statistics of part ``i`` of ``n`` (1-based) of a cache, for a fit that merges them.
 
     Args:
+        workers: of Ray, which share the part out; this process when there are none.
         like: statistics, or the folder of a fit, of another cache whose anchors, components and options these rows are
             to have, so that both add up; ``config`` is not used then.
 
@@ -71,11 +76,14 @@ def collect_part(
         raise UserError(f"--part {index}/{count} does not exist for {len(cache)} images; give I/N with I from 1 to N.")
     first, end = (len(cache) * at // count for at in (index - 1, index))
     if like is None:
-        return collect(cache, make_plan(cache, config, on_progress), path, first, end, on_progress)
-    other = load_statistics(like / STATISTICS_NAME if like.is_dir() else like).plan
-    cache = matching_cache(other.identity, cache)
-    plan = Plan(untrained(other.identity.head_name, other.identity.head_config, cache), other.tensors)
-    return collect(cache, plan, path, first, end, on_progress)
+        plan = make_plan(cache, config, on_progress)
+    else:
+        other = load_statistics(like / STATISTICS_NAME if like.is_dir() else like).plan
+        cache = matching_cache(other.identity, cache)
+        plan = Plan(untrained(other.identity.head_name, other.identity.head_config, cache), other.tensors)
+    if workers is None or not workers.count:
+        return collect(cache, plan, path, first, end, on_progress)
+    return collect_on_ray(cache, plan, path, first, end, workers, on_progress, on_remark)
 
 
 def fit(

@@ -159,10 +159,8 @@ def collect(cache: FeatureCache, plan: Plan, path: Path, first: int, end: int, o
     Raises:
         UserError: when ``path`` is a folder, or holds statistics of another plan or other images.
     """
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; give a file for the statistics with -o.")
     sha256 = cache.sha256
-    statistics = _resumed(path, plan, sha256, first, end) or Statistics.empty(plan)
+    statistics = resumed(path, plan, sha256, first, end) or Statistics.empty(plan)
     start = statistics.parts[0][2] if statistics.parts else first
     head = plan.build_head()
 
@@ -178,7 +176,14 @@ def collect(cache: FeatureCache, plan: Plan, path: Path, first: int, end: int, o
     return statistics
 
 
-def _resumed(path: Path, plan: Plan, sha256: str, first: int, end: int) -> Statistics | None:
+def resumed(path: Path, plan: Plan, sha256: str, first: int, end: int) -> Statistics | None:
+    """What an earlier pass from image ``first`` on has summed so far; None where there was none.
+
+    Raises:
+        UserError: when ``path`` is a folder, or holds statistics of another plan or other images.
+    """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give a file for the statistics with -o.")
     if not path.is_file():
         return None
     found = load_statistics(path)

@@ -4,7 +4,6 @@
 part a done one. Who is killed in between leaves a part that is not done; it is done again, and gives the same bytes.
 """
 
-import errno
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from detheads.deploy.pipeline import Pipeline, Timing
 from detheads.deploy.writers import JsonLines
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
+from detheads.foundation.ray_cluster import Tell
 from detheads.foundation.reading import LARGEST_MANIFEST, read_json
 
 PARTS: Final = "parts"
@@ -61,11 +61,6 @@ def open_detector(job: Job) -> Detector:
     return detector
 
 
-def is_full(error: BaseException) -> bool:
-    """Whether a disk or a quota has no room left."""
-    return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
-
-
 def result_of(output: Path, part: int) -> PartResult | None:
     """What a part came to; None where it is not done."""
     path = _record(output, part)
@@ -79,8 +74,11 @@ def result_of(output: Path, part: int) -> PartResult | None:
         return None
 
 
-def run_part(detector: Detector, job: Job, part: int) -> PartResult:
+def run_part(detector: Detector, job: Job, part: int, tell: Tell = lambda done, total: None) -> PartResult:
     """Run the pictures of a part and write its files.
+
+    Args:
+        tell: called after each picture.
 
     Raises:
         UserError: when a source is not there at all, as on a machine that has not mounted it: its pictures are then
@@ -103,7 +101,8 @@ def run_part(detector: Detector, job: Job, part: int) -> PartResult:
     with atomic.replacing(lines) as partial:
         writer = JsonLines(partial)
         try:
-            for done in pipeline.run(images):
+            for number, done in enumerate(pipeline.run(images), start=1):
+                tell(number, len(images))
                 source, result = done.source, done.result
                 remarks.update(sentence.replace(str(source.path), "a picture") for sentence in done.remarks)
                 if isinstance(result, str):

@@ -44,14 +44,6 @@ class Job:
     batch: int
     threads: int | None
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> "Job":
-        values = json.loads(text)
-        return cls(**values | {"sources": tuple(values["sources"])})
-
     def described(self) -> dict[str, Any]:
         """What makes it another run when it differs. Threads and workers are free to change."""
         values = asdict(self)

@@ -11,8 +11,9 @@ from statistics import fmean
 
 from scipy.stats import rankdata
 
+from detheads.arena.pool import Watch
 from detheads.arena.records import Row
-from detheads.arena.run import Contestants, Watch, Where, run_arena
+from detheads.arena.run import Contestants, Where, run_arena
 from detheads.arena.zero_shot import with_other_classes
 from detheads.backbones.backbone import Backbone
 from detheads.backbones.text import load_class_embeddings

@@ -4,45 +4,62 @@ Either way a head's failure, however violent, is a row of its own; only a full d
 """
 
 import json
-import logging
 import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 
-from detheads.arena.contest import Job, describe, failed
+from detheads.arena.contest import Job, compete, describe, failed
 from detheads.arena.records import Row, log_path, read_row, write_row
 from detheads.arena.worker import DISK_FULL
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
-
-CONNECT_SECONDS = 10.0
-
-OnStep = Callable[[str, int, int], None]
-"""Called with (head, step, total steps)."""
-OnRow = Callable[[Row], None]
-"""Called with each row as it is finished."""
+from detheads.foundation.progress import Remark, unheard
+from detheads.foundation.ray_cluster import Tell, Workers, run_parts
 
 
-def run_local(jobs: Sequence[Job], processes: int, on_step: OnStep, on_row: OnRow) -> None:
-    """Run ``jobs`` in ``processes`` processes at a time, in order.
+@dataclass(frozen=True)
+class Watch:
+    """Callbacks: a step of a head, a finished row, the head whose latency is measured, a sentence about a worker."""
+
+    on_step: Callable[[str, int, int], None] = lambda head, step, total: None
+    on_row: Callable[[Row], None] = lambda row: None
+    on_latency: Callable[[str], None] = lambda head: None
+    on_remark: Remark = unheard
+
+
+def run_local(jobs: Sequence[Job], processes: int, devices: Sequence[str], watch: Watch) -> None:
+    """Run ``jobs`` in ``processes`` processes at a time, in order, and share the devices out among them.
 
     Raises:
         UserError: when the disk is full; running heads are stopped and go on when the arena is started again.
     """
     running: dict[Future[Row], Job] = {}
     children: dict[str, subprocess.Popen[str]] = {}
+    free: SimpleQueue[str] = SimpleQueue()
+    for place in range(processes):
+        free.put(devices[place % len(devices)])
+
+    def run(job: Job) -> Row:
+        device = free.get()
+        try:
+            return _run_process(job.model_copy(update={"device": device}), children, watch.on_step)
+        finally:
+            free.put(device)
+
     with ThreadPoolExecutor(processes) as threads:
         try:
-            running = {threads.submit(_run_process, job, children, on_step): job for job in jobs}
+            running = {threads.submit(run, job): job for job in jobs}
             while running:
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
                     del running[future]
-                    on_row(future.result())
+                    watch.on_row(future.result())
         except BaseException:  # Ctrl+C as well: no process outlives the arena
             for waiting in running:
                 waiting.cancel()
@@ -51,7 +68,9 @@ def run_local(jobs: Sequence[Job], processes: int, on_step: OnStep, on_row: OnRo
             raise
 
 
-def _run_process(job: Job, children: dict[str, "subprocess.Popen[str]"], on_step: OnStep) -> Row:
+def _run_process(
+    job: Job, children: dict[str, "subprocess.Popen[str]"], on_step: Callable[[str, int, int], None]
+) -> Row:
     specification = log_path(job.arena, job.head).with_suffix(".json")
     atomic.write_text(specification, job.model_dump_json(indent=2))
     command = [sys.executable, "-m", "detheads.arena.worker", str(specification)]
@@ -76,64 +95,54 @@ def _run_process(job: Job, children: dict[str, "subprocess.Popen[str]"], on_step
     return row
 
 
-def run_ray(jobs: Sequence[Job], address: str, on_row: OnRow) -> None:
-    """Run ``jobs`` on a Ray cluster, as many at a time as it has CPUs for. All machines need to see the same folders.
+def run_ray(jobs: Sequence[Job], workers: Workers, watch: Watch) -> None:
+    """Run ``jobs`` on a Ray cluster, as many at a time as it has room for. All machines need to see the same folders.
+
+    A head whose worker dies goes on from its last checkpoint in another one; when that has died too often, and when the
+    head itself fails, that is its row.
 
     Raises:
-        UserError: when Ray is not installed or there is no cluster at the address.
+        ModuleNotFoundError: when Ray is not installed.
+        UserError: when there is no cluster at the address, it has not what a worker needs, or the disk is full.
     """
+    waiting = {job.head: job for job in jobs}
+
+    def on_part(head: str, failure: str, row: str) -> None:
+        job = waiting[head]
+        finished = failed(job, failure) if failure else Row.model_validate_json(row)
+        write_row(job.arena, finished)
+        watch.on_row(finished)
+
     try:
-        import ray
-        from ray.exceptions import RayError
-    except ImportError:
-        raise UserError("Ray is not installed; pip install 'detheads[ray]'.") from None
-    _require_listener(address)
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, namespace="detheads")
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"there is no Ray cluster at {address} ({describe(error)}); start one with 'ray start'."
-        ) from None
-    try:
-        remote = ray.remote(max_retries=0)(_compete_remotely)
-        running = {remote.options(num_cpus=job.threads).remote(job.model_dump_json()): job for job in jobs}
-        while running:
-            (done,), _ = ray.wait(list(running))
-            job = running.pop(done)
-            try:
-                row = Row.model_validate_json(ray.get(done))
-            except RayError as error:  # the worker died, or its machine
-                row = failed(job, f"the Ray worker died ({describe(error)})")
-            write_row(job.arena, row)
-            on_row(row)
-    finally:
-        ray.shutdown()
+        run_parts(
+            partial(_prepared, {head: job.model_dump_json() for head, job in waiting.items()}),
+            list(waiting),
+            workers,
+            on_part,
+            on_far=watch.on_step,
+            on_remark=watch.on_remark,
+            name=str,
+        )
+    except OSError as error:
+        if not atomic.is_full(error):
+            raise
+        raise disk_full(jobs[0].arena) from None
 
 
-def _require_listener(address: str) -> None:
-    """Ray itself tries for minutes to reach an address where nothing listens."""
-    host, separator, port = address.removeprefix("ray://").rpartition(":")
-    if not separator or not port.isdigit():
-        return  # "auto" and the like, which Ray looks up
-    try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise _no_cluster(address, describe(error)) from None
+def _prepared(specifications: Mapping[str, str]) -> Callable[[str, Tell], str]:
+    """What a worker on Ray does with a head: train it, and give its row as JSON."""
 
+    def work(head: str, tell: Tell) -> str:
+        job = Job.model_validate_json(specifications[head])
+        try:
+            row = compete(job, lambda status: tell(status.step, status.total_steps))
+        except OSError:  # of a network's file system, mostly: another try, on another machine perhaps
+            raise
+        except Exception as error:
+            row = failed(job, describe(error))
+        return row.model_dump_json()
 
-def _no_cluster(address: str, reason: str) -> UserError:
-    return UserError(f"there is no Ray cluster at {address} ({reason}); start one with 'ray start'.")
-
-
-def _compete_remotely(specification: str) -> str:
-    """Train one head in a Ray worker; returns the row as JSON."""
-    from detheads.arena.contest import compete
-
-    job = Job.model_validate_json(specification)
-    try:
-        return compete(job).model_dump_json()
-    except Exception as error:
-        return failed(job, describe(error)).model_dump_json()
+    return work
 
 
 def disk_full(folder: Path) -> UserError:

@@ -2,7 +2,7 @@
 
 import glob
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 
 from detheads import __version__
 from detheads.arena.contest import Job
-from detheads.arena.pool import OnRow, OnStep, run_local, run_ray
+from detheads.arena.pool import Watch, run_local, run_ray
 from detheads.arena.records import (
     SETTING_NAME,
     Row,
@@ -26,6 +26,7 @@ from detheads.cache.reader import FeatureCache
 from detheads.foundation import atomic, claims
 from detheads.foundation.cores import available_cores
 from detheads.foundation.errors import UserError
+from detheads.foundation.ray_cluster import Workers
 from detheads.headkit import registry
 from detheads.headkit.head_file import load_head_file
 from detheads.training.caches import require_trainable
@@ -51,29 +52,26 @@ class Where:
     """On what the heads run.
 
     Attributes:
-        processes: at a time on this machine.
+        processes: at a time on this machine; one for each device when None.
         threads: of each process; a fair share of the cores when None.
-        ray: address of a Ray cluster to use instead of this machine.
-        device: torch's name of it.
+        devices: torch's names of them; the processes of this machine share them out.
+        ray: workers of a Ray cluster to use instead of this machine. They all use the one device of ``devices``.
     """
 
-    processes: int = 1
+    processes: int | None = None
     threads: int | None = None
-    ray: str | None = None
-    device: str = "cpu"
+    devices: tuple[str, ...] = ("cpu",)
+    ray: Workers | None = None
+
+    @property
+    def at_a_time(self) -> int:
+        """Processes on this machine."""
+        return self.processes or len(self.devices)
 
     @property
     def threads_each(self) -> int:
-        return self.threads or max(1, available_cores() // self.processes)
-
-
-@dataclass(frozen=True)
-class Watch:
-    """Callbacks: a step of a head, a finished row, the head whose latency is measured."""
-
-    on_step: OnStep = lambda head, step, total: None
-    on_row: OnRow = lambda row: None
-    on_latency: Callable[[str], None] = lambda head: None
+        """CPU threads of each process."""
+        return self.ray.threads if self.ray else self.threads or max(1, available_cores() // self.at_a_time)
 
 
 def choose(names: str, options: Sequence[tuple[str, str]] = (), head_files: Sequence[Path] = ()) -> Contestants:
@@ -168,16 +166,16 @@ def run_arena(
                         seeds=tuple(seeds),
                         text=text.resolve() if text else None,
                         head_files=contestants.head_files,
-                        device=where.device,
+                        device=where.devices[0],
                     )
                 )
             else:
                 _require_same_options(folder, known, options)
                 watch.on_row(known)
         if where.ray is not None:
-            run_ray(jobs, where.ray, watch.on_row)
+            run_ray(jobs, where.ray, watch)
         else:
-            run_local(jobs, where.processes, watch.on_step, watch.on_row)
+            run_local(jobs, where.at_a_time, where.devices, watch)
         if measure_latency:
             for row in read_rows(folder):
                 if row.head in contestants.options and row.status == "done" and row.milliseconds is None:

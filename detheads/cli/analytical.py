@@ -9,6 +9,7 @@ from rich.console import Console
 from detheads.cli.checks import possible_threads, require_caches, require_existing, require_outputs, require_run
 from detheads.cli.output import JsonFlag, emit, remark, steps, table
 from detheads.cli.train import DataOption, HeadOptions, PicturesOption, parse_options
+from detheads.cli.workers import AddressOption, RetriesOption, WorkersOption, workers_of
 from detheads.evaluation.coco import NAMES, statistic_text
 from detheads.foundation.errors import UserError
 
@@ -92,10 +93,14 @@ def collect(
         typer.Option(help="Statistics or fitted model of another cache, whose anchors and options these are to have."),
     ] = None,
     threads: ThreadsOption = None,
+    workers: WorkersOption = 0,
+    address: AddressOption = None,
+    retries: RetriesOption = 3,
     as_json: JsonFlag = False,
 ) -> None:
     """The statistics of one part of a cache, for a fit that merges them; processes and machines share a pass."""
     (chosen,) = _only(cache)
+    where = workers_of(workers, address, threads=threads, retries=retries)
     require_caches(chosen)
     require_existing(like)
     require_outputs(files=[output])
@@ -104,7 +109,9 @@ def collect(
 
     config, (train, _) = _config(preset, option), _open(classes, threads, chosen, None)
     with steps() as on_progress:
-        statistics = collect_part(train, config, output, _part(part), on_progress, like)
+        statistics = collect_part(
+            train, config, output, _part(part), on_progress, like, workers=where, on_remark=remark
+        )
     size = output.stat().st_size
     answer = {
         "statistics": str(output),

@@ -31,15 +31,18 @@ from detheads.cli.options import (
 )
 from detheads.cli.output import JsonFlag, emit, progress, remark, table
 from detheads.cli.train import parse_options
+from detheads.cli.workers import GpusOption, RetriesOption
 from detheads.evaluation.coco import statistic_text
 from detheads.foundation.errors import UserError
+from detheads.foundation.ray_cluster import Workers
 from detheads.training.config import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from detheads.arena.pool import Watch
     from detheads.arena.records import Row
-    from detheads.arena.run import Watch, Where
+    from detheads.arena.run import Where
     from detheads.training.config import TrainConfig
 
 app = typer.Typer(help="Train and compare heads under one budget; report; many domains.", no_args_is_help=True)
@@ -49,15 +52,35 @@ OptionsOption = Annotated[
     list[str] | None,
     typer.Option("-O", "--option", help="width=64 for every head that has it, fcos.width=64 for one; repeatable."),
 ]
-JobsOption = Annotated[int, typer.Option(min=1, help="Heads that train at a time, each in a process of its own.")]
+MANY = 100_000
+"""Workers, as many as a cluster has room for."""
+
+JobsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Heads that train at a time, each in a process of its own.",
+        show_default="one on each device; on Ray as many as there is room for",
+    ),
+]
 ThreadsOption = Annotated[
-    int | None, typer.Option(min=1, callback=possible_threads, help="CPU threads of each head; its share of the cores.")
+    int | None,
+    typer.Option(
+        min=1,
+        callback=possible_threads,
+        help="CPU threads of each head.",
+        show_default="its share of the cores; 1 on Ray",
+    ),
 ]
 RayOption = Annotated[
-    str | None, typer.Option("--ray", help="Address of a Ray cluster that trains the heads instead of this machine.")
+    str | None,
+    typer.Option("--ray", help="Address of a Ray cluster, or auto, that trains the heads instead of this machine."),
 ]
 TextOption = Annotated[Path | None, typer.Option(help="Class embeddings for the heads that compare with text.")]
-DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, ...; a GPU where there is one when empty.")]
+DeviceOption = Annotated[
+    str,
+    typer.Option(help="cpu, cuda, or several such as cuda:0,cuda:1; a GPU where there is one when empty."),
+]
 OutputOption = Annotated[Path, typer.Option("-o", "--output", help="Folder of the arena; started again it goes on.")]
 
 
@@ -78,9 +101,11 @@ def run(
     precision: PrecisionOption = "auto",
     seed: SeedOption = 0,
     seeds: SeedsOption = "",
-    jobs: JobsOption = 1,
+    jobs: JobsOption = None,
     threads: ThreadsOption = None,
     ray: RayOption = None,
+    gpus_per_worker: GpusOption = 0.0,
+    retries: RetriesOption = 3,
     device: DeviceOption = "",
     latency: Annotated[bool, typer.Option(help="Time every trained head in ONNX Runtime.")] = True,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Heads that failed run again.")] = False,
@@ -95,6 +120,7 @@ def run(
 
     contestants = choose(heads, list(parse_options(option or []).items()), head_file or ())
     config = _budget(epochs, batch, lr, weight_decay, eval_every, precision, seed)
+    where = _where(jobs, threads, device, ray, gpus_per_worker, retries)
     with _watching(len(contestants.options)) as watch:
         rows = run_arena(
             contestants,
@@ -102,7 +128,7 @@ def run(
             val,
             output,
             config,
-            where=_where(jobs, threads, ray, device),
+            where=where,
             text=text,
             retry_failed=retry_failed,
             measure_latency=latency,
@@ -159,9 +185,11 @@ def domains(
     precision: PrecisionOption = "auto",
     seed: SeedOption = 0,
     seeds: SeedsOption = "",
-    jobs: JobsOption = 1,
+    jobs: JobsOption = None,
     threads: ThreadsOption = None,
     ray: RayOption = None,
+    gpus_per_worker: GpusOption = 0.0,
+    retries: RetriesOption = 3,
     device: DeviceOption = "",
     as_json: JsonFlag = False,
 ) -> None:
@@ -181,9 +209,10 @@ def domains(
     config = _budget(epochs, batch, lr, weight_decay, eval_every, precision, seed)
     if zero_shot is not None and text is None:
         raise UserError("--zero-shot needs the embeddings of all class names; give their file with --text.")
+    where = _where(jobs, threads, device, ray, gpus_per_worker, retries)
     encoder = load_backbone(
         backbone, parse_size(size), weights=weights, random_weights=random_weights, blocks=parse_blocks(layers)
-    ).to(pick_device(device))
+    ).to(pick_device("" if ray else where.devices[0]))
     remark(f"{sum(not isinstance(domain, Skipped) for domain in found)} domains below {root}")
     with _watching(len(contestants.options)) as watch, progress() as bar:
         tasks: dict[str, Any] = {}
@@ -203,7 +232,7 @@ def domains(
                 output,
                 config,
                 flips=flips,
-                where=_where(jobs, threads, ray, device),
+                where=where,
                 text=text,
                 watch=watch,
                 on_cache=on_cache,
@@ -232,17 +261,34 @@ def _budget(
     )
 
 
-def _where(jobs: int, threads: int | None, ray: str | None, device: str) -> "Where":
+def _where(jobs: int | None, threads: int | None, device: str, ray: str | None, gpus: float, retries: int) -> "Where":
     from detheads.arena.run import Where
     from detheads.ops.devices import pick_device
 
-    return Where(processes=jobs, threads=threads, ray=ray, device=str(pick_device(device)))
+    names = [name.strip() for name in device.split(",")]
+    if ray is None:
+        if gpus:
+            raise UserError("--gpus-per-worker is of workers on Ray; give the address of a cluster with --ray.")
+        devices = tuple(str(pick_device(name)) for name in names)
+        if len(set(devices)) < len(devices):
+            raise UserError(f"--device {device} names one twice; --jobs trains several heads at a time on it.")
+        if jobs is not None and jobs < len(devices):
+            raise UserError(f"--jobs {jobs} leaves some of the {len(devices)} devices idle; name fewer with --device.")
+        return Where(jobs, threads, devices)
+    if len(names) > 1:
+        raise UserError(
+            "--device names several, and a worker on Ray has one; say how much of it with --gpus-per-worker."
+        )
+    chosen = names[0] or ("cuda" if gpus else "cpu")
+    if bool(gpus) != (chosen != "cpu"):
+        raise UserError(f"--device {chosen} and --gpus-per-worker {gpus:g} do not belong together on Ray.")
+    return Where(devices=(chosen,), ray=Workers(jobs or MANY, ray, gpus, threads or 1, retries))
 
 
 @contextmanager
 def _watching(count: int) -> "Iterator[Watch]":
     """A bar for all heads and one for each that trains; a line for each row."""
-    from detheads.arena.run import Watch
+    from detheads.arena.pool import Watch
 
     with progress() as bar:
         overall = bar.add_task("heads", total=count)
@@ -262,7 +308,12 @@ def _watching(count: int) -> "Iterator[Watch]":
             )
             bar.console.print(f"{row.head}: {outcome}", soft_wrap=True)
 
-        yield Watch(on_step, on_row, lambda head: bar.update(overall, description=f"timing {head}"))
+        yield Watch(
+            on_step,
+            on_row,
+            lambda head: bar.update(overall, description=f"timing {head}"),
+            lambda sentence: bar.console.print(sentence, soft_wrap=True),
+        )
 
 
 def _render(console: Console, rows: Sequence["Row"], folder: Path) -> None:

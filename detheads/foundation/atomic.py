@@ -46,9 +46,14 @@ def replacing(path: Path) -> Iterator[Path]:
         os.close(descriptor)
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether a disk or a quota has no room left."""
+    return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
+
+
 def of_file(error: OSError, path: Path) -> OSError:
     """The error with the name of what was being written: a full disk is told without one, or with a copy's source."""
-    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+    if is_full(error) or error.errno == errno.EFBIG:
         error.filename, error.filename2 = str(path), None
     return error
 

@@ -38,6 +38,12 @@ def _tensors(statistics: Statistics) -> dict[str, Tensor]:
     return sums
 
 
+def assert_equal_sums(found: Statistics, wanted: Statistics) -> None:
+    values = _tensors(wanted)
+    for name, value in _tensors(found).items():
+        torch.testing.assert_close(value, values[name].to(value.dtype), rtol=1e-4, atol=1e-4, msg=name)
+
+
 @pytest.mark.parametrize("config", [Config(), QUICK], ids=["bands", "context"])
 def test_parts_merged_in_any_order_equal_one_pass(config: Config, narrow: FeatureCache, tmp_path: Path) -> None:
     parts = [tmp_path / f"part {index}" for index in (1, 2, 3)]
@@ -46,15 +52,13 @@ def test_parts_merged_in_any_order_equal_one_pass(config: Config, narrow: Featur
     plan = make_plan(narrow, config, silent)
     whole = collect(narrow, plan, tmp_path / "whole", 0, len(narrow), silent)
     assert [load_statistics(path).images for path in parts] == [3, 3, 4]
-    wanted = _tensors(whole)
     for order in permutations(parts):
         merged = Statistics.empty(plan)
         for path in order:
             merged.merge(load_statistics(path))
         assert merged.parts == [(narrow.sha256, 0, 3), (narrow.sha256, 3, 6), (narrow.sha256, 6, 10)]
         assert (merged.images, merged.rows) == (whole.images, whole.rows)
-        for name, value in _tensors(merged).items():
-            torch.testing.assert_close(value, wanted[name].to(value.dtype), rtol=1e-4, atol=1e-4, msg=name)
+        assert_equal_sums(merged, whole)
 
 
 def test_the_pass_does_not_depend_on_how_many_images_are_read_at_once(

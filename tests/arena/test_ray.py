@@ -1,26 +1,27 @@
 """A real Ray cluster of two workers on this machine."""
 
-from collections.abc import Iterator
+import json
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
+from detheads.arena.pool import Watch
+from detheads.arena.records import run_folder
 from detheads.arena.run import Where, choose, run_arena
-from detheads.foundation.errors import UserError
+from detheads.foundation.ray_cluster import Workers
+from detheads.training.log import read_log
 from tests.arena.conftest import BUDGET
 from tests.arena.heads import write_faulty, write_head
+from tests.ray_workers import command, kill_a_worker, start
 from tests.training.world import World
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_heads")]
 
 ray = pytest.importorskip("ray", reason="needs the ray extra")
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1:9", "auto"])
-def test_an_address_without_a_cluster_is_one_sentence(address: str, world: World, folder: Path) -> None:
-    chosen = choose("fcos", [("width", "16")])
-    with pytest.raises(UserError, match=rf"there is no Ray cluster at {address} .* start one with 'ray start'"):
-        run_arena(chosen, world.caches / "train", world.caches / "val", folder, BUDGET, where=Where(ray=address))
 
 
 @pytest.fixture(scope="module")
@@ -40,16 +41,55 @@ def test_a_cluster_of_two_workers_trains_the_heads_and_survives_one_that_kills_i
     files = [write_head(tmp_path, "plain"), write_faulty(tmp_path, "is_killed"), write_faulty(tmp_path, "raises")]
     chosen = choose("fcos", [("fcos.width", "16"), ("fcos.tower_blocks", "1")], files)
     caches = world.caches / "train", world.caches / "val"
-    where = Where(threads=1, ray=cluster)
-    rows = {row.head: row for row in run_arena(chosen, *caches, folder, BUDGET, where=where, measure_latency=False)}
+    remarks: list[str] = []
+    steps: set[str] = set()
+    watch = Watch(on_step=lambda head, step, total: steps.add(head), on_remark=remarks.append)
+    where = Where(ray=Workers(4, cluster, retries=1))
+    found = run_arena(chosen, *caches, folder, BUDGET, where=where, measure_latency=False, watch=watch)
+    rows = {row.head: row for row in found}
     assert {head: row.status for head, row in rows.items()} == {
         "fcos": "done",
         "plain": "done",
         "is_killed": "failed",
         "raises": "failed",
     }
-    assert "the Ray worker died" in str(rows["is_killed"].error)
+    assert "its worker died" in str(rows["is_killed"].error)
+    assert [remark.partition(":")[0] for remark in remarks] == ["is_killed is done again"]
     assert "the idea does not work" in str(rows["raises"].error)
     local = run_arena(chosen, *caches, tmp_path / "local", BUDGET, measure_latency=False)
     again = {row.head: row for row in local}
     assert rows["fcos"].metrics == again["fcos"].metrics
+
+
+def test_a_head_whose_worker_is_killed_goes_on_from_its_checkpoint(
+    cluster: str, world: World, folder: Path, tmp_path: Path
+) -> None:
+    line = ["arena", "run", "--heads", "fcos", "-Owidth=16", "-Otower_blocks=1", "--epochs", "12", "--batch", "2"]
+    line += ["--no-latency", "--cache", world.caches / "train", "--val", world.caches / "val", "--json"]
+    run = start(*line, "--ray", cluster, "-o", folder)
+    checkpoint = run_folder(folder, "fcos") / "last.safetensors"
+    kill_a_worker(run, checkpoint.is_file, of=psutil.Process())
+    printed, said = run.communicate(timeout=300)
+    assert run.returncode == 0, said
+    assert "fcos is done again: its worker died" in " ".join(said.split())
+    (row,) = json.loads(printed)["rows"]
+    evaluated = [entry["epoch"] for entry in read_log(run_folder(folder, "fcos")) if "AP" in entry]
+    assert evaluated == list(range(1, 13))
+    (alone,) = json.loads(subprocess.check_output(command(*line, "--threads", "1", "-o", tmp_path / "alone")))["rows"]
+    assert row["metrics"] == alone["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--ray", "auto", "--device", "cuda:0,cuda:1"], "names several, and a worker on Ray has one"),
+        (["--ray", "auto", "--device", "cuda"], "--device cuda and --gpus-per-worker 0 do not belong together"),
+        (["--ray", "auto", "--device", "cpu", "--gpus-per-worker", "1"], "do not belong together on Ray"),
+    ],
+)
+def test_devices_that_no_worker_would_use_are_refused(
+    options: list[str], sentence: str, world: World, folder: Path, detheads: Callable[..., Any]
+) -> None:
+    caches = ("--cache", world.caches / "train", "--val", world.caches / "val")
+    finished = detheads("arena", "run", *caches, "-o", folder, *options)
+    assert (finished.code, sentence in finished.err) == (1, True), finished.err

@@ -41,11 +41,15 @@ def _run(world: World, folder: Path, contestants: Contestants, **options: Any) -
 
 @pytest.fixture(scope="module")
 def arena(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An arena in which fcos and a head of one's own do well and every other one fails in its own way."""
+    """An arena in which fcos and a head of one's own do well and every other one fails in its own way.
+
+    The processor under two names stands for two cards.
+    """
     folder = tmp_path_factory.mktemp("arena")
     files = [write_faulty(folder, name) for name in FAULTS if name != "fills_disk"] + [write_head(folder, "plain")]
     contestants = choose("fcos,hook_fcos", NARROW_OPTIONS, files)
-    _run(world, folder / "arena", contestants, measure_latency=True)
+    where = Where(threads=1, devices=("cpu:0", "cpu:1"))
+    _run(world, folder / "arena", contestants, where=where, measure_latency=True)
     return folder / "arena"
 
 
@@ -76,6 +80,14 @@ def test_a_head_that_fails_becomes_a_row_that_says_why(arena: Path, head: str, r
     assert row.error is not None
     assert "\n" not in row.error
     assert re.search(reason, row.error), row.error
+
+
+def test_the_processes_share_the_devices_out(arena: Path) -> None:
+    settings = [json.loads(path.read_text("utf-8")) for path in (arena / "logs").glob("*.json")]
+    assert len(settings) == len(read_rows(arena))
+    used = [job["device"] for job in settings]
+    assert set(used) == {"cpu:0", "cpu:1"}
+    assert min(used.count(device) for device in set(used)) > 1
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -169,6 +181,23 @@ def _workers(folder: Path) -> list[int]:
         except OSError:
             continue
     return found
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--device", "cpu,cpu"], "--device cpu,cpu names one twice"),
+        (["--device", "cpu:0,cpu:1", "--jobs", "1"], "--jobs 1 leaves some of the 2 devices idle"),
+        (["--device", "cpu,cuda:9"], "the device 'cuda:9' cannot be used here"),
+        (["--gpus-per-worker", "1"], "give the address of a cluster with --ray"),
+    ],
+)
+def test_devices_that_make_no_sense_are_one_sentence(
+    options: list[str], sentence: str, world: World, folder: Path, detheads: Callable[..., Any]
+) -> None:
+    caches = ("--cache", world.caches / "train", "--val", world.caches / "val")
+    finished = detheads("arena", "run", *caches, "-o", folder, *options)
+    assert (finished.code, sentence in finished.err) == (1, True), finished.err
 
 
 def test_a_full_disk_ends_the_arena_in_one_sentence_and_leaves_no_row(

@@ -10,6 +10,7 @@ from detheads.cli.backends import named_backend
 from detheads.cli.checks import possible_threads, require_existing
 from detheads.cli.options import BackendOption, BundleArgument
 from detheads.cli.output import JsonFlag, emit, remark, steps
+from detheads.cli.workers import AddressOption, GpusOption, RetriesOption, WorkersOption, workers_of
 from detheads.foundation.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,12 +22,10 @@ def batch(
     sources: Annotated[list[Path], typer.Argument(help="Folders of pictures, and pictures.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; started again it goes on.")],
     part_size: Annotated[int, typer.Option(min=1, max=1_000_000, help="Pictures in one part.")] = 1000,
-    workers: Annotated[int, typer.Option(min=0, max=100_000, help="Workers on Ray; 0: this process, without Ray.")] = 0,
-    address: Annotated[
-        str | None, typer.Option(help="Address of a Ray cluster, or auto.", show_default="Ray on this machine")
-    ] = None,
-    gpus_per_worker: Annotated[float, typer.Option(min=0, help="GPUs of a worker; parts of one are possible.")] = 0.0,
-    retries: Annotated[int, typer.Option(min=0, max=100, help="Times that a part is begun again.")] = 3,
+    workers: WorkersOption = 0,
+    address: AddressOption = None,
+    gpus_per_worker: GpusOption = 0.0,
+    retries: RetriesOption = 3,
     score: Annotated[float, typer.Option(min=0, max=1, help="Lowest score of a detection that is written.")] = 0.0,
     size: Annotated[int, typer.Option("--batch", min=1, max=1024, help="Pictures in one run of the graph.")] = 8,
     threads: Annotated[
@@ -54,15 +53,13 @@ def batch(
     """
     require_existing(bundle, *sources)
 
-    from detheads.deploy.batch.cluster import Workers
     from detheads.deploy.batch.listing import require_sources
     from detheads.deploy.batch.plan import Job, read_lists
     from detheads.deploy.batch.run import run_batch
     from detheads.deploy.batch.summary import NAME, merge_coco
     from detheads.foundation.bundle import onnx_file, read_manifest
 
-    if not workers and (address is not None or gpus_per_worker):
-        raise UserError("--address and --gpus-per-worker are of workers on Ray; say how many with --workers.")
+    where = workers_of(workers, address, gpus_per_worker, threads, retries)
     if gpus_per_worker and backend == "cpu":
         raise UserError("--backend cpu leaves a GPU idle; take another one, such as cuda, or no --gpus-per-worker.")
     manifest = read_manifest(bundle)
@@ -86,8 +83,7 @@ def batch(
     with steps() as on_progress:
         summary = run_batch(
             job,
-            Workers(workers, address, gpus_per_worker),
-            retries=retries,
+            where,
             on_progress=on_progress,
             on_remark=remark,
         )

@@ -200,7 +200,6 @@ def test_a_source_that_is_gone_stops_the_run_and_its_pictures_are_not_called_unr
 
     plan = json.loads((uninterrupted / "plan.json").read_text(encoding="utf-8"))
     job = Job(output=str(uninterrupted), threads=1, **plan)
-    job = Job.from_json(job.to_json())
     photos.rename(tmp_path / "elsewhere")
     with pytest.raises(UserError, match="is not there on this machine"):
         run_part(open_detector(job), job, 0)

@@ -1,12 +1,8 @@
 """Batch runs on a real Ray: two workers, of which one is killed in the middle, write what one process writes."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -14,6 +10,7 @@ import pytest
 
 from tests.deploy.batch.test_batch import written
 from tests.export.toy import Toy
+from tests.ray_workers import kill_a_worker, start
 
 pytestmark = pytest.mark.slow
 
@@ -32,23 +29,8 @@ def photos(toy: Toy, tmp_path: Path) -> Path:
     return folder
 
 
-def start(*arguments: object) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "detheads", "deploy", "batch", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def kill_a_worker(run: "subprocess.Popen[str]", output: Path, parts: int) -> int:
-    """SIGKILL to one of the processes that work on parts, when so many parts are done; its number."""
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline and run.poll() is None:
-        if len(list(output.glob("parts/*.json"))) >= parts:
-            for process in psutil.Process(run.pid).children(recursive=True):
-                if "ray::Worker.work" in " ".join(process.cmdline()):
-                    os.kill(process.pid, signal.SIGKILL)
-                    return process.pid
-        time.sleep(0.01)
-    run.kill()
-    raise AssertionError(f"no worker was found in the middle of its work: {run.communicate()}")
+def parts_done(output: Path, count: int) -> Callable[[], bool]:
+    return lambda: len(list(output.glob("parts/*.json"))) >= count
 
 
 def test_two_workers_of_which_one_is_killed_write_what_one_process_writes(
@@ -57,8 +39,8 @@ def test_two_workers_of_which_one_is_killed_write_what_one_process_writes(
     options = ("--part-size", 7, "--coco")
     assert detheads("deploy", "batch", bundle, photos, "-o", tmp_path / "one", *options, "--threads", 1).code == 0
     output = tmp_path / "two"
-    run = start(bundle, photos, "-o", output, *options, "--workers", 2, "--json")
-    kill_a_worker(run, output, parts=3)
+    run = start("deploy", "batch", bundle, photos, "-o", output, *options, "--workers", 2, "--json")
+    kill_a_worker(run, parts_done(output, 3))
     printed, said = run.communicate(timeout=120)
     assert run.returncode == 0, said
     assert "is done again: its worker died" in said
@@ -73,10 +55,11 @@ def test_a_driver_that_is_killed_is_followed_by_one_that_does_the_rest(
     bundle: Path, photos: Path, tmp_path: Path, detheads
 ) -> None:
     output = tmp_path / "two"
-    run = start(bundle, photos, "-o", output, "--part-size", 7, "--workers", 2)
-    kill_a_worker(run, output, parts=2)
+    run = start("deploy", "batch", bundle, photos, "-o", output, "--part-size", 7, "--workers", 2)
+    others = kill_a_worker(run, parts_done(output, 2))
     run.kill()
     run.communicate(timeout=60)
+    psutil.wait_procs(others, timeout=60)  # Ray ends what has lost its driver; the half files of the dead are cleared
     assert not (output / "summary.json").exists()
     done = detheads("deploy", "batch", bundle, photos, "-o", output, "--part-size", 7, "--threads", 1)
     assert done.code == 0, done.err
@@ -97,7 +80,7 @@ def test_a_driver_that_is_killed_is_followed_by_one_that_does_the_rest(
 def test_what_ray_cannot_do_is_one_sentence(
     options: list[str], sentence: str, bundle: Path, photos: Path, tmp_path: Path
 ) -> None:
-    run = start(bundle, photos, "-o", tmp_path / "out", "--workers", 1, *options)
+    run = start("deploy", "batch", bundle, photos, "-o", tmp_path / "out", "--workers", 1, *options)
     _, said = run.communicate(timeout=120)
     assert run.returncode == 1
     assert sentence.format(bundle=bundle) in " ".join(said.split())
