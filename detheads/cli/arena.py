@@ -31,7 +31,7 @@ from detheads.cli.options import (
 )
 from detheads.cli.output import JsonFlag, emit, progress, remark, table
 from detheads.cli.train import parse_options
-from detheads.cli.workers import GpusOption, RetriesOption
+from detheads.cli.workers import RetriesOption
 from detheads.evaluation.coco import statistic_text
 from detheads.foundation.errors import UserError
 from detheads.foundation.ray_cluster import Workers
@@ -76,6 +76,9 @@ RayOption = Annotated[
     str | None,
     typer.Option("--ray", help="Address of a Ray cluster, or auto, that trains the heads instead of this machine."),
 ]
+GpusOption = Annotated[
+    float, typer.Option("--gpus-per-head", min=0, help="GPUs of a head on Ray; parts of one are possible.")
+]
 TextOption = Annotated[Path | None, typer.Option(help="Class embeddings for the heads that compare with text.")]
 DeviceOption = Annotated[
     str,
@@ -104,7 +107,7 @@ def run(
     jobs: JobsOption = None,
     threads: ThreadsOption = None,
     ray: RayOption = None,
-    gpus_per_worker: GpusOption = 0.0,
+    gpus_per_head: GpusOption = 0.0,
     retries: RetriesOption = 3,
     device: DeviceOption = "",
     latency: Annotated[bool, typer.Option(help="Time every trained head in ONNX Runtime.")] = True,
@@ -120,7 +123,7 @@ def run(
 
     contestants = choose(heads, list(parse_options(option or []).items()), head_file or ())
     config = _budget(epochs, batch, lr, weight_decay, eval_every, precision, seed)
-    where = _where(jobs, threads, device, ray, gpus_per_worker, retries)
+    where = _where(jobs, threads, device, ray, gpus_per_head, retries)
     with _watching(len(contestants.options)) as watch:
         rows = run_arena(
             contestants,
@@ -188,7 +191,7 @@ def domains(
     jobs: JobsOption = None,
     threads: ThreadsOption = None,
     ray: RayOption = None,
-    gpus_per_worker: GpusOption = 0.0,
+    gpus_per_head: GpusOption = 0.0,
     retries: RetriesOption = 3,
     device: DeviceOption = "",
     as_json: JsonFlag = False,
@@ -209,7 +212,7 @@ def domains(
     config = _budget(epochs, batch, lr, weight_decay, eval_every, precision, seed)
     if zero_shot is not None and text is None:
         raise UserError("--zero-shot needs the embeddings of all class names; give their file with --text.")
-    where = _where(jobs, threads, device, ray, gpus_per_worker, retries)
+    where = _where(jobs, threads, device, ray, gpus_per_head, retries)
     encoder = load_backbone(
         backbone, parse_size(size), weights=weights, random_weights=random_weights, blocks=parse_blocks(layers)
     ).to(pick_device("" if ray else where.devices[0]))
@@ -268,7 +271,7 @@ def _where(jobs: int | None, threads: int | None, device: str, ray: str | None, 
     names = [name.strip() for name in device.split(",")]
     if ray is None:
         if gpus:
-            raise UserError("--gpus-per-worker is of workers on Ray; give the address of a cluster with --ray.")
+            raise UserError("--gpus-per-head is of workers on Ray; give the address of a cluster with --ray.")
         devices = tuple(str(pick_device(name)) for name in names)
         if len(set(devices)) < len(devices):
             raise UserError(f"--device {device} names one twice; --jobs trains several heads at a time on it.")
@@ -276,12 +279,10 @@ def _where(jobs: int | None, threads: int | None, device: str, ray: str | None, 
             raise UserError(f"--jobs {jobs} leaves some of the {len(devices)} devices idle; name fewer with --device.")
         return Where(jobs, threads, devices)
     if len(names) > 1:
-        raise UserError(
-            "--device names several, and a worker on Ray has one; say how much of it with --gpus-per-worker."
-        )
+        raise UserError("--device names several, and a worker on Ray has one; say how much of it with --gpus-per-head.")
     chosen = names[0] or ("cuda" if gpus else "cpu")
     if bool(gpus) != (chosen != "cpu"):
-        raise UserError(f"--device {chosen} and --gpus-per-worker {gpus:g} do not belong together on Ray.")
+        raise UserError(f"--device {chosen} and --gpus-per-head {gpus:g} do not belong together on Ray.")
     return Where(devices=(chosen,), ray=Workers(jobs or MANY, ray, gpus, threads or 1, retries))
 
 

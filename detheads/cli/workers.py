@@ -11,7 +11,7 @@ WorkersOption = Annotated[int, typer.Option(min=0, max=100_000, help="Workers on
 AddressOption = Annotated[
     str | None, typer.Option(help="Address of a Ray cluster, or auto.", show_default="Ray on this machine")
 ]
-GpusOption = Annotated[float, typer.Option(min=0, metavar="N", help="GPUs of a worker; parts of one are possible.")]
+GpusOption = Annotated[float, typer.Option(min=0, help="GPUs of a worker; parts of one are possible.")]
 RetriesOption = Annotated[int, typer.Option(min=0, max=100, help="Times that a part is begun again.")]
 
 

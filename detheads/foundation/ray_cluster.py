@@ -303,5 +303,5 @@ def _require_room(ray: Any, workers: Workers) -> None:
         most = {kind: max((node.get(kind, 0) for node in nodes), default=0) for kind in ("CPU", "GPU")}
         raise UserError(
             f"a worker needs {workers.threads} CPUs and {workers.gpus:g} GPUs, and no machine of the cluster "
-            f"has more than {most['CPU']:g} and {most['GPU']:g}; ask for less with --threads and --gpus-per-worker."
+            f"has more than {most['CPU']:g} and {most['GPU']:g}; ask for less."
         )

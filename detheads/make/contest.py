@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
+from detheads.arena.pool import Watch
 from detheads.arena.records import Row, read_row, run_folder
-from detheads.arena.run import Contestants, Watch, Where, run_arena
+from detheads.arena.run import Contestants, Where, run_arena
 from detheads.cache.reader import FeatureCache
 from detheads.foundation.errors import UserError
 from detheads.foundation.progress import Progress
@@ -221,7 +222,7 @@ def _train(
         val.folder,
         folder,
         config,
-        where=Where(device=str(device)),
+        where=Where(devices=(str(device),)),
         measure_latency=False,
         watch=watch,
     )

@@ -83,8 +83,8 @@ def test_a_head_whose_worker_is_killed_goes_on_from_its_checkpoint(
     ("options", "sentence"),
     [
         (["--ray", "auto", "--device", "cuda:0,cuda:1"], "names several, and a worker on Ray has one"),
-        (["--ray", "auto", "--device", "cuda"], "--device cuda and --gpus-per-worker 0 do not belong together"),
-        (["--ray", "auto", "--device", "cpu", "--gpus-per-worker", "1"], "do not belong together on Ray"),
+        (["--ray", "auto", "--device", "cuda"], "--device cuda and --gpus-per-head 0 do not belong together"),
+        (["--ray", "auto", "--device", "cpu", "--gpus-per-head", "1"], "do not belong together on Ray"),
     ],
 )
 def test_devices_that_no_worker_would_use_are_refused(
