@@ -21,9 +21,11 @@ from detheads.cli.options import (
 from detheads.cli.output import JsonFlag, emit, remark, steps, table
 from detheads.cli.train import HeadOptions, parse_options
 from detheads.evaluation.coco import statistic_text
+from detheads.export.target import require_target
 from detheads.foundation.errors import UserError
 from detheads.make.budget import parse_budget, span
 from detheads.make.request import BACKBONE, Request, work_folder
+from detheads.training.config import Precision
 
 if TYPE_CHECKING:
     from detheads.make.made import Made
@@ -45,6 +47,9 @@ def make(
     option: HeadOptions = None,
     head_file: HeadFiles = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of each training; chosen when left out.")] = None,
+    precision: Annotated[
+        Precision | None, typer.Option(metavar="MODE", help="fp32, bf16, fp16 or auto; the faster one when left out.")
+    ] = None,
     work: Annotated[
         Path | None, typer.Option(help="Folder for caches, runs and the page; NAME.make beside the bundle.")
     ] = None,
@@ -65,6 +70,7 @@ def make(
         require_heads([head], head_file)
     require_existing(weights)
     work = work or work_folder(output)
+    require_target(output, force or work.exists())
     require_outputs(folders=[output, work])
     request = Request(
         data=dataset,
@@ -77,6 +83,7 @@ def make(
         head=head,
         options=parse_options(option or []),
         epochs=epochs,
+        precision=precision,
         seed=seed,
         device=device,
         skip_bad=skip_bad,

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 
 from detheads.make.request import Request
-from detheads.training.config import TrainConfig
+from detheads.training.config import Precision, TrainConfig
 
 USEFUL_STEPS = 1000
 """Optimiser steps after which further ones gain little on small datasets."""
 FEWEST_EPOCHS, MOST_EPOCHS = 10, 60
 """Bounds of the epochs that give them: large datasets want several passes, small ones are learned by heart."""
-EVALUATIONS = 8
-"""Of a training at most: the best of them is shipped."""
+EVALUATIONS = 5
+"""Of a training, about: the best of them is shipped."""
 BATCH, SMALL_BATCH, SMALL_SET = 8, 4, 64
 """Pictures a step; fewer where there are few, so that an epoch has more than a handful of steps."""
 WIDTHS = {"cpu": 64, "cuda": 128}
@@ -45,7 +45,7 @@ def contenders_for(request: Request, device: torch.device) -> list[Contender]:
     ]
 
 
-def training_config(request: Request, pictures: int, epochs: int, precision: Any) -> TrainConfig:
+def training_config(request: Request, pictures: int, epochs: int, precision: Precision) -> TrainConfig:
     """How every contender is trained.
 
     Args:
@@ -55,7 +55,7 @@ def training_config(request: Request, pictures: int, epochs: int, precision: Any
         epochs=epochs,
         batch=batch_for(pictures),
         weight_decay=0.05,  # that of the best rows of docs/results.md
-        eval_every=max(1, epochs // EVALUATIONS),
+        eval_every=max(1, round(epochs / EVALUATIONS)),
         precision=precision,
         seed=request.seed,
     )

@@ -19,7 +19,7 @@ from detheads.make.contenders import Contender, batch_for, contenders_for, train
 from detheads.make.ledger import Ledger
 from detheads.make.rates import faster_precision, step_seconds
 from detheads.make.request import Request
-from detheads.training.config import TrainConfig
+from detheads.training.config import Precision, TrainConfig
 
 STARTING_SECONDS = 8.0
 """A head's process takes these to load its libraries (5 to 8 s on two cores of an AMD EPYC)."""
@@ -80,7 +80,7 @@ class Timing:
         step: seconds of a step of a head, measured when it is asked for and remembered.
     """
 
-    precision: str
+    precision: Precision
     step: Callable[[Contender], float]
 
 
@@ -94,7 +94,7 @@ def measure_heads(
 ) -> Timing:
     """Choose the precision by the time that a step of the first head takes in each."""
 
-    def seconds(contender: Contender, precision: str) -> float:
+    def seconds(contender: Contender, precision: Precision) -> float:
         config = training_config(request, len(train), 1, precision)
         on_progress("measuring", 0, 0)
         measured: float = ledger.decided(
@@ -103,7 +103,9 @@ def measure_heads(
         )
         return measured
 
-    precision: str = ledger.decided("precision", lambda: faster_precision(lambda each: seconds(first, each), device))
+    precision: Precision = request.precision or ledger.decided(
+        "precision", lambda: faster_precision(lambda each: seconds(first, each), device)
+    )
     return Timing(precision, lambda contender: seconds(contender, precision))
 
 
@@ -127,7 +129,7 @@ def hold_contest(
     contenders = contenders_for(request, device)
     timing = measure_heads(request, contenders[0], train, ledger, device, on_progress)
     epochs, sentence = ledger.decided(
-        "epochs", lambda: choose_epochs(request, train, timing.step(contenders[0]), left())
+        "epochs", lambda: choose_epochs(request, train, lambda: timing.step(contenders[0]), left())
     )
     config = training_config(request, len(train), epochs, timing.precision)
 
@@ -173,16 +175,19 @@ def hold_contest(
     return Contest(trials, failed, why, config)
 
 
-def choose_epochs(request: Request, train: FeatureCache, step: float, left: float) -> tuple[int, str]:
+def choose_epochs(
+    request: Request, train: FeatureCache, step_seconds: Callable[[], float], left: float
+) -> tuple[int, str]:
     """Epochs of each training, and why.
 
     Args:
-        step: seconds that one takes.
+        step_seconds: measures a step.
         left: seconds for a training.
     """
     if request.epochs is not None:
         return request.epochs, f"{request.epochs} epochs, as asked for"
     useful, steps = useful_epochs(len(train)), -(-len(train) // batch_for(len(train)))
+    step = step_seconds()
     epoch = steps * step * EVALUATION_SHARE
     possible = useful if math.isinf(left) else int((left - STARTING_SECONDS) / epoch)
     if possible >= useful:

@@ -1,5 +1,6 @@
 """The end of a making: the bundle with its proof, and what time has to be kept for it."""
 
+import math
 from pathlib import Path
 
 from detheads.data import Dataset
@@ -9,10 +10,14 @@ from detheads.foundation import atomic
 from detheads.foundation.bundle import read_manifest
 from detheads.foundation.errors import UserError
 from detheads.foundation.progress import Progress
-from detheads.make.budget import Budget
+from detheads.make.budget import Budget, span
 from detheads.make.divide import subset
 from detheads.make.request import Request
 
+SAFETY = 0.9
+"""Share of the budget that is planned with: other programs on the machine take their part of it."""
+FEWEST_SECONDS = 20.0
+"""Of training, in which a head learns anything at all."""
 FIXED_SECONDS = 40.0
 """Tracing, the engine, the report and the page, whatever the pictures (20 to 40 s on two cores of an AMD EPYC)."""
 PROOF_VIEWS = 4
@@ -31,6 +36,23 @@ def proof_pictures(judges: int, picture_seconds: float, budget: Budget) -> int:
     return min(judges, max(FEWEST_PROVEN, int(budget.seconds * PROOF_SHARE / (PROOF_VIEWS * picture_seconds))))
 
 
+def require_time(budget: Budget, needed: float) -> None:
+    """Refuse a budget in which nothing could be learned.
+
+    Args:
+        needed: seconds for all but the training.
+
+    Raises:
+        UserError: saying how much would do.
+    """
+    if budget.seconds * SAFETY < needed + FEWEST_SECONDS:
+        minutes = math.ceil((needed + FEWEST_SECONDS) / SAFETY / 60)
+        raise UserError(
+            f"a budget of {budget.text} is too small for anything: all but the training takes about {span(needed)} "
+            f"here, and the training wants {span(FEWEST_SECONDS)} at least; give --budget {minutes}m."
+        )
+
+
 def ending_seconds(pictures: int, picture_seconds: float) -> float:
     """What export, proof and page will take, from the measured time of a picture."""
     return FIXED_SECONDS + pictures * PROOF_VIEWS * picture_seconds
@@ -47,7 +69,7 @@ def export_proven(run: Path, request: Request, judges: Dataset, pictures: int, o
         request.output,
         proof=Proof(subset(judges, pictures, request.seed), skip_bad=request.skip_bad),
         weights=request.weights,
-        force=request.force or _made_here(request),
+        force=may_replace(request),
         on_progress=on_progress,
     )
     if exported.bundle is None:
@@ -55,8 +77,10 @@ def export_proven(run: Path, request: Request, judges: Dataset, pictures: int, o
     return exported
 
 
-def _made_here(request: Request) -> bool:
-    """Whether the bundle there is one that an earlier attempt in the same working folder made."""
+def may_replace(request: Request) -> bool:
+    """Whether the bundle there was made in the same working folder before, or is to be replaced as asked for."""
+    if request.force:
+        return True
     try:
         heads = read_manifest(request.output).heads
     except UserError:

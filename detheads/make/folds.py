@@ -67,7 +67,7 @@ def cross_validate(
     timing = measure_heads(request, contenders[0], every, ledger, device, on_progress)
     share = len(folds) + 1  # trainings of a head: its folds, and all pictures
     epochs, sentence = ledger.decided(
-        "epochs", lambda: choose_epochs(request, every, timing.step(contenders[0]), left() / share)
+        "epochs", lambda: choose_epochs(request, every, lambda: timing.step(contenders[0]), left() / share)
     )
     config = replace(training_config(request, len(every), epochs, timing.precision), eval_every=epochs)
     truth, why = every.dataset.coco_json(), [sentence]

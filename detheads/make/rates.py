@@ -14,7 +14,7 @@ from detheads.backbones.backbone import Backbone
 from detheads.cache.builder import build_cache
 from detheads.cache.reader import FeatureCache
 from detheads.data import Dataset
-from detheads.training.config import TrainConfig
+from detheads.training.config import Precision, TrainConfig
 from detheads.training.trainer import Status, Trainer
 
 WARM_UP, TIMED = 2, 8
@@ -51,11 +51,13 @@ def step_seconds(
     """
     steps_per_epoch = -(-len(cache) // config.batch)
     epochs = -(-(FIRST_STEPS + TIMED_STEPS) // steps_per_epoch)
-    marks: dict[int, float] = {}
+    marks: list[float] = []
 
     def on_step(status: Status) -> None:
-        marks[status.step] = time.monotonic()
-        if status.step >= FIRST_STEPS + TIMED_STEPS:
+        if status.step in (FIRST_STEPS, FIRST_STEPS + TIMED_STEPS):
+            float(status.loss)  # waits until the device has taken the step
+            marks.append(time.monotonic())
+        if len(marks) == 2:
             raise _EnoughError
 
     with tempfile.TemporaryDirectory() as place:
@@ -65,11 +67,11 @@ def step_seconds(
         trainer = Trainer(head, options, cache, cache, run, config, device=device)
         with suppress(_EnoughError):
             trainer.fit(on_step)
-    first, last = min(step for step in marks if step >= FIRST_STEPS), max(marks)
-    return (marks[last] - marks[first]) / (last - first)
+    began, ended = marks
+    return (ended - began) / TIMED_STEPS
 
 
-def faster_precision(measure: Callable[[str], float], device: torch.device) -> str:
+def faster_precision(measure: Callable[[Precision], float], device: torch.device) -> Precision:
     """``auto`` on a GPU; on a CPU the faster of fp32 and bf16, which some processors compute in hardware.
 
     Args:
@@ -77,7 +79,8 @@ def faster_precision(measure: Callable[[str], float], device: torch.device) -> s
     """
     if device.type != "cpu":
         return "auto"
-    return min(("fp32", "bf16"), key=measure)
+    both: tuple[Precision, Precision] = ("fp32", "bf16")
+    return min(both, key=measure)
 
 
 def _some(dataset: Dataset, first: int, count: int) -> Dataset:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from detheads.make.budget import Budget
+from detheads.training.config import Precision
 
 BACKBONE = "effnet_lite0"
 """The backbone when none is named: its weights come with the installation, under a licence that allows all use, and on
@@ -25,6 +26,7 @@ class Request:
         size: input height and width in pixels; chosen when None.
         head, options: the only head to train; chosen when None.
         epochs: of each training; chosen when None.
+        precision: of the training; the faster one when None.
         device: torch's name; the first GPU where there is one when empty.
         skip_bad: leave out pictures and annotations that cannot be used, and list them.
     """
@@ -39,6 +41,7 @@ class Request:
     head: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     epochs: int | None = None
+    precision: Precision | None = None
     seed: int = 0
     device: str = ""
     skip_bad: bool = False

@@ -13,7 +13,15 @@ from detheads.foundation.text import json_text
 from detheads.make.caching import Caches, Encoders, build_caches, decide_input
 from detheads.make.contest import Contest, hold_contest
 from detheads.make.divide import divide
-from detheads.make.ending import ending_seconds, export_proven, proof_pictures
+from detheads.make.ending import (
+    FIXED_SECONDS,
+    SAFETY,
+    ending_seconds,
+    export_proven,
+    may_replace,
+    proof_pictures,
+    require_time,
+)
 from detheads.make.folds import cross_validate
 from detheads.make.ledger import Ledger
 from detheads.make.look import Look, check, look_at
@@ -23,8 +31,6 @@ from detheads.ops.devices import pick_device
 from detheads.report.evaluated import Evaluated, evaluate_run
 
 MAKING = claims.Kind("make.json", "a making", "making a bundle in", "choose another bundle with -o")
-SAFETY = 0.9
-"""Share of the budget that is planned with: other programs on the machine take their part of it."""
 
 
 def make(request: Request, on_progress: Progress = silent, on_remark: Remark = unheard) -> Made:
@@ -34,8 +40,8 @@ def make(request: Request, on_progress: Progress = silent, on_remark: Remark = u
         UserError: when the dataset, the budget, the disk or a choice of the user is impossible, which is said before
             the work as far as it can be known, or the bundle's place is taken.
     """
-    if not request.work.exists():
-        require_target(request.output, request.force)
+    require_target(request.output, may_replace(request))
+    require_time(request.budget, FIXED_SECONDS)
     device = pick_device(request.device)
     encoders = Encoders(request, device)
     encoders.at(request.size)  # an unknown backbone, missing weights or an impossible size end it here
@@ -49,11 +55,13 @@ def make(request: Request, on_progress: Progress = silent, on_remark: Remark = u
             on_remark(sentence)
         with ledger.step("cache"):
             choice = decide_input(request, division, ledger, encoders, on_progress)
+            proven = proof_pictures(choice.val or choice.train, choice.picture_seconds, request.budget)
+            ending = ending_seconds(proven, choice.picture_seconds)
+            spent = ledger.elapsed + choice.seconds + ending
+            ledger.decided("time", lambda: require_time(request.budget, spent))
             ledger.keep()
             on_remark("; ".join(choice.why))
             caches = build_caches(request, division, choice, encoders, on_progress)
-        proven = proof_pictures(len(caches.val), choice.picture_seconds, request.budget)
-        ending = ending_seconds(proven, choice.picture_seconds)
 
         def left() -> float:
             return request.budget.seconds * SAFETY - ending - ledger.elapsed
@@ -122,6 +130,7 @@ def _asked(request: Request) -> dict[str, Any]:
         "head": request.head,
         "options": dict(request.options),
         "epochs": request.epochs,
+        "precision": request.precision,
         "device": request.device,
         "skip_bad": request.skip_bad,
     }

@@ -20,9 +20,9 @@ Size = tuple[int, int]
 """Height and width in pixels."""
 SIDES = (320, 384, 512, 640, 768)
 """Input sides to choose from; the nearest multiples that the backbone takes."""
-WANTED_SIDE = 32.0
-"""Pixels that the smallest tenth of the objects should have as its side in the input: the coarsest stride of the usual
-pyramids, below which AP falls steeply (COCO's "small" ends there, too)."""
+WANTED_SIDE = 160.0
+"""Pixels from which on objects gain nothing by a larger input: on raccoon, a tenth of whose objects is smaller than a
+third of the picture, 512 pixels (173 of them) are worth up to 4 AP over 384 (130 of them)."""
 CACHING_SHARE = 0.35
 """Of the budget that caching may take; training needs the most of the rest."""
 DISK_SHARE = 0.9
@@ -83,8 +83,8 @@ def wanted_side(spec: BackboneSpec, train: Dataset) -> tuple[int, str]:
     most = next((side for side in possible if side >= longest), possible[-1])
     reason = f"a tenth of the objects is smaller than {small:.0%} of the picture's longer side"
     if needed > most:
-        return most, f"{reason}; more than the pictures' own {longest:.0f} pixels would show nothing new"
-    return needed, f"{reason}, which is {needed * small:.0f} pixels at this size"
+        return most, f"{reason}, and the pictures' own size, about {longest:.0f} pixels, shows all that there is"
+    return needed, f"{reason}, which is {needed * small:.0f} pixels at this size and gains nothing by more"
 
 
 def choose_input(

@@ -24,7 +24,12 @@ LINES = {
     "bench train no": "no holds no feature cache",
     "text embed cat --weights no -o out.npz": "no does not exist",
     "text embed cat --weights file -o folder.npz": "folder.npz is a folder",
-    "demo --data no -o out": "no does not exist",
+    "make no -o out.detheads": "no does not exist",
+    "make pictures -o out.detheads --budget soon": "--budget takes a time such as 10m",
+    "make pictures -o out.detheads --head fcs": "unknown head 'fcs'; did you mean fcos",
+    "make pictures -o out.detheads -O width=64": "-O is an option of a head; name it with --head",
+    "make pictures -o out": "a bundle's name ends in .detheads; write -o out.detheads",
+    "make pictures -o out.detheads --size 1x": "--size takes pixels",
     "demo -o file": "file is not a folder",
     "data augment no -o out": "no ",
 }

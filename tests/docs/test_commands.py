@@ -18,7 +18,8 @@ from tests.docs.command_tree import find
 from tests.docs.pages import COMMANDS, PAGES, Block, Page
 
 THRIFT = {
-    "demo": "--data pictures --size 96 --epochs 1",
+    "demo": "--epochs 1",
+    "make": "--size 96 --head slim_fcos --epochs 1",
     "data scenes": "--train 4 --val 2 --size 96",
     "cache build": "--size 96",
     "train": "--epochs 1 --threads 1",

@@ -1,0 +1,92 @@
+"""Whole makings, in processes of their own: with splits and killed in the middle, and of few pictures in folds."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detheads.foundation.bundle import read_manifest
+
+OPTIONS = ("--size", "96", "--head", "slim_fcos", "-O", "width=32", "--precision", "fp32", "--threads", "1", "--json")
+
+
+def _command(*line: object) -> list[str]:
+    return [sys.executable, "-m", "detheads", "make", *map(str, line), *OPTIONS]
+
+
+def _made(*line: object) -> dict[str, Any]:
+    finished = subprocess.run(_command(*line), capture_output=True, text=True, timeout=900, check=False)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    answer: dict[str, Any] = json.loads(finished.stdout)
+    assert read_manifest(Path(answer["bundle"])).state == "verified"
+    assert abs(answer["map_drop"]) <= 0.001
+    assert Path(answer["page"]).is_file()
+    return answer
+
+
+@pytest.mark.slow
+def test_a_killed_making_goes_on_and_ends_as_if_it_had_not_been_killed(tmp_path: Path) -> None:
+    from detheads.data.scenes import generate
+
+    data = tmp_path / "my pictures"
+    generate(data, 24, 12, size=96, seed=2)
+    whole = _made(data, "-o", tmp_path / "whole.detheads", "--epochs", 12)
+    child = subprocess.Popen(
+        _command(data, "-o", tmp_path / "killed.detheads", "--epochs", 12),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    work, deadline = tmp_path / "killed.make", time.monotonic() + 300
+    while not list(work.glob("*/arena-*/runs/slim_fcos/last.safetensors")):
+        assert child.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    assert not (tmp_path / "killed.detheads").exists()
+    goes_on = _made(data, "-o", tmp_path / "killed.detheads", "--epochs", 12)
+    assert goes_on["AP"] == whole["AP"]
+    again = _made(data, "-o", tmp_path / "killed.detheads", "--epochs", 12)
+    assert again["AP"] == whole["AP"]  # and its own bundle is no obstacle
+    assert again["trials"] == goes_on["trials"]
+
+
+@pytest.mark.slow
+def test_few_pictures_are_judged_in_folds_and_all_are_learned_from(scenes: Path, tmp_path: Path) -> None:
+    answer = _made(scenes, "-o", tmp_path / "few.detheads", "--epochs", 2)
+    assert answer["train_pictures"] == 16
+    assert "5 folds" in answer["judged"]
+    report = json.loads((tmp_path / "few.make" / "report.json").read_text())
+    assert report["statistics"]["AP"] == answer["AP"]
+
+
+def test_a_bundle_of_somebody_else_is_not_replaced(scenes: Path, tmp_path: Path, detheads: Any) -> None:
+    (tmp_path / "other.detheads").mkdir()
+    (tmp_path / "other.detheads" / "notes.txt").touch()
+    finished = detheads("make", scenes, "-o", tmp_path / "other.detheads")
+    assert finished.code == 1
+    assert "holds something that is not a bundle" in finished.err
+    assert not (tmp_path / "other.make").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--budget", "20s"), "a budget of 20s is too small for anything"),
+        (("--size", 100), "effnet_lite0 needs input sides that are multiples of 32, not 100x100"),
+        (("--backbone", "effnet"), "unknown backbone 'effnet'"),
+    ],
+)
+def test_what_is_impossible_is_told_before_the_work(
+    options: tuple[object, ...], sentence: str, scenes: Path, tmp_path: Path, detheads: Any
+) -> None:
+    finished = detheads("make", scenes, "-o", tmp_path / "it.detheads", *options)
+    assert finished.code == 1
+    assert sentence in finished.err.splitlines()[-1]
+    assert not list(tmp_path.glob("it.make/*/*"))
