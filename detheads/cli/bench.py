@@ -7,17 +7,19 @@ from typing import Annotated
 import typer
 
 from detheads.cli import bench_engines, bench_exports, bench_running, bench_serving
-from detheads.cli.checks import require_caches, require_heads
+from detheads.cli.checks import possible_threads, require_caches, require_heads
 from detheads.cli.options import (
     BackboneFile,
     BackboneOption,
+    PrecisionOption,
     RandomWeightsOption,
     SizeOption,
     WeightsOption,
     parse_size,
     require_backbone_of,
 )
-from detheads.cli.output import JsonFlag, emit, steps
+from detheads.cli.output import JsonFlag, emit
+from detheads.cli.output import steps as progress_of_steps
 from detheads.cli.train import HeadOptions, parse_options
 
 app = typer.Typer(help="Measure speed as a ratio to a named baseline of the same run.", no_args_is_help=True)
@@ -52,7 +54,7 @@ def cache(
     data = read_dataset(dataset, split)
     data = replace(data, images=data.images[:images], objects=data.objects[:images])
     encoder = load_backbone(backbone, parse_size(size), weights=weights, random_weights=random_weights)
-    with steps() as on_progress:
+    with progress_of_steps() as on_progress:
         result = bench_cache(data, encoder.to(pick_device()), batch, on_progress)
     emit(
         asdict(result),
@@ -70,24 +72,46 @@ def train(
     head: Annotated[str, typer.Option(help="A name of 'detheads heads list'.")] = "split_tower",
     option: HeadOptions = None,
     batch: Annotated[int, typer.Option(min=1, help="Images a step.")] = 8,
-    steps: Annotated[int, typer.Option(min=3, help="Steps of a run; there are three runs of each kind.")] = 30,
+    precision: PrecisionOption = "auto",
+    steps: Annotated[int, typer.Option(min=3, help="Steps of an epoch at most; there are three of each kind.")] = 100,
+    readers: Annotated[
+        int | None,
+        typer.Option(min=1, callback=possible_threads, help="Threads that read.", show_default="as train does"),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, callback=possible_threads, help="CPU threads.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...; a GPU where there is one when empty.")] = "",
     as_json: JsonFlag = False,
 ) -> None:
-    """Time of training steps fed by the cache over that of steps on features in memory."""
+    """Time of training steps in epochs fed by the cache over that of steps on features in memory."""
     require_heads([head], None)
     require_caches(cache)
 
     from detheads.bench.training import bench_train
     from detheads.cache.reader import FeatureCache
+    from detheads.ops.devices import pick_device, use_threads
+    from detheads.training.config import TrainConfig
 
-    result = bench_train(FeatureCache(cache), head, parse_options(option or []), batch, steps)
+    use_threads(threads)
+    options, config = parse_options(option or []), TrainConfig(batch=batch, precision=precision)
+    with progress_of_steps() as on_progress:
+        result = bench_train(
+            FeatureCache(cache),
+            head,
+            options,
+            config,
+            steps=steps,
+            device=pick_device(device),
+            readers=readers,
+            on_progress=on_progress,
+        )
     emit(
         asdict(result),
         as_json,
         lambda console: console.print(
-            f"a step takes {result.from_cache:.3f} s from the cache, "
-            f"{result.from_memory:.3f} s from memory (baseline), "
-            f"ratio {result.ratio:.3f}, peak memory {result.peak_memory_mb:.0f} MB (runs of {result.steps} steps)"
+            f"a step takes {result.from_cache:.3f} s from the cache, {result.from_memory:.3f} s from memory "
+            f"(baseline), ratio {result.ratio:.3f}; {result.images_per_second:.1f} images/s from the cache, waiting "
+            f"{result.waiting:.1%} of the time ({result.device}; {result.blocks} epochs of {result.steps} steps of "
+            f"{result.batch} images; peak memory {result.peak_memory_mb:.0f} MB)"
         ),
     )
 
@@ -124,6 +148,6 @@ def analytical(
             f"{streaming.estimated_minutes:.1f} minutes",
         ]
 
-    with steps() as on_progress:
+    with progress_of_steps() as on_progress:
         result = bench_analytical(rows, dimensions, fit_rows, repeats, sizes, on_progress)
     emit(asdict(result), as_json, lambda console: console.print(*render(result), sep="\n"))

@@ -20,8 +20,8 @@ from detheads.ops.scores import detection_scores
 
 Suppression = Callable[[Candidates, Thresholds], tuple[Tensor, Tensor, Tensor]]
 
-READ_AHEAD = 2
-"""Batches."""
+READERS, READ_AHEAD = 2, 3
+"""Threads and batches."""
 SUPPRESSING = 4
 """Batches at most: each holds all boxes and scores of the head, 40 MB for 8 images of 768 px and 80 classes."""
 
@@ -53,12 +53,14 @@ def predict_cache(
     device = next(head.parameters()).device
 
     def read(indices: range) -> tuple[range, dict[str, Tensor]]:
-        return indices, cache.features(indices)
+        if device.type == "cpu":
+            return indices, cache.features(indices)
+        return indices, cache.stored(indices, pin=device.type == "cuda").to(device).features()
 
     def run() -> Iterator[tuple[range, HeadOutput]]:
         batches = [range(start, min(start + batch_size, len(cache))) for start in range(0, len(cache), batch_size)]
-        for indices, features in map_ahead(read, batches, ahead=READ_AHEAD):
-            yield indices, head({name: values.to(device) for name, values in features.items()})
+        for indices, features in map_ahead(read, batches, ahead=READ_AHEAD, threads=READERS):
+            yield indices, head(features)
 
     def detect(ran: tuple[range, HeadOutput]) -> tuple[range, list[dict[str, Any]]]:
         return ran[0], _detections(*ran, cache, thresholds, suppress_softly if use_soft_nms else suppress)
@@ -87,6 +89,7 @@ def _detections(
     bad = scores.sum(dim=(1, 2)).isnan() | output.boxes.flatten(1).isnan().any(dim=1)
     candidates = Candidates.of(output.boxes, scores, thresholds, size=(spec.height, spec.width)).cpu()
     for row in bad.nonzero()[:1]:
+        cache.features(indices)  # refuses features that are not finite, which on a GPU nobody has looked at
         raise UserError(
             f"the head gives numbers that are not finite for {cache.dataset.images[indices[int(row)]].file_name} of "
             f"{cache.folder}, whose features are finite: its weights are damaged or diverged; train it again."

@@ -27,6 +27,14 @@ def pick_device(name: str = "") -> torch.device:
     return device
 
 
+def described(device: torch.device) -> str:
+    """What computes there, for a reader of figures: ``"cpu, 2 threads"``, ``"cuda:0, NVIDIA H100 PCIe"``."""
+    if device.type == "cuda":
+        return f"{device}, {torch.cuda.get_device_name(device)}"
+    threads = torch.get_num_threads()
+    return f"cpu, {threads} {'thread' if threads == 1 else 'threads'}" if device.type == "cpu" else str(device)
+
+
 def use_threads(threads: int | None) -> None:
     """Let torch compute with so many CPU threads; None leaves its own choice.
 

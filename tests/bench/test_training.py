@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 import pytest
+import torch
 
 from detheads.backbones.backbone import load_backbone
 from detheads.bench.training import bench_train
@@ -11,25 +12,31 @@ from detheads.cache.builder import build_cache
 from detheads.cache.reader import FeatureCache
 from detheads.data import read_dataset
 from detheads.data.scenes import generate
-from detheads.training import batches
+from detheads.foundation.errors import UserError
+from detheads.ops.devices import described
+from detheads.training.batches import Batch
+from detheads.training.config import TrainConfig
 from detheads.training.trainer import Trainer
 
 STEP = 0.01
 """Seconds of an artificial training step."""
+NARROW = {"width": "16", "tower_blocks": "1"}
 
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
     folder = tmp_path_factory.mktemp("bench")
-    generate(folder / "scenes", 4, 1, size=96)
+    generate(folder / "scenes", 20, 1, size=96)
     backbone = load_backbone("timm:test_vit", (96, 96), random_weights=True)
     build_cache(read_dataset(folder / "scenes", "train"), backbone, folder / "cache")
     return FeatureCache(folder / "cache")
 
 
-@pytest.mark.parametrize(("reading", "expected"), [(0.3, 1.0), (1.7, 1.7), (3.0, 3.0)])
-def test_a_reader_slower_than_training_sets_the_ratio(
-    reading: float, expected: float, cache: FeatureCache, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("reading", "readers", "expected"), [(0.3, 1, 1.0), (1.7, 1, 1.7), (3.0, 1, 3.0), (3.0, 4, 1.0)]
+)
+def test_readers_slower_than_training_set_the_ratio_and_the_share_of_waiting(
+    reading: float, readers: int, expected: float, cache: FeatureCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A real epoch takes as long as the slower of the two, and reading ahead hides the other."""
     stored = FeatureCache.stored
@@ -39,21 +46,32 @@ def test_a_reader_slower_than_training_sets_the_ratio(
         return stored(self, *arguments, **options)
 
     monkeypatch.setattr(FeatureCache, "stored", read_slowly)
-    monkeypatch.setattr(batches, "default_readers", lambda: 1)
     monkeypatch.setattr(Trainer, "optimise", lambda self, batch: time.sleep(STEP))
-    result = bench_train(cache, "fcos", {"width": "16", "tower_blocks": "1"}, batch=2, steps=20)
+    result = bench_train(cache, "fcos", NARROW, TrainConfig(batch=1), steps=20, readers=readers)
+    assert result.steps == 20
     assert result.from_memory == pytest.approx(STEP, rel=0.25)
     assert result.ratio == pytest.approx(expected, rel=0.25)
+    assert result.images_per_second == pytest.approx(1 / result.from_cache)
+    assert result.waiting == pytest.approx(1 - 1 / expected, abs=0.15)
 
 
-def test_both_kinds_of_steps_train_on_the_same_boxes(cache: FeatureCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    batches: list[Any] = []
-    monkeypatch.setattr(Trainer, "optimise", lambda self, batch: batches.append(batch))
-    bench_train(cache, "fcos", {"width": "16", "tower_blocks": "1"}, batch=2, steps=3)
-    warm_up, runs = batches[:4], [batches[start : start + 3] for start in range(4, len(batches), 3)]
-    assert len(runs) == 6  # three pairs
-    for first, second in [(warm_up[:2], warm_up[2:]), *zip(runs[::2], runs[1::2], strict=True)]:
+def test_both_kinds_of_epochs_train_on_the_same_boxes_on_the_device_named(
+    cache: FeatureCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fed: list[Batch] = []
+    monkeypatch.setattr(Trainer, "optimise", lambda self, batch: fed.append(batch))
+    result = bench_train(cache, "fcos", NARROW, TrainConfig(batch=6), steps=100)
+    assert (result.steps, result.blocks) == (3, 3)  # of 20 images
+    assert result.device == described(torch.device("cpu"))
+    epochs = [fed[start : start + 3] for start in range(0, len(fed), 3)]
+    assert len(epochs) == 8  # a pair to warm up
+    for first, second in zip(epochs[::2], epochs[1::2], strict=True):
         for one, other in zip(first, second, strict=True):
-            for left, right in zip(one.targets, other.targets, strict=True):
-                assert left.boxes.equal(right.boxes)
-                assert left.labels.equal(right.labels)
+            assert one.targets.boxes.equal(other.targets.boxes)
+            assert one.targets.labels.equal(other.targets.labels)
+            assert one.targets.prepared.keys() == other.targets.prepared.keys()
+
+
+def test_a_training_that_diverges_is_not_timed(cache: FeatureCache) -> None:
+    with pytest.raises(UserError, match="is not finite at step"):
+        bench_train(cache, "fcos", NARROW, TrainConfig(batch=6, lr=1e30), steps=3)

@@ -3,12 +3,14 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from detheads.backbones.backbone import load_backbone
+from detheads.bench.training import TrainBench
 from detheads.cache.builder import build_cache
 from detheads.data import read_dataset
 from detheads.data.scenes import generate
@@ -43,15 +45,16 @@ def test_bench_cache_relates_caching_to_the_bare_forward(scenes: Path, detheads:
 def test_bench_train_relates_steps_from_the_cache_to_steps_from_memory(
     batch: int, cache: Path, detheads: Callable[..., Any]
 ) -> None:
-    line = ("--head", "fcos", "-O", "width=16", "-O", "tower_blocks=1", "--batch", batch, "--steps", 3)
+    line = ("--head", "fcos", "-O", "width=16", "-O", "tower_blocks=1", "--batch", batch, "--steps", 3, "--threads", 1)
     finished = detheads("bench", "train", cache, *line, "--json")
     assert finished.code == 0, finished.err
     answer = json.loads(finished.out)
-    assert set(answer) == {"steps", "batch", "from_cache", "from_memory", "ratio", "peak_memory_mb"}
-    assert (answer["steps"], answer["batch"]) == (3, batch)
+    assert set(answer) == {field.name for field in fields(TrainBench)}
+    assert (answer["steps"], answer["batch"], answer["device"]) == (5 // batch, batch, "cpu, 1 thread")
     assert re.match(
-        r"a step takes [\d.]+ s from the cache, [\d.]+ s from memory \(baseline\), ratio [\d.]+, peak memory",
-        detheads("bench", "train", cache, *line).out,
+        r"a step takes [\d.]+ s from the cache, [\d.]+ s from memory \(baseline\), ratio [\d.]+; [\d.]+ images/s "
+        r"from the cache, waiting [\d.]+% of the time \(cpu, 1 thread; 3 epochs of \d steps of \d images; peak memory",
+        detheads("bench", "train", cache, *line).out.replace("\n", " "),
     )
 
 
@@ -69,7 +72,7 @@ def test_bench_train_leaves_nothing_behind(
 def test_a_cache_smaller_than_a_batch_is_one_sentence(cache: Path, detheads: Callable[..., Any]) -> None:
     finished = detheads("bench", "train", cache, "--batch", 6)
     assert finished.code == 1
-    assert finished.err == f"error: {cache} holds 5 images, less than a batch of 6; use a smaller --batch.\n"
+    assert finished.err.lstrip() == f"error: {cache} holds 5 images, less than a batch of 6; use a smaller --batch.\n"
 
 
 def test_bench_engines_builds_each_precision_once(
