@@ -3,7 +3,8 @@
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
+from itertools import accumulate, pairwise
 from typing import Literal
 
 import torch
@@ -12,39 +13,23 @@ from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
 from detheads.headkit.blocks import ChannelDropout, conv_norm_relu
-from detheads.headkit.contract import Head, HeadOutput
+from detheads.headkit.contract import Head, HeadOutput, Matcher
 from detheads.headkit.grids import OnGrids
+from detheads.headkit.matching import Geometry, Matches, Rule
 from detheads.headkit.options import Share
 from detheads.headkit.prior import PRIOR_BIAS
+from detheads.ops.across import mean_across_processes, mean_number
 from detheads.ops.losses import centerness_loss, giou_loss, sigmoid_focal_loss
 from detheads.ops.points import flatten_levels, ltrb_to_boxes
 from detheads.targets.assignment import Assignment, centerness_targets, ltrb_targets
-from detheads.targets.atss import assign_atss
-from detheads.targets.fcos import assign_fcos
-from detheads.targets.objects import Targets
+from detheads.targets.atss import assign_atss_batch
+from detheads.targets.fcos import assign_fcos_batch
+from detheads.targets.objects import TargetBatch, Targets
 
 Assigner = Literal["atss", "fcos"]
 
 MAX_LOG_DISTANCE = 8.0
 """Predicted distances are at most e^8 strides: finite in every precision, beyond any image."""
-
-
-@dataclass(frozen=True)
-class Matches:
-    """The positive points of a batch, ``P`` of them, and what each one has to learn.
-
-    Attributes:
-        images, points: ``[P]`` int64, the image and the point in it.
-        objects: ``[P]`` int64, index of the object in its image.
-        boxes: ``[P, 4]`` xyxy, input pixels.
-        labels: ``[P]`` int64.
-    """
-
-    images: Tensor
-    points: Tensor
-    objects: Tensor
-    boxes: Tensor
-    labels: Tensor
 
 
 class PointHead(OnGrids, Head):
@@ -81,15 +66,15 @@ class PointHead(OnGrids, Head):
         """Focal, centerness-weighted GIoU and centerness loss (Tian et al. 2019, eq. 2), a positive point each."""
         if output.quality is None:
             raise ValueError("a point head predicts a centerness")
+        where = matches.images, matches.points
         class_targets = torch.zeros_like(output.logits)
-        class_targets[matches.images, matches.points, matches.labels] = 1.0
-        positives = max(1, len(matches.points))
+        class_targets[(*where, matches.labels)] = 1.0
+        positives = mean_number(len(matches.points), like=output.boxes)
         centers = centerness_targets(ltrb_targets(self.points[matches.points], matches.boxes))  # [P]
-        quality = output.quality[matches.images, matches.points]  # [P]
         return {
             "classification": sigmoid_focal_loss(output.logits, class_targets) / positives,
-            "box": self.box_loss(output.boxes[matches.images, matches.points], matches.boxes, centers),
-            "centerness": centerness_loss(quality, centers) / positives,
+            "box": self.box_loss(output.boxes[where], matches.boxes, centers),
+            "centerness": centerness_loss(output.quality[where], centers) / positives,
         }
 
     def box_loss(self, boxes: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
@@ -102,18 +87,48 @@ class PointHead(OnGrids, Head):
         Returns:
             A scalar: here the mean of GIoU losses, weighted.
         """
-        return (giou_loss(boxes, targets) * weights).sum() / weights.sum().clamp(min=1e-6)
+        return (giou_loss(boxes, targets) * weights).sum() / mean_across_processes(weights.sum(), least=1e-6)
 
     def match(self, output: HeadOutput, targets: Sequence[Targets]) -> Matches:
-        """The positive points of a batch. Heads whose assignment depends on their predictions override this."""
-        return gather_matches([self.assign(target.boxes) for target in targets], targets)
+        """The positive points of a batch, from :meth:`assign` or as readers found them ahead.
+
+        Heads whose assignment depends on their predictions override this.
+        """
+        batch = TargetBatch.of(targets)
+        if batch.prepared:
+            return Matches.prepared(batch.prepared)
+        if not self._assigns_itself():
+            return Matches.of(self.geometry()(batch), batch)
+        starts = [0, *accumulate(batch.counts[:-1])]
+        each = [self.assign(target.boxes).matched for target in batch]  # [N], an index in the image
+        matched = [torch.where(places >= 0, places + start, places) for places, start in zip(each, starts, strict=True)]
+        return Matches.of(torch.stack(matched), batch)
 
     def assign(self, boxes: Tensor) -> Assignment:
-        """Match the points of one image to its objects ``[M, 4]`` (xyxy, input pixels)."""
+        """Match the points of one image to its objects ``[M, 4]`` (xyxy, input pixels): what :meth:`geometry` says.
+
+        A sub-class with another idea overrides this, or the geometry where it has a rule for a whole batch.
+        """
+        labels = torch.zeros_like(boxes[:, 0], dtype=torch.int64)
+        return Assignment(self.geometry()(TargetBatch.of([Targets(boxes, labels)]))[0])
+
+    def geometry(self) -> Geometry:
+        """The assignment of a whole batch that the head was asked for."""
         if self.assigner == "atss":
-            return Assignment(assign_atss(self.points, self.points_per_level, self.strides, boxes))
-        ranges = fcos_ranges(self.level_strides)
-        return Assignment(assign_fcos(self.points, self.points_per_level, self.strides, boxes, level_ranges=ranges))
+            rule: Rule = assign_atss_batch
+        else:
+            rule = partial(assign_fcos_batch, level_ranges=fcos_ranges(self.level_strides))
+        return Geometry(rule, self.points, self.points_per_level, self.strides)
+
+    def matcher(self) -> Matcher | None:
+        """Matches by geometry, found by readers; None for a sub-class that assigns or matches itself."""
+        if self._assigns_itself() or type(self).match is not PointHead.match:
+            return None
+        assign = self.geometry().cpu()
+        return lambda targets: Matches.of(assign(targets), targets).tensors()
+
+    def _assigns_itself(self) -> bool:
+        return type(self).assign is not PointHead.assign
 
 
 @dataclass(frozen=True)
@@ -187,19 +202,6 @@ class PyramidHead(PointHead):
 def tower(width: int, blocks: int) -> nn.Sequential:
     """``blocks`` 3x3 convolutions with GroupNorm and ReLU."""
     return nn.Sequential(*(conv_norm_relu(width, width, 3) for _ in range(blocks)))
-
-
-def gather_matches(assignments: Sequence[Assignment], targets: Sequence[Targets]) -> Matches:
-    """One assignment an image, as the positive points of the batch."""
-    positive = [assignment.positive for assignment in assignments]
-    chosen = [assignment.objects for assignment in assignments]
-    return Matches(
-        torch.cat([torch.full_like(points, image) for image, points in enumerate(positive)]),
-        torch.cat(positive),
-        torch.cat(chosen),
-        torch.cat([target.boxes[objects] for target, objects in zip(targets, chosen, strict=True)]),
-        torch.cat([target.labels[objects] for target, objects in zip(targets, chosen, strict=True)]),
-    )
 
 
 def fcos_ranges(strides: Sequence[float]) -> list[tuple[float, float]]:

@@ -2,6 +2,7 @@
 
 from abc import ABC
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -9,11 +10,11 @@ from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
 from detheads.headkit.contract import Head, HeadOutput
-from detheads.headkit.dense import gather_matches
 from detheads.headkit.prior import PRIOR_BIAS
+from detheads.ops.across import mean_number
 from detheads.ops.losses import giou_loss, sigmoid_focal_loss
 from detheads.targets.hungarian import CLASS_WEIGHT, GIOU_WEIGHT, L1_WEIGHT, match_one_to_one
-from detheads.targets.objects import Targets
+from detheads.targets.objects import TargetBatch, Targets
 
 Prediction = tuple[Tensor, Tensor]
 """Boxes ``[B, N, 4]`` (xyxy, input pixels) and logits ``[B, N, K]``."""
@@ -37,33 +38,32 @@ class QueryHead(Head, ABC):
 
     def loss(self, output: HeadOutput, targets: Sequence[Targets]) -> dict[str, Tensor]:
         """Focal, L1 and GIoU loss, an object each; ``intermediate`` is their sum over the layers before the last."""
-        losses = self.set_loss((output.boxes, output.logits), targets)
+        batch = TargetBatch.of(targets)
         earlier: list[Prediction] = output.extras.get("intermediate", [])
+        layers = [*earlier, (output.boxes, output.logits)]
+        boxes = torch.stack([boxes for boxes, _ in layers]) / self.size  # [L, B, N, 4], shares of the input size
+        logits = torch.stack([logits for _, logits in layers])  # [L, B, N, K]
+        parts = self.set_losses(boxes, logits, replace(batch, boxes=batch.boxes / self.size))
+        losses = {name: values[-1] for name, values in parts.items()}
         if earlier:
-            parts = [value for prediction in earlier for value in self.set_loss(prediction, targets).values()]
-            losses["intermediate"] = torch.stack(parts).sum()
+            losses["intermediate"] = torch.stack(list(parts.values()))[:, :-1].sum()
         return losses
 
-    def set_loss(self, prediction: Prediction, targets: Sequence[Targets]) -> dict[str, Tensor]:
-        """The loss of one set of predictions after matching it."""
-        boxes, logits = prediction
-        relative = boxes / self.size  # [B, N, 4]
-        matches = gather_matches(
-            [
-                match_one_to_one(scores, places, target.boxes / self.size, target.labels)
-                for scores, places, target in zip(logits.detach(), relative.detach(), targets, strict=True)
-            ],
-            targets,
-        )
-        objects = max(1, len(matches.points))
+    def set_losses(self, boxes: Tensor, logits: Tensor, targets: TargetBatch) -> dict[str, Tensor]:
+        """The losses ``[L]`` of so many sets of predictions after matching them; boxes as shares of the input size."""
+        predictions, objects = match_one_to_one(logits.detach(), boxes.detach(), targets)  # [L, P] each
+        layer = torch.arange(len(boxes), device=boxes.device)[:, None]  # [L, 1]
+        chosen = layer, targets.images[objects], predictions
         class_targets = torch.zeros_like(logits)
-        class_targets[matches.images, matches.points, matches.labels] = 1.0
-        found = relative[matches.images, matches.points]  # [P, 4]
-        wanted = matches.boxes / self.size
+        class_targets[(*chosen, targets.labels[objects])] = 1.0
+        found, wanted = boxes[chosen], targets.boxes[objects]  # [L, P, 4]
+        overlap = giou_loss(found.flatten(0, 1), wanted.flatten(0, 1)).view_as(objects)  # [L, P]
+        classes = torch.stack([sigmoid_focal_loss(*pair) for pair in zip(logits, class_targets, strict=True)])  # [L]
+        count = mean_number(objects.shape[1], like=boxes)
         return {
-            "classification": CLASS_WEIGHT * sigmoid_focal_loss(logits, class_targets) / objects,
-            "box": L1_WEIGHT * (found - wanted).abs().sum() / objects,
-            "overlap": GIOU_WEIGHT * giou_loss(found, wanted).sum() / objects,
+            "classification": CLASS_WEIGHT * classes / count,
+            "box": L1_WEIGHT * (found - wanted).abs().sum(dim=(1, 2)) / count,
+            "overlap": GIOU_WEIGHT * overlap.sum(dim=1) / count,
         }
 
 

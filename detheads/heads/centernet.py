@@ -35,10 +35,11 @@ from detheads.headkit.dense import (
 from detheads.headkit.peaks import peaks
 from detheads.headkit.prior import PRIOR_BIAS
 from detheads.headkit.registry import register
+from detheads.ops.across import mean_number
 from detheads.ops.losses import giou_loss, heatmap_focal_loss
 from detheads.ops.points import flatten_levels, grid_points
-from detheads.targets.heatmap import gaussian_radius, grid_cells, heatmap_targets
-from detheads.targets.objects import Targets
+from detheads.targets.heatmap import gaussian_radius, grid_cells, heatmaps_of
+from detheads.targets.objects import TargetBatch, Targets
 
 MIN_IOU = 0.7
 """A point counts as close to a centre when a box so far off still has this IoU."""
@@ -82,16 +83,15 @@ class CenterNet(Head):
     def loss(self, output: HeadOutput, targets: Sequence[Targets]) -> dict[str, Tensor]:
         """Heatmap loss of all points, and GIoU loss of the boxes at the centres, an object each."""
         heatmaps: Tensor = output.extras["heatmaps"]
-        wanted, found = [], []
-        for boxes, target in zip(output.boxes, targets, strict=True):
-            centers = (target.boxes[:, :2] + target.boxes[:, 2:]) / 2
-            cells, _ = grid_cells(centers, self.stride, *heatmaps.shape[2:])  # [M, 2]
-            radii = gaussian_radius((target.boxes[:, 2:] - target.boxes[:, :2]) / self.stride, MIN_IOU)
-            wanted.append(heatmap_targets(cells, radii, target.labels, *heatmaps.shape[1:]))
-            found.append(boxes[cells[:, 1] * heatmaps.shape[3] + cells[:, 0]])  # [M, 4]
-        objects = max(1, sum(len(target.boxes) for target in targets))
-        overlap = giou_loss(torch.cat(found), torch.cat([target.boxes for target in targets]))  # [all M]
+        batch = TargetBatch.of(targets)
+        low, high = batch.boxes[:, :2], batch.boxes[:, 2:]
+        cells, _ = grid_cells((low + high) / 2, self.stride, *heatmaps.shape[2:])  # [T, 2]
+        radii = gaussian_radius((high - low) / self.stride, MIN_IOU)
+        wanted = heatmaps_of(batch, cells, radii, heatmaps.shape)
+        found = output.boxes[batch.images, cells[:, 1] * heatmaps.shape[3] + cells[:, 0]]  # [T, 4]
+        objects = mean_number(len(found), like=found)
+        overlap = giou_loss(found, batch.boxes)  # [T]
         return {
-            "heatmap": heatmap_focal_loss(heatmaps, torch.stack(wanted)) / objects,
+            "heatmap": heatmap_focal_loss(heatmaps, wanted) / objects,
             "box": BOX_WEIGHT * overlap.sum() / objects,
         }

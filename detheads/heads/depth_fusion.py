@@ -18,6 +18,7 @@ then being any map, does as well.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from math import inf
 
 import torch
@@ -26,14 +27,16 @@ from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
 from detheads.headkit.blocks import conv_norm_relu, join_stride
-from detheads.headkit.contract import HeadOutput
+from detheads.headkit.contract import HeadOutput, Matcher
 from detheads.headkit.dense import PyramidConfig, init_prediction
+from detheads.headkit.matching import Geometry
 from detheads.headkit.octaves import OctaveHead
 from detheads.headkit.registry import register
+from detheads.ops.across import mean_across_processes
 from detheads.ops.cofiber import low_passes, upsample_to
 from detheads.ops.points import grid_points
-from detheads.targets.fcos import assign_fcos
-from detheads.targets.objects import Targets
+from detheads.targets.fcos import assign_fcos_batch
+from detheads.targets.objects import TargetBatch, Targets
 
 LEVELS = 4
 ORDER_MARGIN = 0.5
@@ -75,18 +78,24 @@ class DepthFusion(OctaveHead):
     def loss(self, output: HeadOutput, targets: Sequence[Targets]) -> dict[str, Tensor]:
         """The usual terms, and what boxes say of depth: its order between objects, its flatness within them."""
         depth: Tensor = output.extras["log_inverse_depth"]  # [B, H, W]
-        owners = torch.stack([self._owners(target.boxes) for target in targets]).view_as(depth)
+        batch = TargetBatch.of(targets)
+        owners = batch.prepared["owners"] if batch.prepared else self.owners()(batch)  # [B, H * W]
         return {
-            **super().loss(output, targets),
-            "depth_order": ORDER_WEIGHT * order_loss(depth, targets, self.stride),
-            "depth_smoothness": SMOOTHNESS_WEIGHT * smoothness_loss(depth, owners),
+            **super().loss(output, batch),
+            "depth_order": ORDER_WEIGHT * order_loss(depth, batch, self.stride),
+            "depth_smoothness": SMOOTHNESS_WEIGHT * smoothness_loss(depth, owners.view_as(depth)),
         }
 
-    def _owners(self, boxes: Tensor) -> Tensor:
-        """Index of the smallest box around each cell of the depth map, -1 where there is none: ``[H * W]``."""
+    def owners(self) -> Geometry:
+        """Each cell of the depth map belongs to the smallest box around it, or to none."""
         points = self.depth_points
-        strides = torch.full_like(points[:, 0], self.stride)
-        return assign_fcos(points, [len(points)], strides, boxes, level_ranges=[(0.0, inf)], center_radius=None)
+        rule = partial(assign_fcos_batch, level_ranges=[(0.0, inf)], center_radius=None)
+        return Geometry(rule, points, [len(points)], torch.full_like(points[:, 0], self.stride))
+
+    def matcher(self) -> Matcher | None:
+        """Matches and owners by geometry."""
+        match, owners = super().matcher(), self.owners().cpu()
+        return match and (lambda targets: {**match(targets), "owners": owners(targets)})
 
 
 def with_edges(depth: Tensor) -> Tensor:
@@ -98,22 +107,18 @@ def with_edges(depth: Tensor) -> Tensor:
     return torch.cat((depth, dx, dy, (dx.square() + dy.square() + 1e-8).sqrt()), dim=1)
 
 
-def order_loss(log_inverse: Tensor, targets: Sequence[Targets], stride: float) -> Tensor:
+def order_loss(log_inverse: Tensor, targets: TargetBatch, stride: float) -> Tensor:
     """Hinge on every pair of objects of one class in one image: the taller is nearer, by a margin.
 
     Args:
         log_inverse: ``[B, H, W]``, logarithm of the inverse depth; larger is nearer. An object's is the mean over its
             box, each cell counted as far as the box covers it.
-        targets: of each image.
         stride: of the map, input pixels.
 
     Returns:
         A scalar, the mean over the pairs, 0 where there are none.
     """
-    counts = torch.tensor([len(target.labels) for target in targets], device=log_inverse.device)
-    images = torch.repeat_interleave(torch.arange(len(targets), device=log_inverse.device), counts)  # [T]
-    boxes = torch.cat([target.boxes for target in targets])  # [T, 4]
-    labels = torch.cat([target.labels for target in targets])
+    images, boxes, labels = targets.images, targets.boxes, targets.labels  # [T], [T, 4], [T]
     height, width = log_inverse.shape[1:]
     across = _coverage(boxes[:, 0::2] / stride, width)  # [T, W]
     along = _coverage(boxes[:, 1::2] / stride, height)  # [T, H]
@@ -122,7 +127,7 @@ def order_loss(log_inverse: Tensor, targets: Sequence[Targets], stride: float) -
     tall = (boxes[:, 3] - boxes[:, 1]).clamp(min=1).log()
     comparable = (images[:, None] == images) & (labels[:, None] == labels) & (tall[:, None] > tall)  # [T, T]
     missing = (ORDER_MARGIN * (tall[:, None] - tall) - (near[:, None] - near)).relu()
-    return missing[comparable].sum() / comparable.sum().clamp(min=1)
+    return (missing * comparable).sum() / mean_across_processes(comparable.sum(), least=1.0)
 
 
 def smoothness_loss(log_inverse: Tensor, owners: Tensor) -> Tensor:
@@ -132,14 +137,14 @@ def smoothness_loss(log_inverse: Tensor, owners: Tensor) -> Tensor:
         log_inverse: ``[B, H, W]``.
         owners: ``[B, H, W]`` int64, the object of each cell, -1 for none.
     """
-    total, count = log_inverse.new_zeros(()), 0
+    total, count = [], []
     for dim in (1, 2):
         size = owners.shape[dim] - 1
         first, second = owners.narrow(dim, 0, size), owners.narrow(dim, 1, size)
         within = (first == second) & (first >= 0)
-        total = total + log_inverse.diff(dim=dim).abs()[within].sum()
-        count += int(within.sum())
-    return total / max(1, count)
+        total.append((log_inverse.diff(dim=dim).abs() * within).sum())
+        count.append(within.sum())
+    return torch.stack(total).sum() / mean_across_processes(torch.stack(count).sum(), least=1.0)
 
 
 def _coverage(ranges: Tensor, cells: int) -> Tensor:

@@ -13,20 +13,21 @@ phanerozoic/detection-heads. Refuted if ATSS with the same levels and towers doe
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
-from torchvision.ops import box_iou, generalized_box_iou
 
 from detheads.backbones.features import FeatureSpec
-from detheads.headkit.contract import HeadOutput
-from detheads.headkit.dense import Matches, TowerConfig, gather_matches
+from detheads.headkit.contract import HeadOutput, Matcher
+from detheads.headkit.dense import TowerConfig
+from detheads.headkit.matching import Matches
 from detheads.headkit.octaves import OctaveHead
 from detheads.headkit.registry import register
 from detheads.ops.losses import focal_cost
-from detheads.targets.assignment import Assignment
-from detheads.targets.objects import Targets
+from detheads.ops.overlaps import overlaps
+from detheads.targets.objects import TargetBatch, Targets
 from detheads.targets.optimal_transport import assign_optimal_transport
 
 LEVELS = 4
@@ -64,32 +65,46 @@ class OptimalTransport(OctaveHead):
     @torch.no_grad()
     def match(self, output: HeadOutput, targets: Sequence[Targets]) -> Matches:
         """The plan's positives, from the predictions as they are now."""
-        assignments = [
-            Assignment(self._transport(boxes, logits, target))
-            for boxes, logits, target in zip(output.boxes, output.logits, targets, strict=True)
-        ]
-        return gather_matches(assignments, targets)
-
-    def _transport(self, boxes: Tensor, logits: Tensor, target: Targets) -> Tensor:
-        """Index of the object of each point, -1 for background: ``[N]`` from predictions ``[N, 4]``, ``[N, K]``."""
-        x, y = self.points.unbind(dim=1)  # [N]
-        x1, y1, x2, y2 = target.boxes[:, :, None].unbind(dim=1)  # [M, 1]
-        inside = (x > x1) & (x < x2) & (y > y1) & (y < y2)  # [M, N]
-        near = torch.nonzero(inside.any(dim=0)).squeeze(1)  # [R], the only points that can learn an object
-        matched = torch.full_like(self.points[:, 0], -1, dtype=torch.int64)
-        if len(near) == 0:
-            return matched
-        offset = torch.hypot(x[near] - (x1 + x2) / 2, y[near] - (y1 + y2) / 2) / self.strides[near]  # [M, R]
-        prior = 10.0 ** (offset - PRIOR_RADIUS).clamp(max=MAX_PRIOR_DECADES)
-        overlap = 1 - generalized_box_iou(target.boxes, boxes[near])  # [M, R]
+        batch = TargetBatch.of(targets)
+        pairs = batch.prepared or pairs_within(self.points, self.strides, batch)
+        objects, points = pairs["objects"], pairs["points"]  # [R] each
+        images, labels = batch.images[objects], batch.labels[objects]
+        iou, generalised = overlaps(batch.boxes[objects], output.boxes[images, points])
         # The other classes' losses are the same for an object and the background, and do not move a plan.
-        cost = focal_cost(logits[near][:, target.labels].T) + BOX_COST * overlap + prior
-        matched[near] = assign_optimal_transport(
-            cost,
-            box_iou(target.boxes, boxes[near]),
-            inside[:, near],
+        classes = focal_cost(output.logits[images, points, labels])
+        cost = classes + BOX_COST * (1 - generalised) + pairs["prior"]
+        nothing = cost.new_zeros(len(batch.boxes), len(self.points))  # [T, N]
+        matched = assign_optimal_transport(
+            nothing.index_put((objects, points), cost),
+            nothing.index_put((objects, points), iou),
+            nothing.index_put((objects, points), torch.ones_like(cost)) > 0,
+            batch,
             top_q=self.config.top_q,
             regularisation=self.config.regularisation,
             iterations=self.config.iterations,
         )
-        return matched
+        return Matches.of(matched, batch)
+
+    def matcher(self) -> Matcher:
+        """The points within each object, which are all that can learn it."""
+        return partial(pairs_within, self.points.cpu(), self.strides.cpu())
+
+
+def pairs_within(points: Tensor, strides: Tensor, targets: TargetBatch) -> dict[str, Tensor]:
+    """The ``R`` pairs of an object and a point strictly within it.
+
+    Args:
+        points, strides: ``[N, 2]`` and ``[N]``, input pixels.
+
+    Returns:
+        ``objects`` and ``points``, ``[R]`` int64, indices among those of the batch and the ``N``, and ``prior``,
+        ``[R]``, what learning the object costs so far from its centre.
+    """
+    x, y = points.unbind(dim=1)  # [N]
+    x1, y1, x2, y2 = targets.boxes[:, :, None].unbind(dim=1)  # [T, 1]
+    within = (x > x1) & (x < x2) & (y > y1) & (y < y2)  # [T, N]
+    objects, chosen = torch.nonzero(within).unbind(dim=1)
+    center = (targets.boxes[:, :2] + targets.boxes[:, 2:]) / 2  # [T, 2]
+    offset = torch.hypot(*(points[chosen] - center[objects]).unbind(dim=1)) / strides[chosen]
+    prior = 10.0 ** (offset - PRIOR_RADIUS).clamp(max=MAX_PRIOR_DECADES)
+    return {"objects": objects, "points": chosen, "prior": prior}

@@ -17,6 +17,7 @@ Refuted if the same head with ``rounds=0`` does as well.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 
 import torch
@@ -26,11 +27,12 @@ from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
 from detheads.headkit.contract import HeadOutput
-from detheads.headkit.dense import Matches, TowerConfig, init_prediction
+from detheads.headkit.dense import TowerConfig, init_prediction
+from detheads.headkit.matching import Geometry, Matches
 from detheads.headkit.octaves import OctaveHead
 from detheads.headkit.registry import register
-from detheads.targets.assignment import Assignment
-from detheads.targets.fcos import assign_fcos
+from detheads.ops.across import mean_across_processes
+from detheads.targets.fcos import assign_fcos_batch
 
 CORE_RADIUS = 2.5
 """Strides around the centre of an object within which its cells are its patches: a large one has no more than 25."""
@@ -83,18 +85,15 @@ class PatchAssembly(OctaveHead):
         owners = torch.full_like(output.logits[..., 0], -1, dtype=torch.int64)  # [B, N]
         owners[matches.images, matches.points] = matches.objects
         owners = owners.unflatten(1, size)[:, None]  # [B, 1, H, W]
-        across = _bond_losses(output.extras["right"], owners[..., :-1], owners[..., 1:])
-        along = _bond_losses(output.extras["down"], owners[..., :-1, :], owners[..., 1:, :])
-        losses = torch.cat((across, along))
-        return {**super().losses(output, matches), "bond": losses.sum() / max(1, len(losses))}
+        across = _bond_loss(output.extras["right"], owners[..., :-1], owners[..., 1:])
+        along = _bond_loss(output.extras["down"], owners[..., :-1, :], owners[..., 1:, :])
+        total, bonds = torch.stack(across) + torch.stack(along)
+        return {**super().losses(output, matches), "bond": total / mean_across_processes(bonds, least=1.0)}
 
-    def assign(self, boxes: Tensor) -> Assignment:
+    def geometry(self) -> Geometry:
         """Each cell in the core of an object is a patch of it, or of the smallest one of several."""
-        everything = [(0.0, inf)]
-        count = [len(self.points)]
-        return Assignment(
-            assign_fcos(self.points, count, self.strides, boxes, level_ranges=everything, center_radius=CORE_RADIUS)
-        )
+        rule = partial(assign_fcos_batch, level_ranges=[(0.0, inf)], center_radius=CORE_RADIUS)
+        return replace(super().geometry(), rule=rule)
 
 
 def bond_logits(glues: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,9 +137,9 @@ def assemble(votes: Tensor, confidence: Tensor, right: Tensor, down: Tensor, rou
     return mass[:, 1:] / mass[:, :1]
 
 
-def _bond_losses(logits: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Cross-entropy of the bonds of cells owned by ``first`` and ``second``, ``[P]`` where one has an object."""
-    counts = (first >= 0) | (second >= 0)
-    return F.binary_cross_entropy_with_logits(
-        logits[counts], (first == second)[counts].to(logits.dtype), reduction="none"
-    )
+def _bond_loss(logits: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of the bonds of cells owned by ``first`` and ``second``, summed where one has an object, and the
+    number of those bonds."""
+    counts = ((first >= 0) | (second >= 0)).to(logits.dtype)
+    wanted = (first == second).to(logits.dtype)
+    return F.binary_cross_entropy_with_logits(logits, wanted, counts, reduction="sum"), counts.sum()

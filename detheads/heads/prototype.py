@@ -24,9 +24,11 @@ from detheads.backbones.features import FeatureSpec
 from detheads.headkit.blocks import join_main, join_stride, joined_channels
 from detheads.headkit.contract import HeadOutput
 from detheads.headkit.cosine import CosineClassifier
-from detheads.headkit.dense import Matches, PyramidConfig
+from detheads.headkit.dense import PyramidConfig
+from detheads.headkit.matching import Matches
 from detheads.headkit.octaves import OctaveHead
 from detheads.headkit.registry import register
+from detheads.ops.across import total_across_processes
 from detheads.targets.heatmap import grid_cells
 from detheads.targets.objects import Targets
 
@@ -84,8 +86,11 @@ class Prototype(OctaveHead):
         cells, _ = grid_cells(self.points[matches.points], join_stride(self.spec), *backbone.shape[2:])
         column, row = cells.unbind(dim=1)
         features = F.normalize(backbone[matches.images, :, row, column].float(), dim=1)  # [P, C]
-        self.feature_sums.index_add_(0, matches.labels, features)
-        self.feature_counts.index_add_(0, matches.labels, torch.ones_like(features[:, 0]))
+        seen = torch.cat((features, torch.ones_like(features[:, :1])), dim=1)  # [P, C + 1]
+        seen = seen.new_zeros(len(self.feature_sums), seen.shape[1]).index_add(0, matches.labels, seen)
+        sums, numbers = total_across_processes(seen).split((features.shape[1], 1), dim=1)  # [K, C], [K, 1]
+        self.feature_sums += sums
+        self.feature_counts += numbers.squeeze(1)
         counts = self.feature_counts[:, None]  # [K, 1]
         means = self.feature_sums / counts.clamp(min=1)
         self.classes.embeddings.copy_(torch.where(counts > 0, means, self.classes.embeddings))

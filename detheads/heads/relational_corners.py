@@ -35,12 +35,13 @@ from detheads.headkit.dense import TowerConfig, init_prediction, tower
 from detheads.headkit.peaks import FLOOR, peaks
 from detheads.headkit.prior import PRIOR_BIAS
 from detheads.headkit.registry import register
+from detheads.ops.across import mean_number
 from detheads.ops.decisions import decide
 from detheads.ops.losses import heatmap_focal_loss
 from detheads.ops.points import grid_points
 from detheads.ops.ranking import highest
-from detheads.targets.heatmap import gaussian_radius, grid_cells, heatmap_targets
-from detheads.targets.objects import Targets
+from detheads.targets.heatmap import gaussian_radius, grid_cells, heatmaps_of
+from detheads.targets.objects import TargetBatch, Targets
 
 MIN_IOU = 0.3
 """A point counts as close to a corner when a box with corners so far off still has this IoU (Law & Deng 2018)."""
@@ -133,24 +134,22 @@ class RelationalCorners(Head):
         """Heatmap and offset loss of both kinds of corner, an object each; embedding loss, an image each."""
         starts: Corners = output.extras["starts"]
         ends: Corners = output.extras["ends"]
+        batch = TargetBatch.of(targets)
+        radii = gaussian_radius((batch.boxes[:, 2:] - batch.boxes[:, :2]) / self.stride, MIN_IOU)
         heatmap, offset, names = [], [], []
         for corners, columns in ((starts, slice(0, 2)), (ends, slice(2, 4))):
-            wanted = []
-            for image, target in enumerate(targets):
-                cells, offsets = grid_cells(target.boxes[:, columns], self.stride, *corners.heatmaps.shape[2:])
-                radii = gaussian_radius((target.boxes[:, 2:] - target.boxes[:, :2]) / self.stride, MIN_IOU)
-                wanted.append(heatmap_targets(cells, radii, target.labels, *corners.heatmaps.shape[1:]))
-                column, row = cells.unbind(dim=1)
-                found = corners.offsets[image, :, row, column].T  # [M, 2]
-                offset.append(F.smooth_l1_loss(found, offsets, reduction="sum"))
-                names.append(corners.embeddings[image, 0, row, column])  # [M]
-            heatmap.append(heatmap_focal_loss(corners.heatmaps, torch.stack(wanted)))
-        objects = max(1, sum(len(target.boxes) for target in targets))
-        pairs = zip(names[: len(targets)], names[len(targets) :], strict=True)
+            cells, offsets = grid_cells(batch.boxes[:, columns], self.stride, *corners.heatmaps.shape[2:])
+            column, row = cells.unbind(dim=1)
+            found = corners.offsets[batch.images, :, row, column]  # [T, 2]
+            offset.append(F.smooth_l1_loss(found, offsets, reduction="sum"))
+            names.append(corners.embeddings[batch.images, 0, row, column])  # [T]
+            wanted = heatmaps_of(batch, cells, radii, corners.heatmaps.shape)
+            heatmap.append(heatmap_focal_loss(corners.heatmaps, wanted))
+        objects, images = (mean_number(number, like=radii) for number in (len(radii), len(batch)))
         return {
             "heatmap": torch.stack(heatmap).sum() / objects,
             "offset": torch.stack(offset).sum() / objects,
-            "embedding": EMBEDDING_WEIGHT * torch.stack([associative_loss(*pair) for pair in pairs]).mean(),
+            "embedding": EMBEDDING_WEIGHT * associative_loss(*names, batch.images) / images,
         }
 
 
@@ -196,18 +195,21 @@ def running_max(x: Tensor, dim: int, *, ahead: bool) -> Tensor:
     return x
 
 
-def associative_loss(first: Tensor, second: Tensor) -> Tensor:
+def associative_loss(first: Tensor, second: Tensor, images: Tensor) -> Tensor:
     """Pull the two embeddings of each object together, push the objects of an image apart (Law & Deng, eq. 4 and 5).
 
     Args:
-        first, second: ``[M]``, the embeddings of the two corners of each object; ``M`` may be 0.
+        first, second: ``[T]``, the embeddings of the two corners of each object; ``T`` may be 0.
+        images: ``[T]`` int64, the image of each object.
 
     Returns:
-        A scalar: the mean over the objects of the squared distances of the corners to their middle, and the mean
-        over ordered pairs of objects of what their middles lack in distance.
+        A scalar, summed over the images: the mean over the objects of the squared distances of the corners to their
+        middle, and the mean over ordered pairs of objects of what their middles lack in distance.
     """
+    together = images[:, None] == images  # [T, T]
+    objects = together.sum(dim=1)  # [T], how many its image has
     middle = (first + second) / 2
-    pull = ((first - middle).square() + (second - middle).square()).sum() / max(1, len(first))
-    lacking = (MARGIN - (middle[:, None] - middle).abs()).relu()  # [M, M]
-    others = 1 - torch.eye(len(first), device=first.device)
-    return pull + (lacking * others).sum() / max(1, len(first) * (len(first) - 1))
+    pull = (((first - middle).square() + (second - middle).square()) / objects).sum()
+    lacking = (MARGIN - (middle[:, None] - middle).abs()).relu() * together  # [T, T]
+    pairs = objects * (objects - 1)
+    return pull + ((lacking.sum(dim=1) - lacking.diagonal()) / pairs.clamp(min=1)).sum()

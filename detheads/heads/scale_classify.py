@@ -23,9 +23,11 @@ from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
 from detheads.headkit.contract import HeadOutput
-from detheads.headkit.dense import Matches, PyramidConfig, init_prediction
+from detheads.headkit.dense import PyramidConfig, init_prediction
+from detheads.headkit.matching import Matches
 from detheads.headkit.octaves import OctaveHead
 from detheads.headkit.registry import register
+from detheads.ops.across import mean_number
 from detheads.ops.points import flatten_levels, ltrb_to_boxes
 
 LEVELS = 4
@@ -76,7 +78,7 @@ class ScaleClassify(OctaveHead):
         sides = matches.boxes[:, 2:] - matches.boxes[:, :2]  # [P, 2]
         wanted = soft_scale_labels(sides.prod(dim=1).sqrt(), self.log_scales)  # [P, S]
         scores = output.extras["scale_logits"][matches.images, matches.points]  # [P, S]
-        scale = F.cross_entropy(scores, wanted, reduction="sum") / max(1, len(wanted))
+        scale = F.cross_entropy(scores, wanted, reduction="sum") / mean_number(len(wanted), like=scores)
         return {**super().losses(output, matches), "scale": scale}
 
 

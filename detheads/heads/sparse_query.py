@@ -27,7 +27,7 @@ from detheads.headkit.blocks import (
     join_main,
     joined_channels,
 )
-from detheads.headkit.contract import HeadOutput
+from detheads.headkit.contract import HeadOutput, Matcher
 from detheads.headkit.dense import (
     MAX_LOG_DISTANCE,
     TowerConfig,
@@ -35,15 +35,17 @@ from detheads.headkit.dense import (
     tower,
 )
 from detheads.headkit.grids import OnGrids
+from detheads.headkit.matching import Geometry
 from detheads.headkit.octaves import octave_levels, octave_strides
 from detheads.headkit.prior import PRIOR_BIAS
 from detheads.headkit.queries import QueryHead, box_layers, class_layer
 from detheads.headkit.registry import register
+from detheads.ops.across import mean_across_processes
 from detheads.ops.losses import sigmoid_focal_loss
 from detheads.ops.points import flatten_levels, ltrb_to_boxes
 from detheads.ops.ranking import highest
-from detheads.targets.atss import assign_atss
-from detheads.targets.objects import Targets
+from detheads.targets.atss import assign_atss_batch
+from detheads.targets.objects import TargetBatch, Targets
 
 LEVELS = 3
 
@@ -113,10 +115,17 @@ class SparseQuery(OnGrids, QueryHead):
 
     def loss(self, output: HeadOutput, targets: Sequence[Targets]) -> dict[str, Tensor]:
         """The set loss of the queries, and the focal loss of the objectness map, an object point each."""
-        with torch.no_grad():
-            matched = [
-                assign_atss(self.points, self.points_per_level, self.strides, target.boxes) for target in targets
-            ]
-            wanted = (torch.stack(matched) >= 0).float()  # [B, N]
-        objectness = sigmoid_focal_loss(output.extras["objectness"], wanted) / wanted.sum().clamp(min=1)
-        return super().loss(output, targets) | {"objectness": objectness}
+        batch = TargetBatch.of(targets)
+        found = batch.prepared["object_points"] if batch.prepared else self.geometry()(batch) >= 0  # [B, N]
+        objectness = sigmoid_focal_loss(output.extras["objectness"], found.to(output.logits.dtype))
+        points = mean_across_processes(found.sum(), least=1.0)
+        return super().loss(output, batch) | {"objectness": objectness / points}
+
+    def geometry(self) -> Geometry:
+        """Which places are on objects: the positive points of ATSS."""
+        return Geometry(assign_atss_batch, self.points, self.points_per_level, self.strides)
+
+    def matcher(self) -> Matcher:
+        """The places on objects, by geometry; which query finds which object is the loss's to say."""
+        assign = self.geometry().cpu()
+        return lambda targets: {"object_points": assign(targets) >= 0}

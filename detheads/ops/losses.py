@@ -1,4 +1,4 @@
-"""The losses dense heads share. The arithmetic is torchvision's and torch's; here are the reductions we agree on."""
+"""The losses heads share: the reductions we agree on; the arithmetic is torch's, and torchvision's where it can be."""
 
 from typing import cast
 
@@ -6,6 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision import ops
+
+from detheads.ops.overlaps import overlaps
+
+EPSILON = 1e-7
+"""Added to areas that are divided by, in the boxes' own unit; torchvision's."""
 
 
 def sigmoid_focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
@@ -61,7 +66,8 @@ def heatmap_focal_loss(logits: Tensor, targets: Tensor, alpha: float = 2.0, beta
 def giou_loss(predicted: Tensor, target: Tensor) -> Tensor:
     """``1 - GIoU`` of box pairs (Rezatofighi et al. 2019), in ``[0, 2]``.
 
-    Finite, gradient included, for boxes without area and for ``N = 0``.
+    Finite, gradient included, for boxes without area and for ``N = 0``. To the bit ``generalized_box_iou_loss`` of
+    torchvision, which picks out the pairs that overlap, and has a device tell how many there are three times a step.
 
     Args:
         predicted: ``[N, 4]`` xyxy with ``x2 >= x1`` and ``y2 >= y1``, in the same frame and unit as ``target``.
@@ -70,7 +76,7 @@ def giou_loss(predicted: Tensor, target: Tensor) -> Tensor:
     Returns:
         ``[N]``, one loss a pair.
     """
-    return cast(Tensor, ops.generalized_box_iou_loss(predicted, target, reduction="none"))
+    return 1 - overlaps(predicted, target, EPSILON)[1]
 
 
 def centerness_loss(logits: Tensor, targets: Tensor) -> Tensor:

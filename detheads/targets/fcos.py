@@ -1,9 +1,9 @@
 """FCOS assignment: points inside a box, at the level whose range covers the box's extent seen from the point."""
 
-import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -12,6 +12,24 @@ def assign_fcos(
     points_per_level: Sequence[int],
     strides: Tensor,
     boxes: Tensor,
+    *,
+    level_ranges: Sequence[tuple[float, float]],
+    center_radius: float | None = 1.5,
+) -> Tensor:
+    """:func:`assign_fcos_batch` for the objects ``[M, 4]`` of one image: ``[N]``."""
+    images = torch.zeros_like(boxes[:, 0], dtype=torch.int64)
+    return assign_fcos_batch(
+        points, points_per_level, strides, boxes, images, 1, level_ranges=level_ranges, center_radius=center_radius
+    )[0]
+
+
+def assign_fcos_batch(
+    points: Tensor,
+    points_per_level: Sequence[int],
+    strides: Tensor,
+    boxes: Tensor,
+    images: Tensor,
+    count: int,
     *,
     level_ranges: Sequence[tuple[float, float]],
     center_radius: float | None = 1.5,
@@ -27,12 +45,14 @@ def assign_fcos(
         points: ``[N, 2]`` xy in input pixels, level after level.
         points_per_level: number of points of each level; sums to ``N``.
         strides: ``[N]`` stride of each point in input pixels.
-        boxes: ``[M, 4]`` xyxy in input pixels; ``M`` may be 0.
+        boxes: ``[T, 4]`` xyxy in input pixels, the objects of all images; ``T`` may be 0.
+        images: ``[T]`` int64, the image of each object.
+        count: number of images ``B``.
         level_ranges: ``(low, high)`` in input pixels for each level.
         center_radius: radius of center sampling in strides; None takes every point inside the box.
 
     Returns:
-        ``[N]`` int64, the index of the object or -1.
+        ``[B, N]`` int64, the index of the object among the ``T``, or -1.
 
     Raises:
         ValueError: when the levels do not cover the points or have no range each.
@@ -41,21 +61,27 @@ def assign_fcos(
         raise ValueError(
             f"{len(points)} points and {len(level_ranges)} ranges do not fit levels of {list(points_per_level)} points"
         )
-    if len(boxes) == 0:
-        return points.new_full((len(points),), -1, dtype=torch.int64)
-    ranges = torch.repeat_interleave(
-        points.new_tensor(level_ranges), torch.tensor(points_per_level, device=points.device), dim=0
-    )  # [N, 2]
-    x, y = points.split(1, dim=1)  # [N, 1] each
-    x1, y1, x2, y2 = boxes.unbind(dim=1)  # [M] each
-    # Edge by edge rather than as [N, M, 4]: reductions over a last dimension of four are several times slower.
-    left, top, right, bottom = x - x1, y - y1, x2 - x, y2 - y  # [N, M] each
+    total = len(boxes)
+    if total == 0:
+        return images.new_full((count, len(points)), -1)
+    low, high = (
+        torch.cat([points.new_full((size,), edge) for size, edge in zip(points_per_level, edges, strict=True)])
+        for edges in zip(*level_ranges, strict=True)
+    )  # [N] each
+    x, y = points.unbind(dim=1)  # [N] each
+    x1, y1, x2, y2 = boxes.unsqueeze(2).unbind(dim=1)  # [T, 1] each
+    # Edge by edge rather than as [T, N, 4]: reductions over a last dimension of four are several times slower.
+    left, top, right, bottom = x - x1, y - y1, x2 - x, y2 - y  # [T, N] each
     nearest = torch.minimum(torch.minimum(left, right), torch.minimum(top, bottom))
     extent = torch.maximum(torch.maximum(left, right), torch.maximum(top, bottom))
-    candidate = (nearest > 0) & (extent >= ranges[:, :1]) & (extent <= ranges[:, 1:])
+    candidate = (nearest > 0) & (extent >= low) & (extent <= high)
     if center_radius is not None:
-        radius = center_radius * strides[:, None]  # [N, 1]
+        radius = center_radius * strides  # [N]
         candidate &= ((x - (x1 + x2) / 2).abs() < radius) & ((y - (y1 + y2) / 2).abs() < radius)
-    area = (x2 - x1) * (y2 - y1)  # [M]
-    smallest = torch.where(candidate, area, math.inf).argmin(dim=1)  # [N]
-    return torch.where(candidate.any(dim=1), smallest, -1)
+    # The smallest area as the lowest place in the order of areas, a number an object, which settles ties as well.
+    order = ((x2 - x1) * (y2 - y1)).squeeze(1).argsort(stable=True)  # [T]
+    place = torch.empty_like(order).scatter(0, order, torch.arange(total, device=order.device))
+    places = torch.where(candidate, place[:, None], total)  # [T, N]
+    smallest = images.new_full((count, len(points)), total)
+    smallest = smallest.scatter_reduce(0, images[:, None].expand_as(places), places, "amin")  # [B, N]
+    return F.pad(order, (0, 1), value=-1)[smallest]

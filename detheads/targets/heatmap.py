@@ -1,7 +1,11 @@
 """Gaussian heatmaps: what heads that find objects as peaks of a map have to learn."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+from detheads.targets.objects import TargetBatch
 
 
 def gaussian_radius(sizes: Tensor, min_iou: float) -> Tensor:
@@ -32,9 +36,16 @@ def grid_cells(points: Tensor, stride: float, rows: int, columns: int) -> tuple[
         Cells ``[M, 2]`` int64 (column, row), and offsets ``[M, 2]`` in ``[0, 1]`` from the cell's top-left corner.
     """
     scaled = points / stride
-    last = torch.tensor([columns - 1, rows - 1], device=points.device)
-    cells = scaled.floor().to(torch.int64).clamp(min=0).minimum(last)
+    column, row = scaled.floor().to(torch.int64).unbind(dim=1)
+    cells = torch.stack((column.clamp(0, columns - 1), row.clamp(0, rows - 1)), dim=1)
     return cells, (scaled - cells).clamp(0, 1)
+
+
+def heatmaps_of(targets: TargetBatch, cells: Tensor, radii: Tensor, shape: Sequence[int]) -> Tensor:
+    """:func:`heatmap_targets` of a batch, ``shape`` ``[B, K, rows, columns]``; cells and radii of all its objects."""
+    images, classes, rows, columns = shape
+    maps = heatmap_targets(cells, radii, targets.images * classes + targets.labels, images * classes, rows, columns)
+    return maps.unflatten(0, (images, classes))
 
 
 def heatmap_targets(cells: Tensor, radii: Tensor, labels: Tensor, num_classes: int, rows: int, columns: int) -> Tensor:

@@ -43,16 +43,16 @@ class TargetBatch(Sequence[Targets]):
 
     @classmethod
     def of(cls, targets: Iterable[Targets]) -> "TargetBatch":
-        """The objects of some images, at least one, on the CPU."""
+        """The objects of some images, at least one, on their device; a batch is itself."""
+        if isinstance(targets, TargetBatch):
+            return targets
         listed = list(targets)
         counts = tuple(len(target.labels) for target in listed)
-        return cls(
-            torch.cat([target.boxes for target in listed]),
-            torch.cat([target.labels for target in listed]),
-            torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)),
-            torch.cat([torch.arange(count) for count in counts]),
-            counts,
-        )
+        boxes = torch.cat([target.boxes for target in listed])
+        images = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+        places = torch.cat([torch.arange(count) for count in counts])
+        labels = torch.cat([target.labels for target in listed])
+        return cls(boxes, labels, images.to(boxes.device), places.to(boxes.device), counts)
 
     def padded(self) -> tuple[Tensor, Tensor, Tensor]:
         """``boxes`` ``[B, M, 4]``, ``labels`` ``[B, M]`` and ``valid`` ``[B, M]`` bool; zeros where ``valid`` is False.

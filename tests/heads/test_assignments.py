@@ -15,7 +15,7 @@ from detheads.headkit.contract import Head
 from detheads.headkit.dense import PointHead
 from tests.heads.worlds import no_objects, objects, random_features
 
-ASSIGNMENTS = ("assign_atss", "assign_fcos", "assign_optimal_transport", "match_one_to_one", "heatmap_targets")
+ASSIGNMENTS = ("assign_atss_batch", "assign_fcos_batch", "assign_optimal_transport", "match_one_to_one", "heatmaps_of")
 
 
 @pytest.fixture

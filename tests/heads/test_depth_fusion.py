@@ -8,7 +8,7 @@ from torch import Tensor
 
 from detheads.headkit import registry
 from detheads.heads.depth_fusion import ORDER_MARGIN, DepthFusion, order_loss, smoothness_loss, with_edges
-from detheads.targets.objects import Targets
+from detheads.targets.objects import TargetBatch, Targets
 from tests.heads.worlds import SPECS, no_objects, random_features
 
 SPEC = SPECS["vit-square"]
@@ -30,19 +30,27 @@ def _scene(difference: float) -> Tensor:
     return depth
 
 
+def _owners(boxes: Tensor) -> Tensor:
+    """The owners of the cells, ``[1, 8, 8]``, of a picture with these objects."""
+    targets = TargetBatch.of([Targets(boxes, torch.zeros(len(boxes), dtype=torch.int64))])
+    return _head().owners()(targets).view(1, 8, 8)
+
+
 @pytest.mark.parametrize(("difference", "expected"), [(MARGIN, 0), (2 * MARGIN, 0), (0, MARGIN), (-1, MARGIN + 1)])
 def test_the_taller_of_a_class_is_nearer_by_the_margin_or_it_costs_the_rest(difference: float, expected: float) -> None:
     for boxes in ([NEAR, FAR], [FAR, NEAR]):
         target = Targets(torch.tensor(boxes), torch.tensor([3, 3]))
-        assert float(order_loss(_scene(difference), [target], 16.0)) == pytest.approx(expected, abs=1e-6)
+        assert float(order_loss(_scene(difference), TargetBatch.of([target]), 16.0)) == pytest.approx(
+            expected, abs=1e-6
+        )
 
 
 def test_objects_of_different_classes_or_images_are_not_compared() -> None:
     scene = _scene(-1.0).expand(2, -1, -1)
     apart = [Targets(torch.tensor([box]), torch.tensor([3])) for box in (NEAR, FAR)]
     mixed = Targets(torch.tensor([NEAR, FAR]), torch.tensor([3, 4]))
-    assert float(order_loss(scene, apart, 16.0)) == 0
-    assert float(order_loss(scene, [mixed, no_objects()], 16.0)) == 0
+    assert float(order_loss(scene, TargetBatch.of(apart), 16.0)) == 0
+    assert float(order_loss(scene, TargetBatch.of([mixed, no_objects()]), 16.0)) == 0
 
 
 def test_an_objects_depth_is_the_mean_over_its_box_by_covered_area() -> None:
@@ -53,14 +61,14 @@ def test_an_objects_depth_is_the_mean_over_its_box_by_covered_area() -> None:
     near, far = (float(pixels[int(y1) : int(y2), int(x1) : int(x2)].mean()) for x1, y1, x2, y2 in boxes.tolist())
     expected = ORDER_MARGIN * math.log(102 / 7) - (near - far)
     assert expected > 0
-    found = order_loss(depth, [Targets(boxes, torch.tensor([0, 0]))], 16.0)
+    found = order_loss(depth, TargetBatch.of([Targets(boxes, torch.tensor([0, 0]))]), 16.0)
     assert float(found) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("transposed", [False, True])
 def test_a_step_costs_nothing_at_the_border_of_a_box_and_something_in_its_middle(transposed: bool) -> None:
     box = torch.tensor([[32.0, 16.0, 96.0, 80.0]])  # columns 2-5, rows 1-4
-    owners = _head()._owners(box[:, [1, 0, 3, 2]] if transposed else box).view(1, 8, 8)
+    owners = _owners(box[:, [1, 0, 3, 2]] if transposed else box)
     columns = torch.arange(8).expand(1, 8, 8)
     if transposed:
         columns = columns.transpose(1, 2)
@@ -72,7 +80,7 @@ def test_a_step_costs_nothing_at_the_border_of_a_box_and_something_in_its_middle
 
 def test_an_object_before_another_may_stand_out_from_it() -> None:
     inner, outer = [32.0, 32.0, 64.0, 64.0], [0.0, 0.0, 128.0, 128.0]
-    owners = _head()._owners(torch.tensor([outer, inner])).view(1, 8, 8)
+    owners = _owners(torch.tensor([outer, inner]))
     depth = torch.zeros(1, 8, 8)
     depth[:, 2:4, 2:4] = 5.0
     assert float(smoothness_loss(depth, owners)) == 0

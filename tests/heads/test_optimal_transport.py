@@ -1,5 +1,7 @@
 """Sinkhorn's plan against the exact linear programme, and the labels that follow from it."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor
 from detheads.headkit import registry
 from detheads.headkit.contract import HeadOutput
 from detheads.heads.optimal_transport import OptimalTransport
-from detheads.targets.objects import Targets
+from detheads.targets.objects import TargetBatch, Targets
 from detheads.targets.optimal_transport import assign_optimal_transport, sinkhorn
 from tests.heads.worlds import SPECS, no_objects, objects, random_features, small_head
 
@@ -28,6 +30,12 @@ def _exact_cost(cost: Tensor, supplies: Tensor, demands: Tensor) -> float:
     constraints = np.concatenate((np.kron(np.eye(rows), np.ones(columns)), np.kron(np.ones(rows), np.eye(columns))))
     wanted = np.concatenate((supplies.numpy(), demands.numpy()))
     return float(linprog(cost.numpy().ravel(), A_eq=constraints.reshape(rows + columns, -1), b_eq=wanted).fun)
+
+
+def _assign(cost: Tensor, iou: Tensor, allowed: Tensor, **options: Any) -> Tensor:
+    """Labels ``[N]`` of one image, its objects without boxes."""
+    objects = Targets(torch.zeros(len(cost), 4), torch.zeros(len(cost), dtype=torch.int64))
+    return assign_optimal_transport(cost, iou, allowed, TargetBatch.of([objects]), **options)[0]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -59,9 +67,7 @@ def test_a_permutation_of_objects_permutes_plan_and_labels() -> None:
     torch.testing.assert_close(sinkhorn(cost[rows], supplies[rows], demands, 0.1, 50), plan[rows])
     iou = torch.rand(4, 30, generator=torch.Generator().manual_seed(1)).double()
     matched, permuted = (
-        assign_optimal_transport(
-            cost[rows], iou[rows], iou[rows] > 0.3, top_q=3, regularisation=0.05, iterations=50
-        ).tolist()
+        _assign(cost[rows], iou[rows], iou[rows] > 0.3, top_q=3, regularisation=0.05, iterations=50).tolist()
         for rows in (torch.arange(4), order)
     )
     assert len(set(matched)) == 5
@@ -72,7 +78,7 @@ def test_an_object_gets_as_many_of_its_cheapest_points_as_its_predictions_overla
     cost, iou = torch.arange(12.0)[None] / 4, torch.zeros(1, 12)
     iou[0, 6:] = torch.tensor([0.9, 0.8, 0.9, 0.7, 0.05, 0.05])  # 3.3 among the best four, 3 units
     allowed = torch.arange(12)[None] != 1
-    matched = assign_optimal_transport(cost, iou, allowed, top_q=4, regularisation=0.05, iterations=50)
+    matched = _assign(cost, iou, allowed, top_q=4, regularisation=0.05, iterations=50)
     assert torch.nonzero(matched == 0).flatten().tolist() == [0, 2, 3]
     assert set(matched.tolist()) == {0, -1}
 
@@ -80,7 +86,7 @@ def test_an_object_gets_as_many_of_its_cheapest_points_as_its_predictions_overla
 def test_predictions_of_points_that_an_object_may_not_have_earn_it_nothing() -> None:
     cost, iou = torch.arange(8.0)[None] / 4, torch.tensor([[0.9, 0.8, 0.4, 0.4, 0.0, 0.0, 1.0, 1.0]])
     allowed = torch.arange(8)[None] < 6
-    matched = assign_optimal_transport(cost, iou, allowed, top_q=4, regularisation=0.05, iterations=50)
+    matched = _assign(cost, iou, allowed, top_q=4, regularisation=0.05, iterations=50)
     assert torch.nonzero(matched == 0).flatten().tolist() == [0, 1]  # 2.5 in all, 2 units
 
 
@@ -88,14 +94,12 @@ def test_predictions_of_points_that_an_object_may_not_have_earn_it_nothing() -> 
 def test_an_object_that_may_have_one_point_or_none_gets_it(allowed: list[int]) -> None:
     mask = torch.zeros(1, 5, dtype=torch.bool)
     mask[0, allowed] = True
-    matched = assign_optimal_transport(
-        torch.ones(1, 5), torch.zeros(1, 5), mask, top_q=10, regularisation=0.1, iterations=50
-    )
+    matched = _assign(torch.ones(1, 5), torch.zeros(1, 5), mask, top_q=10, regularisation=0.1, iterations=50)
     assert torch.nonzero(matched == 0).flatten().tolist() == allowed
 
 
 def test_equally_cheap_points_do_not_leave_an_object_without_any() -> None:
-    matched = assign_optimal_transport(
+    matched = _assign(
         torch.ones(1, 9),
         torch.zeros(1, 9),
         torch.ones(1, 9, dtype=torch.bool),
@@ -109,7 +113,7 @@ def test_equally_cheap_points_do_not_leave_an_object_without_any() -> None:
 def test_two_objects_that_want_one_point_settle_for_the_least_total_cost() -> None:
     """Taken greedily, the first object would have point 0, and the second would pay 5."""
     cost = torch.tensor([[1.0, 1.5, 9.0], [1.2, 5.0, 9.0]])
-    matched = assign_optimal_transport(
+    matched = _assign(
         cost, torch.zeros(2, 3), torch.ones(2, 3, dtype=torch.bool), top_q=1, regularisation=0.05, iterations=200
     )
     assert matched.tolist() == [1, 0, -1]
@@ -117,7 +121,7 @@ def test_two_objects_that_want_one_point_settle_for_the_least_total_cost() -> No
 
 def test_more_objects_than_points_share_them() -> None:
     allowed = torch.ones(5, 2, dtype=torch.bool)
-    matched = assign_optimal_transport(
+    matched = _assign(
         torch.rand(5, 2, generator=torch.Generator().manual_seed(0)),
         torch.ones(5, 2), allowed, top_q=10, regularisation=0.1, iterations=50,
     )  # fmt: skip

@@ -103,8 +103,17 @@ def test_associative_loss_pulls_corners_and_pushes_objects() -> None:
     middles = [(a + b) / 2 for a, b in zip(first.tolist(), second.tolist(), strict=True)]
     pull = sum((a - m) ** 2 + (b - m) ** 2 for a, b, m in zip(first.tolist(), second.tolist(), middles, strict=True))
     push = sum(max(0.0, 1.0 - abs(a - b)) for a, b in itertools.permutations(middles, 2))
-    assert float(associative_loss(first, second)) == pytest.approx(pull / 5 + push / 20)
-    assert float(associative_loss(first[:1], first[:1])) == float(associative_loss(first[:0], first[:0])) == 0.0
+    together = torch.zeros(5, dtype=torch.int64)
+    alone = float(associative_loss(first, second, together))
+    assert alone == pytest.approx(pull / 5 + push / 20)
+    for count in (0, 1):
+        assert float(associative_loss(first[:count], first[:count], together[:count])) == 0.0
+    # A second image of three objects adds what it costs alone, whatever the first one holds.
+    three = float(associative_loss(first[:3], second[:3], together[:3]))
+    both = associative_loss(
+        torch.cat((first, first[:3])), torch.cat((second, second[:3])), torch.tensor([0] * 5 + [4] * 3)
+    )
+    assert float(both) == pytest.approx(alone + three)
 
 
 def test_the_right_maps_cost_nothing() -> None:
