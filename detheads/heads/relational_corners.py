@@ -149,7 +149,7 @@ class RelationalCorners(Head):
         return {
             "heatmap": torch.stack(heatmap).sum() / objects,
             "offset": torch.stack(offset).sum() / objects,
-            "embedding": EMBEDDING_WEIGHT * associative_loss(*names, batch.images) / images,
+            "embedding": EMBEDDING_WEIGHT * associative_loss(names[0], names[1], batch.images) / images,
         }
 
 
