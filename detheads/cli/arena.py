@@ -31,7 +31,7 @@ from detheads.cli.options import (
 )
 from detheads.cli.output import JsonFlag, emit, progress, remark, table
 from detheads.cli.train import parse_options
-from detheads.cli.workers import RetriesOption
+from detheads.cli.workers import RetriesOption, device_of
 from detheads.evaluation.coco import statistic_text
 from detheads.foundation.errors import UserError
 from detheads.foundation.ray_cluster import Workers
@@ -278,12 +278,8 @@ def _where(jobs: int | None, threads: int | None, device: str, ray: str | None, 
         if jobs is not None and jobs < len(devices):
             raise UserError(f"--jobs {jobs} leaves some of the {len(devices)} devices idle; name fewer with --device.")
         return Where(jobs, threads, devices)
-    if len(names) > 1:
-        raise UserError("--device names several, and a worker on Ray has one; say how much of it with --gpus-per-head.")
-    chosen = names[0] or ("cuda" if gpus else "cpu")
-    if bool(gpus) != (chosen != "cpu"):
-        raise UserError(f"--device {chosen} and --gpus-per-head {gpus:g} do not belong together on Ray.")
-    return Where(devices=(chosen,), ray=Workers(jobs or MANY, ray, gpus, threads or 1, retries))
+    workers = Workers(jobs or MANY, ray, gpus, threads or 1, retries)
+    return Where(devices=(device_of(workers, device, "--gpus-per-head"),), ray=workers)
 
 
 @contextmanager

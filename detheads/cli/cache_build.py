@@ -10,7 +10,7 @@ import typer
 
 from detheads.cache.manifest import StorageType
 from detheads.cache.parts import Part
-from detheads.cli.checks import require_existing, require_outputs
+from detheads.cli.checks import possible_threads, require_existing, require_outputs
 from detheads.cli.datasets import DatasetFolder, SplitName, read_split, remark_pictures, remark_skipped
 from detheads.cli.options import (
     BackboneFile,
@@ -23,6 +23,7 @@ from detheads.cli.options import (
     require_backbone_of,
 )
 from detheads.cli.output import JsonFlag, emit, remark, steps
+from detheads.cli.workers import AddressOption, GpusOption, RetriesOption, WorkersOption, device_of, workers_of
 from detheads.foundation.atomic import sized
 from detheads.foundation.errors import UserError
 from detheads.foundation.geometry import sides
@@ -63,10 +64,26 @@ def build(
     batch: Annotated[int, typer.Option(min=1, help="Images in one forward pass.")] = 8,
     limit: LimitOption = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...; a GPU where there is one when empty.")] = "",
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            callback=possible_threads,
+            help="CPU threads; of each worker.",
+            show_default="torch's own choice; 1 of a worker",
+        ),
+    ] = None,
+    workers: WorkersOption = 0,
+    address: AddressOption = None,
+    gpus_per_worker: GpusOption = 0.0,
+    retries: RetriesOption = 3,
     as_json: JsonFlag = False,
 ) -> None:
     """Extract backbone features once. Run again to finish, grow or mend a cache, or after pictures were replaced."""
     input_size, blocks, chosen = parse_size(size), parse_blocks(layers), None if part is None else Part.parse(part)
+    where = workers_of(workers, address, gpus_per_worker, threads, retries)
+    if where.count and (chosen is not None or reuse):
+        raise UserError("--workers divides a whole build by itself; leave out --part and --from, or --workers.")
     require_existing(dataset, weights, *(reuse or ()))
     require_backbone_of(backbone_file, backbone)
     require_outputs(folders=[output])
@@ -75,10 +92,12 @@ def build(
     from detheads.backbones.backbone import load_backbone
     from detheads.cache.builder import build_cache, settings_for
     from detheads.cache.reader import counted_objects
-    from detheads.ops.devices import pick_device
+    from detheads.ops.devices import pick_device, use_threads
 
+    use_threads(threads)
+    on_what = device_of(where, device) if where.count else ""
     encoder = load_backbone(backbone, input_size, weights=weights, random_weights=random_weights, blocks=blocks).to(
-        pick_device(device)
+        pick_device("cpu" if where.count else device)
     )
     settings = settings_for(encoder, dtype, flips)
     images = len((data if chosen is None else chosen.of_dataset(data, settings)).images)
@@ -95,19 +114,49 @@ def build(
         )
     remarks: list[str] = []
     with steps() as on_progress:
-        result = build_cache(
-            data,
-            encoder,
-            output,
-            dtype=dtype,
-            flips=flips,
-            batch_size=batch,
-            reuse=reuse or (),
-            skip_bad=skip_bad,
-            part=chosen,
-            on_progress=told_in_advance(on_progress),
-            on_remark=remarks.append,
-        )
+        if where.count:
+            from detheads.cache.on_ray import Recipe, build_on_ray
+
+            recipe = Recipe(
+                folder=dataset.resolve(),
+                split=data.split,
+                skip_bad=skip_bad,
+                limit=limit,
+                backbone=backbone,
+                backbone_file=backbone_file and backbone_file.resolve(),
+                size=input_size,
+                weights=weights and weights.resolve(),
+                random_weights=random_weights,
+                blocks=blocks,
+                dtype=dtype,
+                flips=flips,
+                batch_size=batch,
+                device=on_what,
+            )
+            result = build_on_ray(
+                data,
+                encoder,
+                output,
+                recipe,
+                where,
+                on_progress=told_in_advance(on_progress),
+                on_remark=remark,
+                on_picture=remarks.append,
+            )
+        else:
+            result = build_cache(
+                data,
+                encoder,
+                output,
+                dtype=dtype,
+                flips=flips,
+                batch_size=batch,
+                reuse=reuse or (),
+                skip_bad=skip_bad,
+                part=chosen,
+                on_progress=told_in_advance(on_progress),
+                on_remark=remarks.append,
+            )
     remark_pictures(remarks)
     remark_skipped(result.skipped)
     if result.replaced:

@@ -29,3 +29,17 @@ def workers_of(
         )
         raise UserError(f"{options} without workers on Ray; say how many with --workers.")
     return Workers(count, address, gpus, threads or 1, retries)
+
+
+def device_of(workers: Workers, device: str, option: str = "--gpus-per-worker") -> str:
+    """The device of each worker: a GPU when GPUs are asked for.
+
+    Raises:
+        UserError: when the device is not what is asked of Ray.
+    """
+    if "," in device:
+        raise UserError(f"--device names several, and a worker on Ray has one; say how much of it with {option}.")
+    chosen = device or ("cuda" if workers.gpus else "cpu")
+    if bool(workers.gpus) != (chosen != "cpu"):
+        raise UserError(f"--device {chosen} and {option} {workers.gpus:g} do not belong together on Ray.")
+    return chosen
