@@ -21,7 +21,8 @@ from detheads.headkit.cost import measure
 from detheads.headkit.head_file import load_head_file
 from detheads.training.checkpoint import build_head, load_checkpoint
 from detheads.training.config import TrainConfig
-from detheads.training.trainer import Status, Trainer, TrainResult
+from detheads.training.status import Status, TrainResult
+from detheads.training.trainer import Trainer
 
 
 class Job(BaseModel):

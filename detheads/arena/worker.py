@@ -15,7 +15,7 @@ from pathlib import Path
 
 from detheads.arena.contest import Job, compete, describe, failed
 from detheads.arena.records import write_row
-from detheads.training.trainer import Status
+from detheads.training.status import Status
 
 DISK_FULL = 3
 GONE = 1

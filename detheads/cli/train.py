@@ -28,9 +28,11 @@ from detheads.cli.options import (
 from detheads.cli.output import JsonFlag, emit, progress, remark
 from detheads.evaluation.coco import NAMES, statistic_text
 from detheads.foundation.errors import UserError
+from detheads.training.launch import one_voice
 
 if TYPE_CHECKING:
     from detheads.training.estimate import Estimate
+    from detheads.training.status import TrainResult
     from detheads.training.trainer import Trainer
 
 HeadOptions = Annotated[
@@ -90,86 +92,56 @@ def train(
     as_json: JsonFlag = False,
 ) -> None:
     """Train a head on cached features. Run again to resume an interrupted run exactly."""
-    require_heads([head], head_file)
-    require_caches(*cache, val)
-    require_existing(text, init)
-    require_outputs(folders=[output])
+    with one_voice():
+        require_heads([head], head_file)
+        require_caches(*cache, val)
+        require_existing(text, init)
+        require_outputs(folders=[output])
 
     from detheads.backbones.text import load_class_embeddings
     from detheads.cache.joined import open_caches
     from detheads.cache.reader import FeatureCache
-    from detheads.ops.devices import pick_device, use_threads
+    from detheads.ops.devices import use_threads
     from detheads.training.config import TrainConfig
-    from detheads.training.estimate import LONG_SECONDS, Estimate
-    from detheads.training.trainer import Status, Trainer
+    from detheads.training.distributed import together
+    from detheads.training.trainer import Trainer
 
-    use_threads(threads)
-    config = TrainConfig(
-        epochs=epochs,
-        batch=batch,
-        lr=lr,
-        weight_decay=weight_decay,
-        warmup_steps=warmup_steps,
-        clip_norm=clip_norm,
-        flips=flips,
-        ema_decay=ema_decay,
-        eval_every=eval_every,
-        precision=precision,
-        seed=seed,
-        shuffle_window=shuffle_window,
-    )
-    train_cache, val_cache = open_caches(cache), FeatureCache(val)
-    embeddings = load_class_embeddings(text, train_cache.dataset.class_names) if text else None
-    trainer = Trainer(
-        head,
-        parse_options(option or []),
-        train_cache,
-        val_cache,
-        output,
-        config,
-        device=pick_device(device),
-        class_embeddings=embeddings,
-        init=init,
-        extensions=extend or (),
-        readers=readers,
-    )
-    remark(
-        f"{head}: {trainer.parameters:,} parameters, {len(train_cache)} images, {trainer.total_steps} steps on "
-        f"{trainer.device}, options {trainer.identity.head_config}"
-    )
-    if flips and not train_cache.has_flips:
-        remark("the cache holds no mirrored images (build it with --flips): training without flip augmentation")
-    if trainer.started_from is not None:
-        remark(trainer.started_from.sentence)
-    trained_too = trainer.identity.validated_on_trained
-    if trained_too:
-        remark(
-            f"{trained_too} of the {len(val_cache)} validation pictures are training pictures too: the AP says how "
-            "well they were learned by heart, not how good the head is; the run records it"
+    with together(device) as processes:
+        use_threads(threads)
+        config = TrainConfig(
+            epochs=epochs,
+            batch=batch,
+            lr=lr,
+            weight_decay=weight_decay,
+            warmup_steps=warmup_steps,
+            clip_norm=clip_norm,
+            flips=flips,
+            ema_decay=ema_decay,
+            eval_every=eval_every,
+            precision=precision,
+            seed=seed,
+            shuffle_window=shuffle_window,
         )
-    estimate = Estimate(trainer.steps_per_epoch, trainer.total_steps)
-    with progress() as bar:
-        task = bar.add_task("training", total=trainer.total_steps)
-
-        shown = 0.0
-
-        def on_step(status: Status) -> None:
-            nonlocal shown
-            bar.update(task, completed=status.step)
-            timed = estimate.step_seconds is None  # the first steps are timed, and a GPU has to have taken them
-            if not timed and time.monotonic() - shown < SHOW_SECONDS:
-                return
-            best = f", best AP {status.best_ap:.3f}" if status.best_ap is not None else ""
-            description = f"epoch {status.epoch}/{trainer.epochs}, loss {status.loss:.3f}{best}"
-            bar.update(task, description=description)
-            shown = time.monotonic()
-            if estimate.advance() and estimate.total_seconds > LONG_SECONDS:
-                remark(estimate.sentence + _smaller(trainer, estimate))
-
-        result = trainer.fit(on_step)
-        reached = statistic_text(result.metrics["AP"], ".3f")
-        description = f"epoch {trainer.epochs}/{trainer.epochs}, best AP {reached} at epoch {result.best_epoch}"
-        bar.update(task, completed=trainer.total_steps, description=description)
+        train_cache, val_cache = open_caches(cache), FeatureCache(val)
+        embeddings = load_class_embeddings(text, train_cache.dataset.class_names) if text else None
+        trainer = Trainer(
+            head,
+            parse_options(option or []),
+            train_cache,
+            val_cache,
+            output,
+            config,
+            processes=processes,
+            readers=readers,
+            class_embeddings=embeddings,
+            init=init,
+            extensions=extend or (),
+        )
+        if processes.first:
+            remark(*_remarks(trainer))
+        result = _fit(trainer)
+    if not processes.first:
+        return
     for mended in result.remarks:
         remark(mended)
     answer = {
@@ -179,7 +151,7 @@ def train(
         "best_epoch": result.best_epoch,
         "epochs": trainer.epochs,
         "seconds": round(result.seconds, 1),
-        "validated_on_trained": trained_too,
+        "validated_on_trained": trainer.identity.validated_on_trained,
         **{name: result.metrics[name] for name in NAMES},
     }
 
@@ -191,10 +163,62 @@ def train(
     emit(answer, as_json, render)
 
 
+def _remarks(trainer: "Trainer") -> list[str]:
+    """What is to be known before the first step."""
+    train, processes = trainer.train_cache, trainer.processes.count
+    where = f"{processes} processes, here on {trainer.device}" if processes > 1 else str(trainer.device)
+    lines = [
+        f"{trainer.identity.head_name}: {trainer.parameters:,} parameters, {len(train)} images, {trainer.total_steps} "
+        f"steps on {where}, options {trainer.identity.head_config}"
+    ]
+    if trainer.config.flips and not train.has_flips:
+        lines.append("the cache holds no mirrored images (build it with --flips): training without flip augmentation")
+    if trainer.started_from is not None:
+        lines.append(trainer.started_from.sentence)
+    trained_too = trainer.identity.validated_on_trained
+    if trained_too:
+        lines.append(
+            f"{trained_too} of the {len(trainer.val_cache)} validation pictures are training pictures too: the AP says "
+            "how well they were learned by heart, not how good the head is; the run records it"
+        )
+    return lines
+
+
+def _fit(trainer: "Trainer") -> "TrainResult":
+    """Train, with a progress bar in the first process."""
+    from detheads.training.estimate import LONG_SECONDS, Estimate
+    from detheads.training.status import Status
+
+    if not trainer.processes.first:
+        return trainer.fit()
+    estimate = Estimate(trainer.steps_per_epoch, trainer.total_steps)
+    with progress() as bar:
+        task, shown = bar.add_task("training", total=trainer.total_steps), float("-inf")
+
+        def on_step(status: Status) -> None:
+            nonlocal shown
+            bar.update(task, completed=status.step)
+            timed = estimate.step_seconds is None  # the first steps are timed, and a GPU has to have taken them
+            if timed or time.monotonic() - shown > SHOW_SECONDS:
+                best = f", best AP {status.best_ap:.3f}" if status.best_ap is not None else ""
+                bar.update(task, description=f"epoch {status.epoch}/{trainer.epochs}, loss {status.loss:.3f}{best}")
+                shown = time.monotonic()
+            if estimate.advance() and estimate.total_seconds > LONG_SECONDS:
+                remark(estimate.sentence + _smaller(trainer, estimate))
+
+        result = trainer.fit(on_step)
+        reached = statistic_text(result.metrics["AP"], ".3f")
+        description = f"epoch {trainer.epochs}/{trainer.epochs}, best AP {reached} at epoch {result.best_epoch}"
+        bar.update(task, completed=trainer.total_steps, description=description)
+    return result
+
+
 def _smaller(trainer: "Trainer", estimate: "Estimate") -> str:
     """What a smaller head would take, where that would make a difference, measured now."""
     from detheads.training.estimate import SLOW_SECONDS, SMALL_HEAD, WORTH_NAMING, small_head_seconds
 
+    if trainer.processes.count > 1:  # a step of this process alone would wait for the others in its loss
+        return ""
     if estimate.total_seconds < SLOW_SECONDS or trainer.identity.head_name == SMALL_HEAD or not estimate.step_seconds:
         return ""
     small = small_head_seconds(trainer.train_cache, trainer.config, trainer.device)

@@ -27,7 +27,8 @@ from detheads.make.ledger import Ledger
 from detheads.make.request import Request
 from detheads.training.checkpoint import build_head, load_checkpoint
 from detheads.training.config import TrainConfig
-from detheads.training.trainer import Status, Trainer, TrainResult
+from detheads.training.status import Status, TrainResult
+from detheads.training.trainer import Trainer
 
 FOLDS_NAME, FINAL_NAME = "folds", "final"
 

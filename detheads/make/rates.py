@@ -15,7 +15,8 @@ from detheads.cache.builder import build_cache
 from detheads.cache.reader import FeatureCache
 from detheads.data import Dataset
 from detheads.training.config import Precision, TrainConfig
-from detheads.training.trainer import Status, Trainer
+from detheads.training.status import Status
+from detheads.training.trainer import Trainer
 
 WARM_UP, TIMED = 2, 8
 """Pictures that are cached before and while the time is taken."""

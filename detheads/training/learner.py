@@ -13,6 +13,7 @@ from torch import Tensor
 from detheads.headkit.contract import Head
 from detheads.training.batches import Batch
 from detheads.training.config import TrainConfig
+from detheads.training.distributed import Processes
 from detheads.training.ema import Average
 
 
@@ -36,10 +37,23 @@ class Learner:
         scaler: of the loss, in fp16 only.
     """
 
-    def __init__(self, head: Head, config: TrainConfig, stretches: Sequence[int], device: torch.device) -> None:
-        """``stretches``: steps of the training and of each of its extensions (see :meth:`TrainConfig.rate_at`)."""
+    def __init__(
+        self,
+        head: Head,
+        config: TrainConfig,
+        stretches: Sequence[int],
+        device: torch.device,
+        processes: Processes | None = None,
+    ) -> None:
+        """A learner at its first step.
+
+        Args:
+            stretches: steps of the training and of each of its extensions (see :meth:`TrainConfig.rate_at`).
+            processes: that take each step together; this one alone when None.
+        """
         self.head, self.config, self.stretches = head.to(device), config, tuple(stretches)
         self.step = 0
+        self._processes = processes or Processes(device)
         self._average = Average(head, config.ema_decay)
         self._optimizer = torch.optim.AdamW(_parameter_groups(head, config.weight_decay), lr=config.lr, fused=True)
         self._autocast, dtype = _autocast(config.precision, device)
@@ -66,11 +80,15 @@ class Learner:
         return float(self._optimizer.param_groups[0]["lr"])
 
     def optimise(self, batch: Batch) -> dict[str, Tensor]:
-        """One optimiser step on a batch that lies on the head's device; returns the loss terms, scalars there."""
+        """One optimiser step on a batch that lies on the head's device; returns the loss terms, scalars there.
+
+        Of several processes each brings its part of the batch, and all get the terms of the whole.
+        """
         for group in self._optimizer.param_groups:
             group["lr"] = self.config.rate_at(self.step, self.stretches)
         self.head.train()
-        torch.manual_seed(self.config.seed * 1_000_003 + self.step)  # dropout of a resumed run repeats exactly
+        # Dropout of a resumed run repeats exactly; each process draws for images of its own.
+        torch.manual_seed(self.config.seed * 1_000_003 + self.step + self._processes.launch.rank * 2**53)
         with self._autocast():
             output = self.head(batch.features)
         losses = self.head.loss(output, batch.targets)
@@ -78,14 +96,16 @@ class Learner:
         total = terms.sum()
         self._optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(self._guarded(total)).backward()
+        terms = self._processes.average(self._learned(), terms.detach())
+        total = terms.sum()
         self.scaler.unscale_(self._optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.head.parameters(), self.config.clip_norm)
-        self._judge(losses, torch.cat((terms.detach(), torch.stack((total.detach(), norm)))))
+        self._judge(losses, torch.cat((terms, torch.stack((total, norm)))))
         self.scaler.step(self._optimizer)
         self.scaler.update()
         self._average.update(self.head, self._stopped)
         self.step += 1
-        return {name: value.detach() for name, value in losses.items()}
+        return dict(zip(losses, terms.unbind(), strict=True))
 
     def _guarded(self, total: Tensor) -> Tensor:
         """The loss, in fp16 with gradients of which none is finite once it was not: the scaler skips such steps."""
@@ -143,6 +163,17 @@ class Learner:
             tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in moments.items()}
         return tensors, {"step": self.step, "scaler": self.scaler.state_dict()}
 
+    def align(self) -> None:
+        """Take on the state of the first process, in the others."""
+        if self._processes.count > 1:
+            tensors, values = self._processes.from_first(self._portable)
+            if not self._processes.first:
+                self.restore(tensors, values)
+
+    def _portable(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors, values = self.state()
+        return {name: value.cpu() for name, value in tensors.items()}, values  # another process has another device
+
     def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Take on a :meth:`state`.
 
@@ -173,9 +204,13 @@ class Learner:
             raise ValueError(f"no state of the gradient scaler ({error})") from None
         self.step = self._counted_from = step
 
+    def _learned(self) -> list[Tensor]:
+        """The head's parameters in the optimiser's order."""
+        return [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+
     def _moments(self, tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
         """The optimiser's state by the number of its parameter."""
-        parameters = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+        parameters = self._learned()
         moments: dict[int, dict[str, Tensor]] = defaultdict(dict)
         for name, value in tensors.items():
             index, _, key = name.partition(".")

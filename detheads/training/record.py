@@ -1,5 +1,6 @@
 """What a finished run records of itself: which files it ended with. It outranks what lies beside a file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,7 +51,9 @@ def read_record(run: Path) -> Record | None:
         raise UserError(f"{path} is damaged ({where}: {fault['msg']}); restore it, or train again.") from None
 
 
-def write_record(run: Path, record: Record) -> None:
+def write_record(run: Path, checkpoints: Sequence[Path], **known: Any) -> None:
+    """Record which files a run ended with; ``known`` are the other fields of :class:`Record`."""
+    record = Record(checkpoints={path.name: atomic.sha256_of(path) for path in checkpoints}, **known)
     atomic.write_json(run / RECORD_NAME, record.model_dump())
 
 

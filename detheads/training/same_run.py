@@ -58,7 +58,10 @@ def _difference(
     for name, value in {**ABSENT, **described["training"]}.items():
         before = trained.get(name)
         if before != value:
-            more = f" (more epochs: --epochs {before} --extend N)" if name == "epochs" else ""
+            more = {
+                "epochs": f" (more epochs: --epochs {before} --extend N)",
+                "batch": " (of several processes, the images of all of them count)",
+            }.get(name, "")
             return f"was trained with --{name.replace('_', '-')} {before}, now {value}; {OTHERWISE}{more}"
     if recorded["init_sha256"] != described["init_sha256"]:
         return f"did not start from these weights (--init); {OTHERWISE}"

@@ -4,7 +4,8 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from detheads.foundation.errors import UserError
 from detheads.headkit import registry
 from detheads.headkit.contract import Head
 from detheads.headkit.cost import parameters_of
-from detheads.training.batches import Batch, epoch_order, read_batches, shuffle_window
+from detheads.training.batches import Batch, default_readers, epoch_order, read_batches, shuffle_window
 from detheads.training.caches import require_trainable, trained_on_too
 from detheads.training.checkpoint import (
     checkpoint_path,
@@ -32,11 +33,14 @@ from detheads.training.checkpoint import (
     untrained,
 )
 from detheads.training.config import TrainConfig
+from detheads.training.distributed import Processes
 from detheads.training.learner import Learner
 from detheads.training.log import RunLog, plot_log
 from detheads.training.progress import read_progress
+from detheads.training.prototypes import with_prototypes
 from detheads.training.record import RECORD_NAME, Record, is_recorded, read_record, write_record
 from detheads.training.same_run import recorded_options, require_same
+from detheads.training.status import Status, TrainResult
 from detheads.training.warm_start import WarmStart, load_source, take_over
 from detheads.training.window import LossWindow
 
@@ -47,50 +51,14 @@ SAVE_SECONDS = 300.0
 """Longest time between two resumable checkpoints."""
 
 
-@dataclass(frozen=True)
-class Status:
-    """Where a run stands; handed to the progress callback after every step.
-
-    Attributes:
-        losses: terms of the step, on the training's device.
-    """
-
-    step: int
-    total_steps: int
-    epoch: int
-    losses: Mapping[str, Tensor]
-    best_ap: float | None
-
-    @property
-    def loss(self) -> float:
-        """Their sum; asking for it waits until the device has taken the step."""
-        return sum(float(value) for value in self.losses.values())
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """A finished run.
-
-    Attributes:
-        metrics: COCO statistics of the best evaluation.
-        best_epoch: 1-based.
-        seconds: wall time in the training loop, interruptions left out.
-        remarks: what was mended, in sentences.
-    """
-
-    run: Path
-    parameters: int
-    metrics: dict[str, Any]
-    best_epoch: int
-    seconds: float
-    remarks: tuple[str, ...] = ()
-
-
 class Trainer:
     """Trains one head on one cache into one run folder.
 
     Args:
         run: a new folder, or that of the same training, which is then resumed.
+        device: the CPU when None.
+        processes: that train together, of which ``batch`` images are one step (see
+            :func:`~detheads.training.distributed.together`); this one alone, on ``device``, when None.
         init: run folder or checkpoint file whose weights the training starts from; head options that are not given
             are its own. The classes may be others (see :mod:`detheads.training.warm_start`).
         extensions: epochs of each extension of the training, behind those of ``config``. Each is a warm restart of
@@ -99,7 +67,7 @@ class Trainer:
 
     Raises:
         UserError: when the caches do not belong together, one has nothing to learn or to score, or the folder holds
-            another run.
+            another run, or a batch has fewer images than there are processes.
     """
 
     def __init__(
@@ -112,6 +80,7 @@ class Trainer:
         config: TrainConfig,
         *,
         device: torch.device | None = None,
+        processes: Processes | None = None,
         class_embeddings: Tensor | None = None,
         init: str | Path | None = None,
         extensions: Sequence[int] = (),
@@ -119,8 +88,10 @@ class Trainer:
     ) -> None:
         require_trainable(train, val)
         self.train_cache, self.val_cache, self.run, self.config = train, val, Path(run), config
-        self.extensions, self.readers = tuple(extensions), readers
-        self.device = device or torch.device("cpu")
+        self.extensions = tuple(extensions)
+        self.processes = processes or Processes(device or torch.device("cpu"))
+        self.processes.require_shares(config.batch)
+        self.device, self.readers = self.processes.device, readers or self.processes.fair(default_readers())
         torch.manual_seed(config.seed)
         entry = registry.entry(head_name)
         if not entry.head.trainable:
@@ -128,7 +99,7 @@ class Trainer:
         source = load_source(init) if init is not None else None
         if source is not None and source.head_name == head_name:
             head_config = {**source.head_config, **head_config}
-        options = registry.config_dict(entry, _with_prototypes(entry, head_config, class_embeddings))
+        options = registry.config_dict(entry, with_prototypes(entry, head_config, class_embeddings))
         head = registry.build(head_name, train.feature_spec, len(train.dataset.categories), options)
         self.embeddings_sha256: str | None = None
         if class_embeddings is not None:
@@ -143,8 +114,9 @@ class Trainer:
         stretches = [self.steps_per_epoch * epochs for epochs in (config.epochs, *self.extensions)]
         self.epochs, self.total_steps = config.epochs + sum(self.extensions), sum(stretches)
         self._ends = set(accumulate((config.epochs, *self.extensions)))  # the last epoch of each stretch
-        self.learner = Learner(head, config, stretches, self.device)
+        self.learner = Learner(head, config, stretches, self.device, self.processes)
         self.seconds = self._began = self._saved = 0.0
+        self._log: RunLog | None = None
         self._window = LossWindow()  # the steps since the last line of the log
         self.best: dict[str, Any] = {}
         self.remarks: list[str] = []
@@ -176,47 +148,66 @@ class Trainer:
             UserError: when the folder is another run's or another process works in it, or the loss is no longer finite
                 (the last good checkpoints stay).
         """
-        versions = {"detheads_version": __version__, "torch_version": torch.__version__}
-        remarks = {"features": self._features(), "init": self.started_from and self.started_from.source, **versions}
-        with claims.claimed(self.run, RUN, self._described(), {"extensions": [], **remarks}) as recorded:
-            self._extend(recorded)
-            self._require_last()
-            if checkpoint_path(self.run, "last").is_file():
-                self._resume()
-            if self.learner.step < self.total_steps:
-                (self.run / RECORD_NAME).unlink(missing_ok=True)  # it is extended: the files are to change
-            log = RunLog(self.run, self.learner.step)
+        first = self.processes.first
+        with self._claimed() if first else nullcontext({}) as recorded:
+            if first:
+                self._take_up(recorded)
+            self._start_alike()
+            self._log = RunLog(self.run, self.learner.step) if first else None
             self._saved = time.monotonic()
             self._began = self._saved - self.seconds
             for epoch in range(self.learner.step // self.steps_per_epoch, self.epochs):
-                self._train_epoch(epoch, log, on_step)
+                self._train_epoch(epoch, on_step)
                 evaluated = (epoch + 1) % self.config.eval_every == 0 or epoch + 1 in self._ends
                 if evaluated:
-                    self._evaluate(epoch, log)
+                    self._evaluate(epoch)
                 self._save_last()
-                if evaluated:
+                if evaluated and first:
                     plot_log(self.run)
-            self._record()
+            if first:
+                self._record()
         best_epoch, remarked = int(self.best["epoch"]), tuple(self.remarks)
         return TrainResult(self.run, self.parameters, self.best, best_epoch, self.seconds, remarked)
 
-    def _train_epoch(self, epoch: int, log: RunLog, on_step: Callable[[Status], None]) -> None:
+    def _claimed(self) -> AbstractContextManager[dict[str, Any]]:
+        """The folder, for this process alone; gives what is recorded in it."""
+        remarks: dict[str, Any] = {"detheads_version": __version__, "torch_version": torch.__version__}
+        remarks |= {"features": self._features(), "init": self.started_from and self.started_from.source}
+        remarks |= {"extensions": [], "processes": self.processes.count}
+        return claims.claimed(self.run, RUN, self._described(), remarks)
+
+    def _take_up(self, recorded: dict[str, Any]) -> None:
+        """Go on with what the folder holds."""
+        self._extend(recorded)
+        self._require_last()
+        if checkpoint_path(self.run, "last").is_file():
+            self._resume()
+        if self.learner.step < self.total_steps:
+            (self.run / RECORD_NAME).unlink(missing_ok=True)  # it is extended: the files are to change
+            if (before := recorded.get("processes", 1)) != (now := self.processes.count):
+                self.remarks.append(f"begun by {before} processes, gone on by {now}: sums of a batch round otherwise")
+
+    def _start_alike(self) -> None:
+        """Show a new head the first batch, and give all processes the state of the first one."""
+        if self.processes.first and self.learner.step == 0 and self.started_from is None:
+            features = self.train_cache.features(*epoch_order(self.config, self.train_cache, 0)[0])
+            self.head.start_from({name: values.to(self.device) for name, values in features.items()})
+        self.learner.align()
+        self.best = self.processes.from_first(lambda: self.best)
+
+    def _train_epoch(self, epoch: int, on_step: Callable[[Status], None]) -> None:
         """The steps of one epoch that are still to do."""
         order = epoch_order(self.config, self.train_cache, epoch)
-        left = order[self.learner.step % self.steps_per_epoch :]
-        batches = read_batches(
-            self.train_cache, left, matcher=self.head.matcher(), device=self.device, readers=self.readers
-        )
-        for batch in batches:
-            if self.learner.step == 0 and self.started_from is None:
-                self.head.start_from(batch.features)
+        left = self.processes.share(order[self.learner.step % self.steps_per_epoch :])
+        matcher, device = self.head.matcher(), self.device
+        for batch in read_batches(self.train_cache, left, matcher=matcher, device=device, readers=self.readers):
             losses = self.optimise(batch)
             step = self.learner.step
             self.seconds = time.monotonic() - self._began
             self._window.add(losses)
             if step % LOG_EVERY == 0:
                 self._require_finite()
-                log.write(self._position(epoch) | self._window.means())
+                self._note(epoch, self._window.means())
                 self._window.fill(())
             on_step(Status(step, self.total_steps, epoch + 1, losses, self.best.get("AP")))
             if time.monotonic() - self._saved > SAVE_SECONDS and step % self.steps_per_epoch:
@@ -234,14 +225,24 @@ class Trainer:
         self.train_cache.features(*epoch_order(self.config, self.train_cache, epoch)[step])
         raise UserError(found.sentence)
 
-    def _evaluate(self, epoch: int, log: RunLog) -> None:
-        evaluated = evaluate_cache(self.averaged_head, self.val_cache, batch_size=self.config.batch)
-        statistics = evaluated.to_dict()
-        position = self._position(epoch)
-        log.write(position | {name: value for name, value in statistics.items() if name != "per_class"})
-        if not self.best or evaluated.require_ap() > self.best["AP"]:
+    def _evaluate(self, epoch: int) -> None:
+        statistics = self.processes.from_first(self._statistics)
+        self._note(epoch, {name: value for name, value in statistics.items() if name != "per_class"})
+        if not self.best or statistics["AP"] > self.best["AP"]:
             self.best = statistics | {"epoch": epoch + 1}
-            self._save_best(position)
+            if self.processes.first:
+                self._save_best(self._position(epoch))
+
+    def _statistics(self) -> dict[str, Any]:
+        """COCO statistics of the averaged weights."""
+        evaluated = evaluate_cache(self.averaged_head, self.val_cache, batch_size=self.config.batch)
+        evaluated.require_ap()
+        return evaluated.to_dict()
+
+    def _note(self, epoch: int, values: dict[str, Any]) -> None:
+        """Write into the log, which the first process has."""
+        if self._log is not None:
+            self._log.write(self._position(epoch) | values)
 
     def _position(self, epoch: int) -> dict[str, Any]:
         return {
@@ -276,12 +277,14 @@ class Trainer:
 
     def _save_last(self) -> None:
         """Write all that an exact resume needs."""
-        self.seconds = time.monotonic() - self._began
+        self._saved = time.monotonic()
+        self.seconds = self._saved - self._began
+        if not self.processes.first:
+            return
         tensors, values = self.learner.state()
         progress = values | {"seconds": self.seconds, "window": self._window.rows()}
         checkpoint = replace(self.identity, metrics=self.best, progress=progress)
         save_checkpoint(checkpoint_path(self.run, "last"), checkpoint, tensors)
-        self._saved = time.monotonic()
 
     def _extend(self, recorded: dict[str, Any]) -> None:
         """Record the extensions, which a run may get more of and never less."""
@@ -354,29 +357,11 @@ class Trainer:
 
     def _record(self) -> None:
         """Write down what the run finished with."""
-        paths = [checkpoint_path(self.run, which) for which in ("best", "last")]
         write_record(
             self.run,
-            Record(
-                checkpoints={path.name: atomic.sha256_of(path) for path in paths},
-                epochs=self.learner.step // self.steps_per_epoch,
-                metrics=self.best,
-                seconds=self.seconds,
-                validated_on_trained=self.identity.validated_on_trained,
-            ),
+            [checkpoint_path(self.run, which) for which in ("best", "last")],
+            epochs=self.learner.step // self.steps_per_epoch,
+            metrics=self.best,
+            seconds=self.seconds,
+            validated_on_trained=self.identity.validated_on_trained,
         )
-
-
-def _with_prototypes(
-    entry: registry.Entry, options: Mapping[str, Any], class_embeddings: Tensor | None
-) -> dict[str, Any]:
-    """Head options with text prototypes when embeddings are given, the head's other kind otherwise."""
-    result = dict(options)
-    kinds = registry.choices(entry, "prototypes")
-    if "text" not in kinds:
-        return result
-    if class_embeddings is not None:
-        return result | {"prototypes": "text", "text_dim": class_embeddings.shape[1]}
-    if result.get("prototypes") == "text":
-        raise UserError(f"head {entry.name} with prototypes=text needs class embeddings; give a file with --text.")
-    return {"prototypes": next(kind for kind in kinds if kind != "text")} | result

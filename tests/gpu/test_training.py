@@ -15,7 +15,8 @@ from detheads.training import trainer as trainer_module
 from detheads.training.batches import epoch_order, read_batches
 from detheads.training.checkpoint import build_head, checkpoint_path, load_checkpoint, load_tensors
 from detheads.training.config import TrainConfig
-from detheads.training.trainer import Status, Trainer
+from detheads.training.status import Status
+from detheads.training.trainer import Trainer
 
 NARROW = {"width": 16, "tower_blocks": 1}
 HEADS = [name for name, entry in registry.trainable().items() if not entry.head.blocks]

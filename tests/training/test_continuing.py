@@ -23,7 +23,8 @@ from detheads.training.checkpoint import build_head, checkpoint_path, load_check
 from detheads.training.config import TrainConfig
 from detheads.training.log import read_log
 from detheads.training.record import RECORD_NAME, read_record
-from detheads.training.trainer import Status, Trainer
+from detheads.training.status import Status
+from detheads.training.trainer import Trainer
 from detheads.training.warm_start import take_over
 from tests.training.world import World
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from detheads.heads.fcos import FCOS
-from detheads.training.trainer import Status, Trainer
+from detheads.training.status import Status
+from detheads.training.trainer import Trainer
 
 
 def test_a_head_starts_from_the_first_batch_and_a_resumed_one_does_not(

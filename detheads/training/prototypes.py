@@ -1,0 +1,28 @@
+"""What a head compares features with, by what it is given: text, or prototypes that it learns."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from detheads.foundation.errors import UserError
+from detheads.headkit import registry
+
+
+def with_prototypes(
+    entry: registry.Entry, options: Mapping[str, Any], class_embeddings: Tensor | None
+) -> dict[str, Any]:
+    """Head options with text prototypes when embeddings are given, the head's other kind otherwise.
+
+    Raises:
+        UserError: when the options ask for text and there is none.
+    """
+    result = dict(options)
+    kinds = registry.choices(entry, "prototypes")
+    if "text" not in kinds:
+        return result
+    if class_embeddings is not None:
+        return result | {"prototypes": "text", "text_dim": class_embeddings.shape[1]}
+    if result.get("prototypes") == "text":
+        raise UserError(f"head {entry.name} with prototypes=text needs class embeddings; give a file with --text.")
+    return {"prototypes": next(kind for kind in kinds if kind != "text")} | result

@@ -1,0 +1,140 @@
+"""Training in two processes, which gloo connects, against the same training in one."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from detheads.foundation import atomic
+from detheads.foundation.errors import UserError
+from detheads.training import trainer as trainer_module
+from detheads.training.distributed import Processes, together
+from detheads.training.launch import Launch, launched, one_voice
+from detheads.training.log import read_log
+from tests.training.pair import Job, environment, odd_gradients, second_process
+from tests.training.world import World
+
+HEADS = ("split_tower",)
+CONFIG = {"epochs": 2, "batch": 3, "eval_every": 2, "lr": 1e-3}
+"""Ten images: batches of three are shared as two and one, and the last, of one image, is taken by both processes."""
+STEPS = 8
+KILLED_AT = 6
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What two processes made, one thing after the other.
+
+    Attributes:
+        gradients, terms: as :func:`odd_gradients` gives them.
+        runs: a folder with a run for each head, and ``killed``, in which the second process killed itself.
+        sentence: what the first one said of that.
+    """
+
+    gradients: list[Tensor | None]
+    terms: Tensor
+    runs: Path
+    sentence: str
+
+
+@pytest.fixture(autouse=True)
+def every_step_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer_module, "LOG_EVERY", 1)
+    monkeypatch.setattr(trainer_module, "plot_log", lambda run: None)
+
+
+def _pairs(world: World, runs: Path, heads: tuple[str, ...] | list[str]) -> Pairs:
+    jobs = [Job(head, str(world.caches), str(runs / head), CONFIG) for head in heads]
+    jobs.append(Job("fcos", str(world.caches), str(runs / "killed"), CONFIG, KILLED_AT))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer_module, "LOG_EVERY", 1)
+        patch.setattr(trainer_module, "SAVE_SECONDS", -1.0)
+        patch.setattr(trainer_module, "plot_log", lambda run: None)
+        with second_process(jobs, patch) as child, pytest.raises(UserError) as ended, together("cpu") as processes:
+            gradients, terms = odd_gradients(processes)
+            for job in jobs:
+                job.trainer(processes).fit()
+    assert child.returncode == -9, child.stderr
+    return Pairs(gradients, terms, runs, str(ended.value))
+
+
+@pytest.fixture(scope="module")
+def pairs(world: World, tmp_path_factory: pytest.TempPathFactory) -> Pairs:
+    return _pairs(world, tmp_path_factory.mktemp("pairs"), HEADS)
+
+
+def _losses(run: Path) -> list[dict[str, Any]]:
+    entries = [entry for entry in read_log(run) if "loss" in entry]
+    return [{name: value for name, value in entry.items() if name.startswith("loss")} for entry in entries]
+
+
+def test_a_gradient_that_one_process_lacks_counts_as_zero_and_one_that_all_lack_stays_none(pairs: Pairs) -> None:
+    both, one, none = pairs.gradients
+    assert both is not None
+    assert torch.equal(both, torch.full((2, 3), 1.5))
+    assert one is not None
+    assert torch.equal(one, torch.full((2, 3), 4.0))
+    assert none is None
+    assert pairs.terms.tolist() == [10.0, 10.0]
+
+
+def test_a_killed_process_ends_the_training_with_a_sentence_and_one_alone_goes_on(pairs: Pairs, world: World) -> None:
+    assert pairs.sentence == (
+        "one of the 2 processes of the training ended without a word (killed, out of memory, or its machine is gone); "
+        "the same command goes on from the last checkpoint."
+    )
+    run = pairs.runs / "killed"
+    assert atomic.read_json(run / "config.json")["processes"] == 2
+    steps: list[int] = []
+    result = Job("fcos", str(world.caches), str(run), CONFIG).trainer().fit(lambda status: steps.append(status.step))
+    assert steps[0] in (KILLED_AT, KILLED_AT + 1)
+    assert result.remarks == ("begun by 2 processes, gone on by 1: sums of a batch round otherwise",)
+    assert len(_losses(run)) == STEPS
+
+
+def test_each_batch_is_shared_out_whole() -> None:
+    order = [([7, 3, 5, 1], [True, False, False, True]), ([2, 4], [False, True])]
+    shares = [Processes(torch.device("cpu"), Launch(rank, 3, rank, 3)).share(order) for rank in range(3)]
+    assert [share[0] for share in shares] == [([7, 1], [True, True]), ([3], [False]), ([5], [False])]
+    assert all(share[1] == order[1] for share in shares)  # too few images for all
+    assert Processes(torch.device("cpu")).share(order) == order
+
+
+def test_a_batch_smaller_than_the_number_of_processes_is_refused(world: World, tmp_path: Path) -> None:
+    four = Processes(torch.device("cpu"), Launch(0, 4, 0, 4))
+    with pytest.raises(UserError, match="a batch of 3 images cannot be shared by 4 processes"):
+        Job("fcos", str(world.caches), str(tmp_path / "run"), CONFIG).trainer(four)
+
+
+@pytest.mark.parametrize("changed", [{}, {"LOCAL_RANK": "", "LOCAL_WORLD_SIZE": ""}])
+def test_a_launcher_says_which_process_this_is(changed: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert launched() == Launch(0, 1, 0, 1)
+    for name, value in (environment(1, 29500) | changed).items():
+        monkeypatch.setenv(name, value)
+    assert launched() == Launch(1, 2, 1, 2)
+    with pytest.raises(SystemExit) as ended, one_voice():
+        raise UserError("what the first process of the machine says")
+    assert ended.value.code == 1
+
+
+@pytest.mark.parametrize("rank", ["2", "-1", "one", "9" * 20])
+def test_an_impossible_launch_is_refused(rank: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (environment(1, 29500) | {"RANK": rank}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=f"processes that cannot be .RANK={rank}, WORLD_SIZE=2"):
+        launched()
+
+
+@pytest.mark.parametrize(
+    ("device", "said"), [("cpu:0", "give cpu, and each takes one"), ("nonsense", "cannot be used")]
+)
+def test_a_device_for_one_process_is_refused_for_several(
+    device: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment(0, 29500).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=said), together(device):
+        pass
