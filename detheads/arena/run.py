@@ -32,6 +32,7 @@ from detheads.headkit.head_file import load_head_file
 from detheads.training.caches import require_trainable
 from detheads.training.checkpoint import build_head, load_checkpoint
 from detheads.training.config import TrainConfig
+from detheads.training.same_run import recorded_options
 
 ALL = "all"
 MAY_DIFFER = ("train_cache", "val_cache", "machine", "versions")
@@ -200,7 +201,7 @@ def _setting(
         val_cache=str(val.folder.resolve()),
         train_sha256=train.sha256,
         val_sha256=val.sha256,
-        training=asdict(config),
+        training=recorded_options(asdict(config)),
         seeds=tuple(seeds),
         text_sha256=atomic.sha256_of(text) if text else None,
         machine=f"{available_cores()} cores, {platform.machine()}, {platform.system()}",

@@ -55,7 +55,10 @@ class FeatureCache(Sequence[Sample]):
         manifest: what the cache says of itself.
         feature_spec: what a head for these features is built from.
         dataset: the images and boxes, in original pixels (the image files need not exist any more).
+        turns_features: see :meth:`turning_features`.
     """
+
+    turns_features = False
 
     def __init__(self, folder: str | Path) -> None:
         """Open a cache; shards are checked and read when their images are asked for.
@@ -142,6 +145,11 @@ class FeatureCache(Sequence[Sample]):
         return self.manifest.settings.flips
 
     @property
+    def can_mirror(self) -> bool:
+        """Whether it can be asked for mirrored images."""
+        return self.has_flips or self.turns_features
+
+    @property
     def sha256(self) -> str:
         """Digest of the manifest, which holds the digests of everything else; new annotations change it."""
         return atomic.sha256_of(self.folder / MANIFEST_NAME)
@@ -160,6 +168,16 @@ class FeatureCache(Sequence[Sample]):
         """The same features with the objects of some of the dataset's categories only."""
         view = copy(self)
         view.dataset = self.dataset.restricted(categories)
+        return view
+
+    def turning_features(self) -> "FeatureCache":
+        """The same cache, whose mirrored images are the feature maps of the plain ones, turned from left to right.
+
+        That needs no features of mirrored images. A backbone gives a mirrored image other features than these; how
+        much a head loses by it is in ``docs/features.md``.
+        """
+        view = copy(self)
+        view.turns_features = True
         return view
 
     def features(
@@ -202,8 +220,9 @@ class FeatureCache(Sequence[Sample]):
             UserError: as :meth:`features`.
         """
         flipped = flipped or [False] * len(indices)
-        if any(flipped) and not self.has_flips:
+        if any(flipped) and not self.can_mirror:
             raise UserError(f"{self.folder} holds no mirrored images; build it with --flips.")
+        turned = torch.tensor(flipped, pin_memory=pin) if self.turns_features and any(flipped) else None
         names = tuple(layers or self.feature_spec.names)
         kinds = stored_tensors(self.manifest.settings)
 
@@ -218,11 +237,11 @@ class FeatureCache(Sequence[Sample]):
             shard, row = self._locate(index)
             for suffix, tensors in (("", values), (SCALE_SUFFIX, scales)):
                 for name, rows in tensors.items():
-                    key = name + (FLIPPED_SUFFIX if mirror else "") + suffix
+                    key = name + (FLIPPED_SUFFIX if mirror and turned is None else "") + suffix
                     wanted[shard].append((key, row, rows[position]))
         for shard, its_rows in wanted.items():
             shard.read(its_rows)
-        return StoredRows(values, scales)
+        return StoredRows(values, scales, turned)
 
     def targets(self, index: int, flipped: bool = False) -> Targets:
         """Boxes of one image in input pixels, crowd regions left out."""

@@ -28,6 +28,7 @@ from detheads.cli.options import (
 from detheads.cli.output import JsonFlag, emit, progress, remark
 from detheads.evaluation.coco import NAMES, statistic_text
 from detheads.foundation.errors import UserError
+from detheads.training.config import Mirror
 from detheads.training.launch import one_voice
 
 if TYPE_CHECKING:
@@ -78,9 +79,15 @@ def train(
         int, typer.Option(help="Steps in which the rate rises to --lr; at most a tenth of all.")
     ] = 100,
     clip_norm: Annotated[float, typer.Option(help="Largest norm of a gradient; longer ones are scaled down.")] = 5.0,
-    flips: Annotated[
-        float, typer.Option(help="Share of mirrored images, where the cache holds them (cache build --flips).")
-    ] = 0.5,
+    flips: Annotated[float, typer.Option(help="Share of images that are mirrored; see --mirror.")] = 0.5,
+    mirror: Annotated[
+        Mirror,
+        typer.Option(
+            metavar="WHAT",
+            help="images: features of mirrored images (cache build --flips). features: those of the plain ones, "
+            "turned. none. auto: images, where the cache holds them.",
+        ),
+    ] = "auto",
     ema_decay: Annotated[float, typer.Option(help="Decay of the averaged weights.")] = 0.9998,
     eval_every: EveryOption = 1,
     precision: PrecisionOption = "auto",
@@ -116,6 +123,7 @@ def train(
             warmup_steps=warmup_steps,
             clip_norm=clip_norm,
             flips=flips,
+            mirror=mirror,
             ema_decay=ema_decay,
             eval_every=eval_every,
             precision=precision,
@@ -171,8 +179,11 @@ def _remarks(trainer: "Trainer") -> list[str]:
         f"{trainer.identity.head_name}: {trainer.parameters:,} parameters, {len(train)} images, {trainer.total_steps} "
         f"steps on {where}, options {trainer.identity.head_config}"
     ]
-    if trainer.config.flips and not train.has_flips:
-        lines.append("the cache holds no mirrored images (build it with --flips): training without flip augmentation")
+    if trainer.config.flips and trainer.config.mirror == "auto" and not train.has_flips:
+        lines.append(
+            "the cache holds no mirrored images (build it with --flips, or give --mirror features): training without "
+            "flip augmentation"
+        )
     if trainer.started_from is not None:
         lines.append(trainer.started_from.sentence)
     trained_too = trainer.identity.validated_on_trained

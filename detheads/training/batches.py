@@ -39,7 +39,8 @@ def epoch_order(config: TrainConfig, cache: FeatureCache, epoch: int) -> list[Ch
     """The batches of one epoch. They depend on the cache, seed and epoch only, so a resumed run repeats them."""
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
     order = shuffled(torch.tensor(cache.shard_numbers), shuffle_window(config, cache), generator)
-    flips = torch.rand(len(cache), generator=generator) < (config.flips if cache.has_flips else 0.0)
+    share = config.flips if cache.can_mirror and config.mirror != "none" else 0.0
+    flips = torch.rand(len(cache), generator=generator) < share
     return [
         (indices.tolist(), flipped.tolist())
         for indices, flipped in zip(order.split(config.batch), flips.split(config.batch), strict=True)

@@ -2,6 +2,8 @@
 
 from detheads.cache.agreement import require_same_features
 from detheads.cache.reader import FeatureCache
+from detheads.foundation.errors import UserError
+from detheads.training.config import Mirror
 
 
 def require_trainable(train: FeatureCache, val: FeatureCache) -> None:
@@ -13,6 +15,20 @@ def require_trainable(train: FeatureCache, val: FeatureCache) -> None:
     require_same_features(train, val)
     train.require_objects("train on")
     val.require_objects("evaluate on")
+
+
+def as_mirrored(cache: FeatureCache, mirror: Mirror) -> FeatureCache:
+    """The training cache as :attr:`TrainConfig.mirror <detheads.training.config.TrainConfig>` wants it read.
+
+    Raises:
+        UserError: when it wants features of mirrored images and the cache holds none.
+    """
+    if mirror == "images" and not cache.has_flips:
+        raise UserError(
+            f"{cache.folder} holds no mirrored images; build it with --flips, which doubles it, or train with "
+            "--mirror features."
+        )
+    return cache.turning_features() if mirror == "features" else cache
 
 
 def trained_on_too(train: FeatureCache, val: FeatureCache) -> int:

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from detheads.foundation.errors import UserError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Mirror = Literal["auto", "images", "features", "none"]
 
 MAX_SEED = 2**32
 
@@ -24,7 +25,10 @@ class TrainConfig:
         warmup_steps: linear warm-up; a cosine to zero follows.
         ema_decay: of the averaged weights, which are evaluated and shipped; warmed up as (1 + t) / (10 + t).
         clip_norm: largest gradient norm.
-        flips: probability of taking the mirrored features, where the cache holds them.
+        flips: probability of mirroring an image.
+        mirror: what stands for a mirrored image: ``images``, the features of the mirrored picture, which the cache must
+            hold; ``features``, those of the plain one turned from left to right; ``none``; ``auto`` is ``images`` where
+            the cache holds them and ``none`` where it does not.
         eval_every: epochs between evaluations; the last epoch is always evaluated.
         precision: ``auto`` is mixed precision on a GPU (bf16 where it has it) and fp32 on a CPU.
         seed: of initial weights, order and flips.
@@ -40,6 +44,7 @@ class TrainConfig:
     ema_decay: float = 0.9998
     clip_norm: float = 5.0
     flips: float = 0.5
+    mirror: Mirror = "auto"
     eval_every: int = 1
     precision: Precision = "auto"
     seed: int = 0
@@ -60,6 +65,8 @@ class TrainConfig:
             raise UserError(f"shuffle_window must be 0 or more, not {self.shuffle_window}.")
         if not 0 <= self.seed < MAX_SEED:
             raise UserError(f"seed must be a whole number from 0 to {MAX_SEED - 1}, not {self.seed}.")
+        if self.mirror not in get_args(Mirror):
+            raise UserError(f"mirror is one of {', '.join(get_args(Mirror))}, not {self.mirror!r}.")
         for name in ("flips", "ema_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} must be between 0 and 1, not {getattr(self, name)}.")

@@ -9,7 +9,7 @@ from detheads.foundation.reading import read_json
 from detheads.headkit.options import to_text
 
 OTHERWISE = "give the same, or another folder with -o"
-ABSENT: Mapping[str, Any] = {"shuffle_window": 0}
+ABSENT: Mapping[str, Any] = {"shuffle_window": 0, "mirror": "auto"}
 """Options of a training that are not recorded where they have this value, which all runs had before there were such
 options: those go on."""
 

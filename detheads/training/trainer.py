@@ -22,7 +22,7 @@ from detheads.headkit import registry
 from detheads.headkit.contract import Head
 from detheads.headkit.cost import parameters_of
 from detheads.training.batches import Batch, default_readers, epoch_order, read_batches, shuffle_window
-from detheads.training.caches import require_trainable, trained_on_too
+from detheads.training.caches import as_mirrored, require_trainable, trained_on_too
 from detheads.training.checkpoint import (
     checkpoint_path,
     from_description,
@@ -87,7 +87,8 @@ class Trainer:
         readers: int | None = None,
     ) -> None:
         require_trainable(train, val)
-        self.train_cache, self.val_cache, self.run, self.config = train, val, Path(run), config
+        self.train_cache, self.val_cache = as_mirrored(train, config.mirror), val
+        self.run, self.config = Path(run), config
         self.extensions = tuple(extensions)
         self.processes = processes or Processes(device or torch.device("cpu"))
         self.processes.require_shares(config.batch)
