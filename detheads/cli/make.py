@@ -82,18 +82,18 @@ def make(
         size=parse_size(size),
         head=head,
         options=parse_options(option or []),
+        head_files=[path.resolve() for path in head_file or ()],
         epochs=epochs,
         precision=precision,
         seed=seed,
         device=device,
+        threads=threads,
         skip_bad=skip_bad,
         force=force,
     )
 
     from detheads.make.run import make as make_bundle
-    from detheads.ops.devices import use_threads
 
-    use_threads(threads)
     remark(f"caches, runs and the page go to {work}; run again to continue an interrupted making")
     with steps() as on_progress:
         made = make_bundle(request, on_progress, remark)

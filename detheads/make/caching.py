@@ -44,12 +44,13 @@ class Caches:
 
     Attributes:
         train, val: to learn from and to judge by; the same one where there are folds.
-        judges: the pictures of ``val``, with their files.
+        learned, judges: the pictures of ``train`` and ``val``, with their files.
         folds: (training, validation) of each fold.
     """
 
     train: FeatureCache
     val: FeatureCache
+    learned: Dataset
     judges: Dataset
     folds: Sequence[tuple[FeatureCache, FeatureCache]]
 
@@ -115,9 +116,9 @@ def build_caches(
             )
             for number, (part, held) in enumerate(division.folds, start=1)
         ]
-        return Caches(train, train, learned, folds)
+        return Caches(train, train, learned, learned, folds)
     judges = subset(division.val, choice.val, request.seed)
-    return Caches(train, build(judges, "val", False), judges, ())
+    return Caches(train, build(judges, "val", False), learned, judges, ())
 
 
 def _existing(folder: Path) -> Path:

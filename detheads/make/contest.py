@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from detheads.make.contenders import Contender, batch_for, contenders_for, train
 from detheads.make.ledger import Ledger
 from detheads.make.rates import faster_precision, step_seconds
 from detheads.make.request import Request
-from detheads.training.config import Precision, TrainConfig
+from detheads.training.config import Precision
 
 STARTING_SECONDS = 8.0
 """A head's process takes these to load its libraries (5 to 8 s on two cores of an AMD EPYC)."""
@@ -38,37 +38,19 @@ class Trial:
     Attributes:
         row: what the arena says of it.
         epochs: of its training.
+        train: what it was trained on.
         run: its folder.
     """
 
+    contender: Contender
     row: Row
     epochs: int
+    train: FeatureCache
     run: Path
 
     @property
     def ap(self) -> float:
         return self.row.metrics["AP"] or 0.0
-
-
-@dataclass(frozen=True)
-class Contest:
-    """All heads that were trained.
-
-    Attributes:
-        trials: those that finished, the best first.
-        failed: rows of those that did not.
-        why: sentences on what was and was not tried.
-        config: of the trainings but for their epochs.
-    """
-
-    trials: Sequence[Trial]
-    failed: Sequence[Row]
-    why: Sequence[str]
-    config: TrainConfig
-
-    @property
-    def best(self) -> Trial:
-        return self.trials[0]
 
 
 @dataclass(frozen=True)
@@ -109,70 +91,127 @@ def measure_heads(
     return Timing(precision, lambda contender: seconds(contender, precision))
 
 
-def hold_contest(
-    request: Request,
-    train: FeatureCache,
-    val: FeatureCache,
-    ledger: Ledger,
-    left: Callable[[], float],
-    device: torch.device,
-    on_progress: Progress,
-) -> Contest:
-    """Train one head after the other while there is time; started again it goes on.
+class Contest:
+    """Heads are trained one after the other while there is time; started again it goes on.
 
-    Args:
-        left: seconds that are left for training.
-
-    Raises:
-        UserError: when every head fails.
+    Attributes:
+        contenders: the heads to try, in order.
+        trials: those that finished, the best first.
+        failed: rows of those that did not.
+        why: sentences on what was and was not tried.
     """
-    contenders = contenders_for(request, device)
-    timing = measure_heads(request, contenders[0], train, ledger, device, on_progress)
-    epochs, sentence = ledger.decided(
-        "epochs", lambda: choose_epochs(request, train, lambda: timing.step(contenders[0]), left())
-    )
-    config = training_config(request, len(train), epochs, timing.precision)
 
-    def trained(contender: Contender, epochs: int) -> Trial | Row:
-        return _train(contender, _lasting(config, epochs), train, val, _arena(train, epochs), device, on_progress)
+    def __init__(
+        self,
+        request: Request,
+        train: FeatureCache,
+        val: FeatureCache,
+        ledger: Ledger,
+        left: Callable[[], float],
+        device: torch.device,
+        on_progress: Progress,
+    ) -> None:
+        """Choose precision and epochs.
 
-    trials: list[Trial] = []
-    failed: list[Row] = []
-    why = [sentence]
-    for contender in contenders:
-        if trials and read_row(_arena(train, epochs), contender.head) is None:
-            share = timing.step(contender) / timing.step(contenders[0])
-            needed = (trials[0].row.seconds or 0.0) * share + STARTING_SECONDS
-            if needed > left():
-                why.append(f"{contender.head} ({contender.why}) was not tried: it would take another {span(needed)}")
-                continue
-        trial = trained(contender, epochs)
-        if isinstance(trial, Trial):
-            trials.append(trial)
-        else:
-            failed.append(trial)
-    if not trials:
-        raise UserError(f"no head could be trained; {failed[0].head}: {failed[0].error}")
-    trials.sort(key=lambda trial: -trial.ap)
-    for _ in range(MOST_EXTENSIONS if request.epochs is None else 0):
-        best = trials[0]
-        longer = best.epochs * LONGER
-        needed = (best.row.seconds or 0.0) * LONGER + STARTING_SECONDS
-        if not ledger.decided(f"{best.row.head} for {longer} epochs", partial(_fits, needed, left)):
-            break
-        trial = trained(next(each for each in contenders if each.head == best.row.head), longer)
-        if not isinstance(trial, Trial):
-            failed.append(trial)
-            break
-        gained = trial.ap > best.ap
-        why.append(
-            f"{best.row.head} reaches AP {trial.ap:.3f} in {longer} epochs, {'more' if gained else 'no more'} than "
-            f"{best.ap:.3f} in {best.epochs}"
+        Args:
+            left: seconds that are left for training.
+        """
+        self._request, self._train, self._val, self._ledger = request, train, val, ledger
+        self._left, self._device, self._on_progress = left, device, on_progress
+        self.contenders = contenders_for(request, device)
+        first = self.contenders[0]
+        self._timing = measure_heads(request, first, train, ledger, device, on_progress)
+        self._epochs, sentence = ledger.decided(
+            "epochs", lambda: choose_epochs(request, train, lambda: self._timing.step(first), left())
         )
-        trials = sorted([*trials, trial], key=lambda trial: -trial.ap)
-        if not gained:
-            break
-    return Contest(trials, failed, why, config)
+        self._base: Trial | None = None  # the first that was trained, by whose time that of others is told
+        self.trials: list[Trial] = []
+        self.failed: list[Row] = []
+        self.why: list[str] = [sentence]
+
+    @property
+    def best(self) -> Trial:
+        return self.trials[0]
+
+    def compare_heads(self, contenders: Sequence[Contender]) -> None:
+        """Train those of some heads that there is time for; the first of all whatever the time.
+
+        Raises:
+            UserError: when all fail.
+        """
+        for contender in contenders:
+            if self._base is not None and read_row(_arena(self._train, self._epochs), contender.head) is None:
+                share = self._timing.step(contender) / self._timing.step(self._base.contender)
+                needed = (self._base.row.seconds or 0.0) * share + STARTING_SECONDS
+                if needed > self._left():
+                    self.why.append(f"{contender.head} was not tried: it would take another {span(needed)}")
+                    continue
+            trial = self._try(contender, self._train, self._epochs)
+            self._base = self._base or trial
+        if not self.trials:
+            raise UserError(f"no head could be trained; {self.failed[0].head}: {self.failed[0].error}")
+
+    def try_altered(self, cache: Callable[[], FeatureCache], pictures: int, seconds: float) -> None:
+        """Train the best head in as many steps on the pictures with altered copies, where there is time to cache them.
+
+        Args:
+            cache: caches them.
+            pictures: that they are.
+            seconds: that caching them takes.
+        """
+        best = self.best
+        needed = seconds + (best.row.seconds or 0.0) + STARTING_SECONDS
+        if not self._ledger.decided("altered copies", lambda: needed <= self._left()):
+            self.why.append(f"altered copies of the pictures were not tried: they would take another {span(needed)}")
+            return
+        epochs = max(1, round(best.epochs * len(self._train) / pictures))
+        self._compare(best, self._try(best.contender, cache(), epochs), "with altered copies of the pictures")
+
+    def train_longer(self) -> None:
+        """Train the best head for longer and longer, while there is time and it gains by it."""
+        for _ in range(MOST_EXTENSIONS):
+            best = self.best
+            epochs = best.epochs * LONGER
+            needed = (best.row.seconds or 0.0) * LONGER + STARTING_SECONDS
+            name = f"{best.row.head} on {best.train.folder.name} for {epochs} epochs"
+            if not self._ledger.decided(name, partial(_fits, needed, self._left)):
+                self.why.append(f"{epochs} epochs were not tried: they would take another {span(needed)}")
+                return
+            if not self._compare(best, self._try(best.contender, best.train, epochs), f"in {epochs} epochs"):
+                return
+
+    def _compare(self, before: Trial, trial: Trial | None, how: str) -> bool:
+        """Say what a further training of a head reached; whether it is better."""
+        if trial is None:
+            return False
+        gained = trial.ap > before.ap
+        self.why.append(
+            f"{before.row.head} {how} reaches AP {trial.ap:.3f}, {'more' if gained else 'no more'} than the "
+            f"{before.ap:.3f} of before"
+        )
+        return gained
+
+    def _try(self, contender: Contender, train: FeatureCache, epochs: int) -> Trial | None:
+        """Train one head in an arena; None when it fails."""
+        folder = _arena(train, epochs)
+        title = f"training {contender.head}, {epochs} epochs"
+        watch = Watch(on_step=lambda head, step, total: self._on_progress(title, step, total))
+        (row,) = run_arena(
+            Contestants({contender.head: contender.options}, tuple(self._request.head_files)),
+            train.folder,
+            self._val.folder,
+            folder,
+            training_config(self._request, len(train), epochs, self._timing.precision),
+            where=Where(devices=(str(self._device),), threads=self._request.threads),
+            measure_latency=False,
+            watch=watch,
+        )
+        if row.status == "failed":
+            self.failed.append(row)
+            return None
+        trial = Trial(contender, row, epochs, train, run_folder(folder, contender.head))
+        self.trials = sorted([*self.trials, trial], key=lambda each: -each.ap)
+        return trial
 
 
 def choose_epochs(
@@ -199,39 +238,9 @@ def choose_epochs(
     )
 
 
-def _lasting(config: TrainConfig, epochs: int) -> TrainConfig:
-    """The same training in other epochs, evaluated as many times."""
-    return replace(config, epochs=epochs, eval_every=max(1, config.eval_every * epochs // config.epochs))
-
-
 def _arena(train: FeatureCache, epochs: int) -> Path:
     """Heads are compared on the same features in the same epochs, each such comparison in a folder of its own."""
-    return train.folder.parent / f"arena-{epochs}-epochs"
-
-
-def _train(
-    contender: Contender,
-    config: TrainConfig,
-    train: FeatureCache,
-    val: FeatureCache,
-    folder: Path,
-    device: torch.device,
-    on_progress: Progress,
-) -> Trial | Row:
-    """One head in an arena of its own turn: its trial, or the row that says why it failed."""
-    title = f"training {contender.head}, {config.epochs} epochs"
-    watch = Watch(on_step=lambda head, step, total: on_progress(title, step, total))
-    (row,) = run_arena(
-        Contestants({contender.head: contender.options}),
-        train.folder,
-        val.folder,
-        folder,
-        config,
-        where=Where(devices=(str(device),)),
-        measure_latency=False,
-        watch=watch,
-    )
-    return row if row.status == "failed" else Trial(row, config.epochs, run_folder(folder, contender.head))
+    return train.folder.parent / f"arena-{train.folder.name}-{epochs}-epochs"
 
 
 def _fits(needed: float, left: Callable[[], float]) -> bool:

@@ -9,7 +9,7 @@ from detheads.data.convert import convert_dataset
 from detheads.data.partition import partition
 from detheads.data.split import deal_out, part_of, pooled, presence, split_dataset
 from detheads.foundation.progress import Progress
-from detheads.make.look import Look
+from detheads.make.look import CHECKED_PICTURES, Look
 from detheads.make.request import Request
 
 FOLDS = 5
@@ -60,6 +60,8 @@ def divide(look: Look, request: Request, on_progress: Progress) -> Division:
         )
     target = request.work / PICTURES_NAME
     parts = [look.train] if look.val is None else [look.train, look.val]
+    if look.pictures > CHECKED_PICTURES:
+        return _divided_unseen(look.train, request)
     if not small:
         if not target.exists():
             split_dataset(parts, target, "coco", val=SMALL_SPLIT, seed=request.seed, link=True, on_progress=on_progress)
@@ -85,6 +87,21 @@ def divide(look: Look, request: Request, on_progress: Progress) -> Division:
     )
 
 
+def _divided_unseen(every: Dataset, request: Request) -> Division:
+    """A large dataset divided without a look at its pictures, which would take as long as caching a part of them."""
+    judges = subset(every, round(SMALL_SPLIT * len(every.images)), request.seed)
+    held = {image.id for image in judges.images}
+    learned = [index for index, image in enumerate(every.images) if image.id not in held]
+    return Division(
+        part_of(every, every.split, learned),
+        judges,
+        request.data,
+        (),
+        f"no validation split: {len(judges.images):,} of {len(every.images):,} pictures, of all classes alike, are "
+        "kept to judge by; equal pictures were not looked for among so many",
+    )
+
+
 def subset(dataset: Dataset, count: int, seed: int) -> Dataset:
     """``count`` pictures of a dataset, of all classes alike; all of them where it has no more."""
     total = len(dataset.images)
@@ -92,7 +109,7 @@ def subset(dataset: Dataset, count: int, seed: int) -> Dataset:
         return dataset
     groups = [[index] for index in range(total)]
     chosen = partition(groups, presence(dataset), {"used": count / total, "left": 1 - count / total}, seed)
-    return part_of(dataset, dataset.split, chosen["used"])
+    return part_of(dataset, dataset.split, chosen["used"][:count])  # equal classes may ask for a few more
 
 
 def _folds(every: Dataset, seed: int, on_progress: Progress) -> list[tuple[Dataset, Dataset]]:

@@ -22,7 +22,7 @@ from detheads.foundation.coco_results import read_results
 from detheads.foundation.progress import Progress
 from detheads.make.budget import span
 from detheads.make.contenders import Contender, contenders_for, training_config
-from detheads.make.contest import Contest, Trial, choose_epochs, measure_heads
+from detheads.make.contest import Trial, choose_epochs, measure_heads
 from detheads.make.ledger import Ledger
 from detheads.make.request import Request
 from detheads.training.checkpoint import build_head, load_checkpoint
@@ -38,12 +38,14 @@ class Folded:
     """What cross-validation gave.
 
     Attributes:
-        contest: of the heads, the best first; its run is that of the head trained on all pictures.
+        trials: the heads, the best first; its run is that of the head trained on all pictures.
+        why: sentences on what was and was not tried.
         detections: COCO results of the best head's folds on all pictures together.
         statistics: of them.
     """
 
-    contest: Contest
+    trials: Sequence[Trial]
+    why: Sequence[str]
     detections: Sequence[Mapping[str, Any]]
     statistics: Statistics
 
@@ -78,7 +80,7 @@ def cross_validate(
         if trials and not place.exists():
             needed = (trials[0][0].row.seconds or 0.0) * timing.step(contender) / timing.step(contenders[0])
             if needed > left():
-                why.append(f"{contender.head} ({contender.why}) was not tried: it would take another {span(needed)}")
+                why.append(f"{contender.head} was not tried: it would take another {span(needed)}")
                 continue
         began = time.monotonic()
         detections: list[Mapping[str, Any]] = []
@@ -89,14 +91,14 @@ def cross_validate(
             )
         statistics = evaluate(truth, detections)
         row = _row(contender, statistics, epochs, time.monotonic() - began)
-        trials.append((Trial(row, epochs, place), detections, statistics))
+        trials.append((Trial(contender, row, epochs, every, place), detections, statistics))
     trials.sort(key=lambda each: -each[0].ap)
     best, detections, statistics = trials[0]
-    contender = next(each for each in contenders if each.head == best.row.head)
+    contender = best.contender
     run = every.folder.parent / FINAL_NAME / f"{contender.head}-{epochs}-epochs"
     result = _train(contender, every, every, run, config, device, f"training {contender.head} on all", on_progress)
     final = replace(best, run=run, row=best.row.model_copy(update={"parameters": result.parameters}))
-    return Folded(Contest([final, *(each[0] for each in trials[1:])], (), why, config), detections, statistics)
+    return Folded([final, *(each[0] for each in trials[1:])], why, detections, statistics)
 
 
 def _judge_fold(

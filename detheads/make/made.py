@@ -7,14 +7,16 @@ from typing import Any
 
 from detheads.export.pipeline import ExportResult
 from detheads.foundation.atomic import sized
-from detheads.make.budget import span
-from detheads.make.contest import Contest
+from detheads.foundation.reading import read_json
+from detheads.make.budget import BEST, span
+from detheads.make.contest import Trial
 from detheads.make.divide import Division
 from detheads.make.look import Look
 from detheads.make.page import Story, write_page
-from detheads.make.request import Request
+from detheads.make.request import BACKBONE, Request, work_folder
 from detheads.make.sizes import InputChoice
 from detheads.report.evaluated import Evaluated
+from detheads.training.trainer import RUN
 
 
 @dataclass(frozen=True)
@@ -62,15 +64,31 @@ class Made:
 
 
 @dataclass(frozen=True)
+class Trained:
+    """The heads that were trained.
+
+    Attributes:
+        trials: the best first.
+        failed: sentences on those that could not be.
+        tried: sentences on what was and was not tried.
+        judged: what the best one finds in the pictures that judge.
+    """
+
+    trials: Sequence[Trial]
+    failed: Sequence[str]
+    tried: Sequence[str]
+    judged: Evaluated
+
+
+@dataclass(frozen=True)
 class Parts:
-    """All that was found out and made."""
+    """All that was found out and made; ``proven`` counts the pictures of the proof."""
 
     look: Look
     division: Division
     remarks: Sequence[str]
     choice: InputChoice
-    contest: Contest
-    judged: Evaluated
+    trained: Trained
     exported: ExportResult
     proven: int
 
@@ -81,12 +99,12 @@ def tell(request: Request, parts: Parts, seconds: Mapping[str, float]) -> Made:
     Raises:
         UserError: when the pictures of the page cannot be drawn.
     """
-    best, report, choice = parts.contest.best, parts.exported.report, parts.choice
+    best, report, choice = parts.trained.trials[0], parts.exported.report, parts.choice
     assert report is not None  # a bundle without a proof is none of ours
     engine = next(iter(parts.exported.manifest.engines), None)
     made = Made(
-        AP=parts.judged.statistics.require_ap(),
-        AP50=parts.judged.statistics.AP50,
+        AP=parts.trained.judged.statistics.require_ap(),
+        AP50=parts.trained.judged.statistics.AP50,
         live_ap=report.live.require_ap(),
         bundle_ap=report.worst.statistics.require_ap(),
         map_drop=report.worst.map_drop,
@@ -104,11 +122,12 @@ def tell(request: Request, parts: Parts, seconds: Mapping[str, float]) -> Made:
         trials=[
             {
                 "head": trial.row.head,
+                "pictures": trial.train.folder.name,
                 "epochs": trial.epochs,
                 "AP": trial.row.metrics["AP"],
                 "seconds": trial.row.seconds,
             }
-            for trial in parts.contest.trials
+            for trial in parts.trained.trials
         ],
         engine=str(parts.exported.bundle / engine.file) if engine and parts.exported.bundle else None,
         engine_status=engine.status if engine else "; ".join(parts.exported.remarks),
@@ -131,13 +150,14 @@ def tell(request: Request, parts: Parts, seconds: Mapping[str, float]) -> Made:
         why=made.why,
         remarks=parts.remarks,
         input=choice.size,
-        contest=parts.contest,
+        trials=parts.trained.trials,
+        failed=parts.trained.failed,
         proof=proof,
         seconds=seconds,
         commands=made.commands,
         answer=asdict(made),
     )
-    write_page(parts.judged, story, request.work)
+    write_page(parts.trained.judged, story, request.work)
     return made
 
 
@@ -147,14 +167,15 @@ def _judged(parts: Parts) -> str:
             f"Every picture was judged by a head that had not seen it ({len(parts.division.folds)} folds); the "
             "bundle's head learned from all."
         )
-    trials = len(parts.contest.trials)
+    trials = len(parts.trained.trials)
     chosen = f"the best epoch{f' of {trials} trainings' if trials > 1 else ''} was chosen by them"
     return f"Judged by {parts.choice.val:,} pictures that were not trained on; {chosen}, so it is slightly optimistic."
 
 
 def _why(request: Request, parts: Parts) -> dict[str, list[str]]:
     """Every choice with its reasons."""
-    best, choice, config = parts.contest.best, parts.choice, parts.contest.config
+    best, choice = parts.trained.trials[0], parts.choice
+    config = read_json(best.run / RUN.record)["training"]
     return {
         "pictures": [parts.division.sentence],
         "backbone": [f"{request.backbone}: {_backbone_reason(request)}"],
@@ -163,32 +184,45 @@ def _why(request: Request, parts: Parts) -> dict[str, list[str]]:
             f"the features take {sized(choice.bytes)} and {span(choice.seconds)} to cache, "
             f"{choice.picture_seconds:.3f} s a picture (measured)",
         ],
-        "head": [f"{best.row.head} in {best.epochs} epochs, of the highest AP", *parts.contest.why],
+        "head": [f"{best.row.head} in {best.epochs} epochs, of the highest AP", *parts.trained.tried],
         "training": [
-            f"{config.batch} pictures a step, learning rate {config.lr:g}, weight decay {config.weight_decay:g}, "
-            f"{config.precision} (the faster precision here where there was a choice)"
+            f"{config['batch']} pictures a step, learning rate {config['lr']:g}, weight decay "
+            f"{config['weight_decay']:g}, {config['precision']} (the faster precision here where there was a choice)"
         ],
     }
 
 
 def _backbone_reason(request: Request) -> str:
-    from detheads.make.request import BACKBONE
-
     if request.backbone != BACKBONE:
         return "as asked for"
     return "its weights come with the installation and allow all use; --backbone takes another one"
 
 
 def _commands(request: Request, parts: Parts) -> list[tuple[str, str]]:
-    bundle, best = shlex.quote(str(request.output)), shlex.quote(str(parts.contest.best.run))
+    bundle, best = shlex.quote(str(request.output)), shlex.quote(str(parts.trained.trials[0].run))
     place = shlex.quote(str(request.work / parts.choice.name))
     val = "train" if parts.division.folds else "val"
-    longer = shlex.join(["detheads", "make", str(request.data), "-o", str(request.output), "--budget", "1h"])
+    compare = f"detheads arena run --cache {place}/train --val {place}/{val} -o arena"
     return [
         (f"detheads deploy run {bundle} PHOTOS -o found", "detect in pictures; no PyTorch is needed where it runs"),
         (f"detheads deploy serve {bundle}", "a server with a page to try it"),
         (f"detheads deploy bench {bundle}", "how fast it is here"),
         (f"detheads bundle prove {bundle}", "prove the bundle again, on another machine too"),
         (f"detheads eval {best} --cache {place}/{val}", "all figures of the head again"),
-        (longer, "more time: what is cached is used again"),
+        (compare, "compare all heads on what is cached"),
+        *_more_time(request),
     ]
+
+
+def _more_time(request: Request) -> list[tuple[str, str]]:
+    if not request.budget.limited:
+        return []
+    budget = "1h" if request.budget.seconds < 3600 else BEST
+    line = ["detheads", "make", str(request.data), "-o", str(request.output), "--budget", budget]
+    if request.work != work_folder(request.output):
+        line += ["--work", str(request.work)]
+    if request.backbone != BACKBONE:
+        line += ["--backbone", request.backbone]
+    if request.weights is not None:
+        line += ["--weights", str(request.weights)]
+    return [(shlex.join(line), "more time: what is cached is used again")]

@@ -12,7 +12,7 @@ from detheads import __version__
 from detheads.evaluation.coco import UNDEFINED
 from detheads.foundation.geometry import Letterbox
 from detheads.make.budget import span
-from detheads.make.contest import Contest
+from detheads.make.contest import Trial
 from detheads.report.errors import Kind
 from detheads.report.evaluated import Evaluated
 from detheads.report.failures import failures_section
@@ -50,7 +50,8 @@ class Story:
     why: Mapping[str, Sequence[str]]
     remarks: Sequence[str]
     input: tuple[int, int]
-    contest: Contest
+    trials: Sequence[Trial]
+    failed: Sequence[str]
     proof: str
     seconds: Mapping[str, float]
     commands: Sequence[tuple[str, str]]
@@ -106,6 +107,11 @@ def _training_section(story: Story) -> Section:
     """The heads that were trained, and the curves of the one that was taken."""
     columns = [
         Column("head", high_first=False),
+        Column(
+            "pictures",
+            high_first=False,
+            note="altered: with altered copies",
+        ),
         Column("epochs"),
         Column("AP", ".3f", absent=UNDEFINED),
         Column("AP50", ".3f", absent=UNDEFINED),
@@ -116,6 +122,7 @@ def _training_section(story: Story) -> Section:
     rows: list[list[Value]] = [
         [
             trial.row.head,
+            trial.train.folder.name,
             trial.epochs,
             trial.row.metrics["AP"],
             trial.row.metrics["AP50"],
@@ -123,14 +130,14 @@ def _training_section(story: Story) -> Section:
             None if trial.row.seconds is None else trial.row.seconds / 60,
             trial.row.best_epoch,
         ]
-        for trial in story.contest.trials
+        for trial in story.trials
     ]
-    plot = story.contest.best.run / PLOT_NAME
+    plot = story.trials[0].run / PLOT_NAME
     return Section(
         "Training",
-        [Table(columns, rows, sorted_by=2, rising=False)],
+        [Table(columns, rows, sorted_by=3, rising=False)],
         [Plot("Loss and AP over the steps", "training.png", plot.read_bytes())] if plot.is_file() else [],
-        remarks=[f"{row.head} failed: {row.error}" for row in story.contest.failed],
+        remarks=story.failed,
     )
 
 

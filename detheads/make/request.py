@@ -1,6 +1,6 @@
 """What a user asks for: a dataset, a bundle, a time; and what of the choices he makes himself."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,11 @@ class Request:
         work: folder for caches, runs and the page.
         size: input height and width in pixels; chosen when None.
         head, options: the only head to train; chosen when None.
+        head_files: Python files of heads that are not in the package.
         epochs: of each training; chosen when None.
         precision: of the training; the faster one when None.
         device: torch's name; the first GPU where there is one when empty.
+        threads: of the CPU; all that are allowed when None.
         skip_bad: leave out pictures and annotations that cannot be used, and list them.
     """
 
@@ -40,10 +42,12 @@ class Request:
     size: tuple[int, int] | None = None
     head: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    head_files: Sequence[Path] = ()
     epochs: int | None = None
     precision: Precision | None = None
     seed: int = 0
     device: str = ""
+    threads: int | None = None
     skip_bad: bool = False
     force: bool = False
 

@@ -2,16 +2,21 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
+from shutil import disk_usage
 from typing import Any
 
 import torch
 
+from detheads.backbones.backbone import Backbone
 from detheads.export.target import require_target
 from detheads.foundation import atomic, claims
 from detheads.foundation.progress import Progress, Remark, silent, unheard
 from detheads.foundation.text import json_text
+from detheads.make.altered import altered_bytes, altered_pictures, altered_seconds, cache_altered
 from detheads.make.caching import Caches, Encoders, build_caches, decide_input
-from detheads.make.contest import Contest, hold_contest
+from detheads.make.contenders import FIRST_HEADS, contenders_for
+from detheads.make.contest import Contest
 from detheads.make.divide import divide
 from detheads.make.ending import (
     FIXED_SECONDS,
@@ -25,9 +30,10 @@ from detheads.make.ending import (
 from detheads.make.folds import cross_validate
 from detheads.make.ledger import Ledger
 from detheads.make.look import Look, check, look_at
-from detheads.make.made import Made, Parts, tell
+from detheads.make.made import Made, Parts, Trained, tell
 from detheads.make.request import Request
-from detheads.ops.devices import pick_device
+from detheads.make.sizes import DISK_SHARE, InputChoice
+from detheads.ops.devices import pick_device, use_threads
 from detheads.report.evaluated import Evaluated, evaluate_run
 
 MAKING = claims.Kind("make.json", "a making", "making a bundle in", "choose another bundle with -o")
@@ -43,8 +49,10 @@ def make(request: Request, on_progress: Progress = silent, on_remark: Remark = u
     require_target(request.output, may_replace(request))
     require_time(request.budget, FIXED_SECONDS)
     device = pick_device(request.device)
+    use_threads(request.threads)
+    contenders_for(request, device)
     encoders = Encoders(request, device)
-    encoders.at(request.size)  # an unknown backbone, missing weights or an impossible size end it here
+    encoders.at(request.size)  # what the user chose himself and cannot be ends it here
     look = look_at(request)
     with claims.claimed(request.work, MAKING, _described(request, look)):
         ledger = Ledger(request.work, _asked(request))
@@ -67,34 +75,60 @@ def make(request: Request, on_progress: Progress = silent, on_remark: Remark = u
             return request.budget.seconds * SAFETY - ending - ledger.elapsed
 
         with ledger.step("train"):
-            contest, judged = _train(request, caches, ledger, left, device, on_progress)
-        for sentence in contest.why:
+            work = _Work(request, caches, choice, encoders.at(choice.size), ledger, left, device, on_progress)
+            trained = _in_folds(work) if caches.folds else _in_contest(work)
+        for sentence in trained.tried:
             on_remark(sentence)
+        run = trained.trials[0].run
         with ledger.step("export and proof"):
-            exported = export_proven(contest.best.run, request, caches.judges, proven, on_progress)
+            exported = export_proven(run, request, caches.judges, proven, on_progress)
         on_progress("page", 0, 0)
         with ledger.step("page"):
-            parts = Parts(look, division, remarks, choice, contest, judged, exported, proven)
-            made = tell(request, parts, ledger.seconds)
+            made = tell(request, Parts(look, division, remarks, choice, trained, exported, proven), ledger.seconds)
     return made
 
 
-def _train(
-    request: Request,
-    caches: Caches,
-    ledger: Ledger,
-    left: Callable[[], float],
-    device: torch.device,
-    on_progress: Progress,
-) -> tuple[Contest, Evaluated]:
-    """The heads that were trained, and how the best one was judged."""
-    if not caches.folds:
-        contest = hold_contest(request, caches.train, caches.val, ledger, left, device, on_progress)
-        return contest, evaluate_run(contest.best.run, caches.val, device=device)
-    folded = cross_validate(request, caches.train, caches.folds, ledger, left, device, on_progress)
-    row, settings = folded.contest.best.row, caches.train.manifest.settings
+@dataclass(frozen=True)
+class _Work:
+    """What trainings need."""
+
+    request: Request
+    caches: Caches
+    choice: InputChoice
+    encoder: Backbone
+    ledger: Ledger
+    left: Callable[[], float]
+    device: torch.device
+    on_progress: Progress
+
+
+def _in_contest(work: _Work) -> Trained:
+    """Heads compared by the pictures that judge."""
+    request, caches, left = work.request, work.caches, work.left
+    contest = Contest(request, caches.train, caches.val, work.ledger, left, work.device, work.on_progress)
+    contest.compare_heads(contest.contenders[:FIRST_HEADS])
+    if request.epochs is None:
+        if altered_bytes(caches, work.encoder) <= disk_usage(caches.train.folder).free * DISK_SHARE:
+            contest.try_altered(
+                lambda: cache_altered(request, caches, work.encoder, work.on_progress),
+                altered_pictures(caches),
+                altered_seconds(caches, work.choice.picture_seconds),
+            )
+        contest.train_longer()
+    contest.compare_heads(contest.contenders[FIRST_HEADS:])
+    failed = [f"{row.head} failed: {row.error}" for row in contest.failed]
+    return Trained(contest.trials, failed, contest.why, evaluate_run(contest.best.run, caches.val, device=work.device))
+
+
+def _in_folds(work: _Work) -> Trained:
+    """Heads judged by pictures that they have not seen, fold by fold."""
+    caches = work.caches
+    folded = cross_validate(
+        work.request, caches.train, caches.folds, work.ledger, work.left, work.device, work.on_progress
+    )
+    row, settings = folded.trials[0].row, caches.train.manifest.settings
     judged = Evaluated(
-        name=str(folded.contest.best.run),
+        name=str(folded.trials[0].run),
         dataset=caches.train.dataset,
         detections=folded.detections,
         statistics=folded.statistics,
@@ -105,7 +139,7 @@ def _train(
         },
         head=(row.head, row.parameters or 0),
     )
-    return folded.contest, judged
+    return Trained(folded.trials, (), folded.why, judged)
 
 
 def _described(request: Request, look: Look) -> dict[str, Any]:

@@ -6,12 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from detheads.foundation.bundle import read_manifest
+from detheads.make.budget import parse_budget
+from detheads.make.request import Request
 
 OPTIONS = ("--size", "96", "--head", "slim_fcos", "-O", "width=32", "--precision", "fp32", "--threads", "1", "--json")
 
@@ -66,6 +69,25 @@ def test_few_pictures_are_judged_in_folds_and_all_are_learned_from(scenes: Path,
     assert report["statistics"]["AP"] == answer["AP"]
 
 
+@pytest.mark.slow
+def test_time_that_is_left_goes_into_altered_copies_and_longer_trainings(
+    scenes: Path, request_for: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from detheads.make import contenders, divide, run
+
+    monkeypatch.setattr(divide, "FEW_JUDGES", 4)  # so that there are no folds
+    monkeypatch.setattr(contenders, "FEWEST_EPOCHS", 2)
+    monkeypatch.setattr(contenders, "MOST_EPOCHS", 2)
+    request = request_for(
+        scenes, budget=parse_budget("best"), size=(96, 96), head="slim_fcos", options={"width": 32}, precision="fp32"
+    )
+    made = run.make(request)
+    trained = {(trial["pictures"], trial["epochs"]) for trial in made.trials}
+    assert {("train", 2), ("altered", 1)} < trained  # as many steps on four times the pictures, and something longer
+    assert max(trial["AP"] for trial in made.trials) == made.trials[0]["AP"] == made.AP
+    assert any("with altered copies of the pictures reaches AP" in sentence for sentence in made.why["head"])
+
+
 def test_a_bundle_of_somebody_else_is_not_replaced(scenes: Path, tmp_path: Path, detheads: Any) -> None:
     (tmp_path / "other.detheads").mkdir()
     (tmp_path / "other.detheads" / "notes.txt").touch()
@@ -81,6 +103,7 @@ def test_a_bundle_of_somebody_else_is_not_replaced(scenes: Path, tmp_path: Path,
         (("--budget", "20s"), "a budget of 20s is too small for anything"),
         (("--size", 100), "effnet_lite0 needs input sides that are multiples of 32, not 100x100"),
         (("--backbone", "effnet"), "unknown backbone 'effnet'"),
+        (("--head", "fcos", "-O", "widht=3"), "head fcos has no option 'widht'"),
     ],
 )
 def test_what_is_impossible_is_told_before_the_work(
