@@ -230,7 +230,7 @@ def choose_epochs(
     epoch = steps * step * EVALUATION_SHARE
     possible = useful if math.isinf(left) else int((left - STARTING_SECONDS) / epoch)
     if possible >= useful:
-        return useful, f"{useful} epochs of {steps} steps: more gain little on {len(train):,} pictures"
+        return useful, f"{useful} epochs of {steps} steps to compare heads"
     possible = max(1, possible)
     return possible, (
         f"{possible} epochs: a step takes {step:.2f} s (measured), so that {useful}, which would be useful, take "
