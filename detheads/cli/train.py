@@ -45,6 +45,8 @@ ShuffleOption = Annotated[
 ReadersOption = Annotated[
     int | None, typer.Option(min=1, max=64, help="Threads that read batches; half the cores up to 8 when left out.")
 ]
+LayoutFlag = Annotated[bool, typer.Option("--channels-last", help="Features and weights in that memory format.")]
+CompileFlag = Annotated[bool, typer.Option("--compile", help="Compile the head first (torch.compile; takes minutes).")]
 DataOption = Annotated[Path | None, typer.Option(help="Dataset folder of the cache, for pictures of the worst images.")]
 PicturesOption = Annotated[int, typer.Option(min=0, help="Pictures in the report at most.")]
 
@@ -93,6 +95,8 @@ def train(
     precision: PrecisionOption = "auto",
     seed: SeedOption = 0,
     shuffle_window: ShuffleOption = 8.0,
+    channels_last: LayoutFlag = False,
+    compile_head: CompileFlag = False,
     readers: ReadersOption = None,
     threads: Annotated[int | None, typer.Option(min=1, callback=possible_threads, help="CPU threads.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...; a GPU where there is one when empty.")] = "",
@@ -129,6 +133,8 @@ def train(
             precision=precision,
             seed=seed,
             shuffle_window=shuffle_window,
+            channels_last=channels_last,
+            compile=compile_head,
         )
         train_cache, val_cache = open_caches(cache), FeatureCache(val)
         embeddings = load_class_embeddings(text, train_cache.dataset.class_names) if text else None

@@ -34,6 +34,9 @@ class TrainConfig:
         seed: of initial weights, order and flips.
         shuffle_window: GB (10^9 bytes) of stored features out of which the images of a batch are drawn, where a cache
             has more (see :mod:`detheads.training.shuffle`); 0 draws from all of it.
+        channels_last: keep features and weights in that memory format. On a CPU with AVX2 a step then took 0.90 (fcos)
+            and 0.95 (split_tower) of the time in fp32, and 1.50 and 1.13 in bf16; no GPU was measured.
+        compile: compile the head's forward and backward pass with ``torch.compile``, which takes minutes at first.
     """
 
     epochs: int = 12
@@ -49,6 +52,8 @@ class TrainConfig:
     precision: Precision = "auto"
     seed: int = 0
     shuffle_window: float = 8.0
+    channels_last: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "eval_every"):

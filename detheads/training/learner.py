@@ -52,6 +52,9 @@ class Learner:
             processes: that take each step together; this one alone when None.
         """
         self.head, self.config, self.stretches = head.to(device), config, tuple(stretches)
+        if config.channels_last:
+            head.to(memory_format=torch.channels_last)
+        self._forward = torch.compile(head) if config.compile else head
         self.step = 0
         self._processes = processes or Processes(device)
         self._average = Average(head, config.ema_decay)
@@ -61,9 +64,7 @@ class Learner:
         self._stopped = torch.zeros((), device=device)  # 1 since a loss or gradient was not finite
         self._taken = torch.zeros((), device=device)  # steps before that, counted from `_counted_from`
         self._counted_from = 0
-        self._evidence: Tensor | None = (
-            None  # terms of the loss, its sum and the gradient's norm of the step that ended
-        )
+        self._evidence: Tensor | None = None  # loss terms, their sum and the gradient's norm, of the step that ended
         self._terms: tuple[str, ...] = ()
         if not self.scaler.is_enabled():
             # What tells the fused optimiser, on the device, to leave the weights alone: as a GradScaler does it.
@@ -89,8 +90,11 @@ class Learner:
         self.head.train()
         # Dropout of a resumed run repeats exactly; each process draws for images of its own.
         torch.manual_seed(self.config.seed * 1_000_003 + self.step + self._processes.launch.rank * 2**53)
+        features = batch.features
+        if self.config.channels_last:
+            features = {name: values.to(memory_format=torch.channels_last) for name, values in features.items()}
         with self._autocast():
-            output = self.head(batch.features)
+            output = self._forward(features)
         losses = self.head.loss(output, batch.targets)
         terms = torch.stack(list(losses.values()))
         total = terms.sum()
@@ -220,7 +224,8 @@ class Learner:
                 key != "step" and value.shape != parameters[int(index)].shape
             ):
                 raise ValueError(f"moments that do not fit the head: {name}")
-            moments[int(index)][key] = value
+            # In the memory format of the weights, which the fused optimiser takes for granted.
+            moments[int(index)][key] = value if key == "step" else torch.empty_like(parameters[int(index)]).copy_(value)
         if any(len(found) != 3 for found in moments.values()):
             raise ValueError("moments that are not whole")
         return dict(moments)

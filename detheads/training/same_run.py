@@ -9,7 +9,7 @@ from detheads.foundation.reading import read_json
 from detheads.headkit.options import to_text
 
 OTHERWISE = "give the same, or another folder with -o"
-ABSENT: Mapping[str, Any] = {"shuffle_window": 0, "mirror": "auto"}
+ABSENT: Mapping[str, Any] = {"shuffle_window": 0, "channels_last": False, "compile": False, "mirror": "auto"}
 """Options of a training that are not recorded where they have this value, which all runs had before there were such
 options: those go on."""
 
@@ -62,7 +62,10 @@ def _difference(
                 "epochs": f" (more epochs: --epochs {before} --extend N)",
                 "batch": " (of several processes, the images of all of them count)",
             }.get(name, "")
-            return f"was trained with --{name.replace('_', '-')} {before}, now {value}; {OTHERWISE}{more}"
+            option = f"--{name.replace('_', '-')}"
+            if isinstance(value, bool):
+                return f"was trained {'without' if value else 'with'} {option}; {OTHERWISE}"
+            return f"was trained with {option} {before}, now {value}; {OTHERWISE}{more}"
     if recorded["init_sha256"] != described["init_sha256"]:
         return f"did not start from these weights (--init); {OTHERWISE}"
     if recorded["class_embeddings_sha256"] != described["class_embeddings_sha256"]:

@@ -149,3 +149,44 @@ def test_features_that_are_not_finite_are_told_with_their_picture(
     with pytest.raises(UserError, match=rf"holds features of {name} that are not finite; build the cache again"):
         job.fit()
     assert not list(job.run.glob("*.safetensors"))
+
+
+def test_channels_last_learns_the_same_and_goes_on_from_a_state_of_either_format(trainer: Make) -> None:
+    jobs = {last: trainer(run=str(last), channels_last=last).learner for last in (False, True)}
+    batch = fed(trainer(run="other"))
+    for learner in jobs.values():
+        for _ in range(3):
+            learner.optimise(batch)
+    kernels = [value for value in jobs[True].head.parameters() if value.ndim == 4 and value.shape[-1] > 1]
+    assert kernels and all(value.is_contiguous(memory_format=torch.channels_last) for value in kernels)
+    resumed = trainer(run="resumed", channels_last=True).learner
+    tensors, values = jobs[False].state()
+    resumed.restore({name: value.clone().contiguous() for name, value in tensors.items()}, values)  # as from a file
+    for learner in (*jobs.values(), resumed):
+        learner.optimise(batch)
+    plain = weights(jobs[False])
+    for other in (jobs[True], resumed):
+        for name, value in weights(other).items():
+            torch.testing.assert_close(
+                value, plain[name], rtol=2e-3, atol=2e-4, msg=lambda text, name=name: f"{name}: {text}"
+            )
+
+
+def test_another_memory_format_is_another_training(trainer: Make) -> None:
+    trainer(epochs=1).fit()
+    with pytest.raises(UserError, match=r"was trained without --channels-last; give the same"):
+        trainer(epochs=1, channels_last=True)
+
+
+@pytest.mark.slow
+def test_a_compiled_head_learns_the_same(trainer: Make) -> None:
+    """Takes minutes; needs a C++ compiler."""
+    plain, compiled = (trainer(run=str(on), compile=on).learner for on in (False, True))
+    batch = fed(trainer(run="other"))
+    for _ in range(3):
+        one, other = plain.optimise(batch), compiled.optimise(batch)
+        assert {name: float(value) for name, value in one.items()} == pytest.approx(
+            {name: float(value) for name, value in other.items()}, rel=1e-3
+        )
+    assert plain.head.state_dict().keys() == compiled.head.state_dict().keys()
+    assert compiled.divergence() is None
