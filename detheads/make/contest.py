@@ -26,7 +26,8 @@ STARTING_SECONDS = 8.0
 EVALUATION_SHARE = 1.3
 """A training with its evaluations takes this many times its steps, until the first one has shown how many."""
 LONGER = 2
-"""A longer training has this many times the epochs."""
+WORTH_TRYING = 1.4
+"""A longer training has this many times the epochs, or fewer where time is short, and at least these."""
 MOST_EXTENSIONS = 3
 """Trainings of ever more epochs at most, even where time is not limited."""
 
@@ -171,11 +172,10 @@ class Contest:
         """Train the best head for longer and longer, while there is time and it gains by it."""
         for _ in range(MOST_EXTENSIONS):
             best = self.best
-            epochs = best.epochs * LONGER
-            needed = (best.row.seconds or 0.0) * LONGER + STARTING_SECONDS
-            name = f"{best.row.head} on {best.train.folder.name} for {epochs} epochs"
-            if not self._ledger.decided(name, partial(_fits, needed, self._left)):
-                self.why.append(f"{epochs} epochs were not tried: they would take another {span(needed)}")
+            name = f"epochs of {best.row.head} on {best.train.folder.name} after {best.epochs}"
+            epochs = self._ledger.decided(name, partial(_longer, best, self._left))
+            if epochs < best.epochs * WORTH_TRYING:
+                self.why.append(f"there was no time to train for much longer than {best.epochs} epochs")
                 return
             if not self._compare(best, self._try(best.contender, best.train, epochs), f"in {epochs} epochs"):
                 return
@@ -243,5 +243,7 @@ def _arena(train: FeatureCache, epochs: int) -> Path:
     return train.folder.parent / f"arena-{train.folder.name}-{epochs}-epochs"
 
 
-def _fits(needed: float, left: Callable[[], float]) -> bool:
-    return needed <= left()
+def _longer(best: Trial, left: Callable[[], float]) -> int:
+    """Epochs of a longer training: twice those of the best one, or as many as there is time for."""
+    possible = (left() - STARTING_SECONDS) * best.epochs / (best.row.seconds or 1.0)
+    return int(max(0.0, min(best.epochs * LONGER, possible)))

@@ -78,7 +78,8 @@ def cross_validate(
     for contender in contenders:
         place = every.folder.parent / FOLDS_NAME / f"{contender.head}-{epochs}-epochs"
         if trials and not place.exists():
-            needed = (trials[0][0].row.seconds or 0.0) * timing.step(contender) / timing.step(contenders[0])
+            ratio = timing.step(contender) / timing.step(contenders[0])
+            needed = (trials[0][0].row.seconds or 0.0) * ratio * share / len(folds)
             if needed > left():
                 why.append(f"{contender.head} was not tried: it would take another {span(needed)}")
                 continue
@@ -96,7 +97,8 @@ def cross_validate(
     best, detections, statistics = trials[0]
     contender = best.contender
     run = every.folder.parent / FINAL_NAME / f"{contender.head}-{epochs}-epochs"
-    result = _train(contender, every, every, run, config, device, f"training {contender.head} on all", on_progress)
+    trainer = Trainer(contender.head, contender.options, every, every, run, config, device=device)
+    result = _fit(trainer, f"training {contender.head} on all pictures", on_progress)
     final = replace(best, run=run, row=best.row.model_copy(update={"parameters": result.parameters}))
     return Folded([final, *(each[0] for each in trials[1:])], why, detections, statistics)
 
@@ -112,27 +114,17 @@ def _judge_fold(
     on_progress: Progress,
 ) -> list[dict[str, Any]]:
     """COCO results on the pictures of a fold, of a head that was trained on the others."""
+    # The training pictures stand for those to judge by, so that no epoch is chosen by the fold.
+    trainer = Trainer(contender.head, contender.options, train, train, run, config, device=device)
     results = run.with_suffix(".json")
     if not results.is_file():
-        # The training pictures stand for those to judge by, so that no epoch is chosen by the fold.
-        _train(contender, train, train, run, config, device, title, on_progress)
+        _fit(trainer, title, on_progress)
         head = build_head(load_checkpoint(run)).to(device)
         atomic.write_json(results, predict_cache(head, val), indent=None)
     return read_results(results)
 
 
-def _train(
-    contender: Contender,
-    train: FeatureCache,
-    val: FeatureCache,
-    run: Path,
-    config: TrainConfig,
-    device: torch.device,
-    title: str,
-    on_progress: Progress,
-) -> TrainResult:
-    trainer = Trainer(contender.head, contender.options, train, val, run, config, device=device)
-
+def _fit(trainer: Trainer, title: str, on_progress: Progress) -> TrainResult:
     def on_step(status: Status) -> None:
         on_progress(title, status.step, status.total_steps)
 
