@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from detheads.cli import bench_engines, bench_exports, bench_running, bench_serving
+from detheads.cli import bench_engines, bench_exports, bench_running, bench_serving, bench_steps
 from detheads.cli.checks import possible_threads, require_caches, require_heads
 from detheads.cli.options import (
     BackboneFile,
@@ -29,6 +29,7 @@ app.command()(bench_exports.export)
 app.command()(bench_serving.serve)
 app.command()(bench_running.run)
 app.command()(bench_running.tiles)
+app.command()(bench_steps.step)
 
 
 @app.command()

@@ -152,3 +152,50 @@ def test_points_that_predict_an_object_well_learn_it() -> None:
         boxes[0, row * 16 + column] = target.boxes[0]
         matches = head.match(HeadOutput(boxes, torch.zeros(1, boxes.shape[1], 1), None, {}), [target])
         assert matches.points.tolist() == [row * 16 + column]
+
+
+def _alone(cost: Tensor, iou: Tensor, allowed: Tensor, top_q: int, regularisation: float, iterations: int) -> list[int]:
+    """Labels of one image: its candidates picked out, and potentials of rows and columns in place of the plan."""
+    matched = torch.full((cost.shape[1],), -1)
+    ranked = torch.where(allowed, cost, torch.inf).topk(min(4 * top_q, cost.shape[1]), dim=1, largest=False).indices
+    candidates = (torch.zeros_like(allowed).scatter(1, ranked, True) & allowed).any(dim=0).nonzero().squeeze(1)
+    if len(candidates) == 0:
+        return matched.tolist()
+    best = torch.where(allowed, iou, 0.0).topk(min(top_q, iou.shape[1]), dim=1).values
+    cost, allowed = cost[:, candidates], allowed[:, candidates]
+    units = best.sum(dim=1).floor().clamp(min=1).minimum(allowed.sum(dim=1))
+    units = units * (len(candidates) / units.sum()).clamp(max=1)
+    kernel = torch.cat((torch.where(allowed, -cost, -1000.0), torch.zeros_like(cost[:1]))) / regularisation
+    log_supplies = torch.cat((units, (len(candidates) - units.sum()).clamp(min=0)[None])).log()
+    columns = torch.zeros_like(kernel[0])
+    for _ in range(iterations):
+        rows = log_supplies - (kernel + columns).logsumexp(dim=1)
+        columns = -(kernel + rows[:, None]).logsumexp(dim=0)
+    plan = (kernel + rows[:, None] + columns).exp()
+    objects = plan[:-1] * allowed
+    heaviest = (objects == objects.amax(dim=1, keepdim=True)) & allowed
+    own = torch.where(heaviest, objects, -1.0).argmax(dim=0)
+    chosen = torch.where(objects.amax(dim=0) > plan[-1], objects.argmax(dim=0), -1)
+    matched[candidates] = torch.where(heaviest.any(dim=0), own, chosen)
+    return matched.tolist()
+
+
+@pytest.mark.parametrize("counts", [(3, 0, 5, 1), (2, 12, 1, 30), (0, 0)])
+def test_each_image_of_a_batch_is_solved_as_if_it_were_alone(counts: tuple[int, ...]) -> None:
+    """Images with few and with many objects, and with none; one object may have no point."""
+    generator = torch.Generator().manual_seed(sum(counts))
+    targets = TargetBatch.of(
+        [Targets(torch.zeros(count, 4), torch.zeros(count, dtype=torch.int64)) for count in counts]
+    )
+    cost, iou = torch.rand(2, sum(counts), 60, generator=generator, dtype=torch.float64)
+    allowed = torch.rand(cost.shape, generator=generator) < 0.3
+    allowed[:1] = False
+    options = {"top_q": 3, "regularisation": 0.05, "iterations": 40}
+    matched = assign_optimal_transport(4 * cost, iou, allowed, targets, **options)  # type: ignore[arg-type]
+    assert matched.shape == (len(counts), 60)
+    start = 0
+    for labels, count in zip(matched.tolist(), counts, strict=True):
+        own = slice(start, start + count)
+        expected = _alone(4 * cost[own], iou[own], allowed[own], **options) if count else [-1] * 60  # type: ignore[arg-type]
+        assert [label - start if label >= 0 else -1 for label in labels] == expected
+        start += count
