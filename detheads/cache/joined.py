@@ -125,7 +125,7 @@ def _with_ids(caches: Sequence[FeatureCache]) -> tuple[tuple[ImageEntry, ...], t
     if len({image.id for image in images}) == len(images):
         return images, records
     return (
-        tuple(image.model_copy(update={"id": number}) for number, image in enumerate(images, 1)),
+        tuple(replace(image, id=number) for number, image in enumerate(images, 1)),
         tuple(replace(record, id=number) for number, record in enumerate(records, 1)),
     )
 

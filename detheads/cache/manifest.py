@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
 
 from detheads.foundation.entry import Entry
 from detheads.foundation.errors import UserError
 from detheads.foundation.geometry import PAD_VALUE, Letterbox
-from detheads.foundation.reading import read_json
+from detheads.foundation.reading import read_bytes, read_json
 from detheads.foundation.text import json_text
 
 MANIFEST_NAME = "manifest.json"
@@ -86,8 +87,12 @@ class Settings(Entry):
         return 2 * self.values_per_image
 
 
-class ImageEntry(Entry):
-    """One cached image and how it was letterboxed."""
+@dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class ImageEntry:
+    """One cached image and how it was letterboxed.
+
+    A dataclass with slots, since there may be a hundred thousand of them.
+    """
 
     id: int
     file_name: str
@@ -207,7 +212,7 @@ def read_manifest(cache: Path) -> CacheManifest:
         )
         raise UserError(f"{cache} holds no {'finished ' if unfinished else ''}feature cache; {cure}.")
     try:
-        manifest = CacheManifest.model_validate(read_json(path))
+        manifest = _validated(path)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -215,3 +220,13 @@ def read_manifest(cache: Path) -> CacheManifest:
         why = str(first["ctx"]["error"]) if own else f"{where}: {first['msg']}"
         raise UserError(f"{path} is not a valid cache manifest ({why}); build the cache again.") from None
     return manifest
+
+
+def _validated(path: Path) -> CacheManifest:
+    """The manifest straight from its bytes: that of a hundred thousand images is never held as Python's lists."""
+    try:
+        return CacheManifest.model_validate_json(read_bytes(path))
+    except ValidationError as error:
+        if error.errors()[0]["type"] != "json_invalid":
+            raise
+    return CacheManifest.model_validate(read_json(path))  # which says what the file is instead

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from detheads.backbones.features import FeatureLayer, FeatureSpec
+from detheads.cache.annotations import read_annotations
 from detheads.cache.checked import CheckedFiles
 from detheads.cache.manifest import MANIFEST_NAME, image_entry, read_manifest
 from detheads.cache.rows import StoredRows
 from detheads.cache.shard import ShardReader
 from detheads.cache.storage import FLIPPED_SUFFIX, SCALE_SUFFIX, first_not_finite, stored_tensors
-from detheads.data.coco import read_coco_json
 from detheads.data.dataset import Category, Dataset, ImageRecord
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
@@ -281,9 +281,8 @@ class FeatureCache(Sequence[Sample]):
 
     def _read_dataset(self) -> Dataset:
         path = atomic.inside(self.folder, self.manifest.annotations)
-        if not path.is_file() or atomic.sha256_of(path) != self.manifest.annotations_sha256:
-            raise UserError(f"{path} is missing or was changed after the cache was built; build the cache again.")
-        dataset = read_coco_json(path, self.folder, name=self.manifest.dataset, split=self.manifest.split)
+        manifest = self.manifest
+        dataset = read_annotations(path, manifest.annotations_sha256, manifest.dataset, manifest.split)
         for image, entry in zip_longest(dataset.images, self.manifest.images):
             if image is None or entry is None or (image.id, image.file_name) != (entry.id, entry.file_name):
                 raise UserError(f"{path} lists other images than the manifest; build the cache again.")
