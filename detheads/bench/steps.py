@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from detheads.backbones.features import FeatureLayer, FeatureSpec
+from detheads.foundation.errors import UserError
 from detheads.headkit import registry
 from detheads.headkit.checks import random_features, with_blocks
 from detheads.targets.objects import TargetBatch, Targets
@@ -134,8 +135,13 @@ def bench_step(
     Args:
         objects: in each image.
         ahead: assign as readers do, where the head knows how.
+
+    Raises:
+        UserError: for a head that is not trained.
     """
     entry = registry.entry(name)
+    if not entry.head.trainable:
+        raise UserError(f"{name} is solved, not trained: it takes no steps.")
     spec = with_blocks(entry, FEATURES)
     torch.manual_seed(0)
     chosen = {"prototypes": "learned"} if "learned" in registry.choices(entry, "prototypes") else {}
