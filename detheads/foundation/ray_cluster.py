@@ -84,7 +84,7 @@ class Tally(Generic[Part]):
     _far: dict[Part, int] = field(default_factory=dict)
 
     def far(self, part: Part, done: int, total: int) -> None:
-        """A worker is so far with a part; reported unless it began anew behind what was seen."""
+        """A worker is so far with a part; one that is begun again counts as far as it was."""
         self._far[part] = max(done, self._far.get(part, 0))
         self.report()
 
@@ -205,7 +205,7 @@ class _Crew(Generic[Part]):
             if not self.started and now - begun > SILENCE_SECONDS:
                 self.on_remark(f"no worker has started in {SILENCE_SECONDS:.0f} s: the cluster has no room for it yet")
                 begun = now
-            if now - looked > LOOK_SECONDS and not self.looks:
+            if now - looked > LOOK_SECONDS:
                 self._look()
                 looked = now
             self._begin(now)
@@ -224,7 +224,7 @@ class _Crew(Generic[Part]):
 
     def _look(self) -> None:
         for worker, part in self.running.values():
-            if part is not None:
+            if part is not None and part not in self.looks.values():
                 self.looks[worker.far.options(concurrency_group=_LOOKING).remote()] = part
 
     def _see(self, answer: Any) -> None:
@@ -282,8 +282,9 @@ def said(error: BaseException) -> str:
 def _connect(ray: Any, workers: Workers, count: int) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "detheads"}
     if workers.address is None:
-        # As many processors as the workers ask for: on one machine that is the user's business, and not Ray's.
-        ray.init(num_cpus=count * workers.threads, include_dashboard=False, **quiet)
+        # A Ray of its own, whatever runs here already, with as many processors as the workers ask for: on one machine
+        # that is the user's business, and not Ray's.
+        ray.init("local", num_cpus=count * workers.threads, include_dashboard=False, **quiet)
         return
     host, separator, port = workers.address.removeprefix("ray://").rpartition(":")
     try:

@@ -4,7 +4,9 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,14 @@ def prepare(folder: Path) -> Callable[[str, Tell], str]:
     return work
 
 
+def shows_its_card() -> Callable[[int, Tell], tuple[str, str]]:
+    def work(part: int, tell: Tell) -> tuple[str, str]:
+        time.sleep(1)
+        return os.environ["CUDA_VISIBLE_DEVICES"], str(os.getpid())
+
+    return work
+
+
 def dies() -> Callable[[str, Tell], str]:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError
@@ -58,9 +68,11 @@ def unable() -> Callable[[str, Tell], str]:
     raise UserError("the bundle is not there.")
 
 
+@pytest.mark.usefixtures("machines")
 def test_each_part_is_done_once_although_a_worker_is_killed_and_one_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """On a Ray of its own, whatever cluster runs on this machine already."""
     monkeypatch.setattr(ray_cluster, "RETRY_SECONDS", 0.1)
     parts = ["plain", "dies at first", "fails at first", "always fails", "is slow", "plain too"]
     results: dict[str, str] = {}
@@ -91,6 +103,75 @@ def test_each_part_is_done_once_although_a_worker_is_killed_and_one_is_given_up(
     assert sorted(again) == ["always fails", "dies at first", "fails at first"]
     assert "its worker died" in again["dies at first"]
     assert "the network is down" in again["fails at first"]
+
+
+def loses_its_machine(folder: Path) -> Callable[[str, Tell], str]:
+    """A worker whose first part waits until its machine is gone, whose process it names."""
+
+    def work(part: str, tell: Tell) -> str:
+        begun = folder / "begun"
+        if not begun.exists():
+            begun.write_text(str(os.getppid()), encoding="utf-8")
+            time.sleep(600)
+        return part
+
+    return work
+
+
+@pytest.fixture
+def machines() -> Iterator[Any]:
+    """A cluster without a processor, to which a test adds machines."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    yield cluster
+    cluster.shutdown()
+
+
+def test_workers_share_the_cards_that_are_asked_for(machines: Any) -> None:
+    """Cards that Ray is told of: it hands out their numbers whether they are there or not."""
+    machines.add_node(num_cpus=8, num_gpus=2)
+    seen: list[tuple[str, str]] = []
+    run_parts(
+        shows_its_card,
+        range(8),
+        Workers(8, machines.address, gpus=0.5),
+        lambda part, failure, result: seen.append(result),
+    )
+    cards = {worker: card for card, worker in seen}
+    assert len(seen) == 8
+    assert set(cards.values()) == {"0", "1"}
+    assert max(Counter(cards.values()).values()) <= 2  # eight workers were asked for, and there is room for four
+
+
+def test_the_part_of_a_machine_that_is_gone_is_done_on_another(
+    machines: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_cluster, "RETRY_SECONDS", 0.1)
+    for _ in range(2):
+        machines.add_node(num_cpus=1)
+    begun = tmp_path / "begun"
+
+    def switch_off() -> None:
+        while not (begun.exists() and begun.read_text("utf-8")):
+            time.sleep(0.1)
+        os.kill(int(begun.read_text("utf-8")), signal.SIGKILL)
+
+    remarks: list[str] = []
+    done: list[str] = []
+    with ThreadPoolExecutor(1) as thread:
+        switched_off = thread.submit(switch_off)
+        run_parts(
+            partial(loses_its_machine, tmp_path),
+            ["one", "two"],
+            Workers(1, machines.address, retries=1),
+            lambda part, failure, result: done.append(failure or result),
+            on_remark=remarks.append,
+            name=str,
+        )
+        switched_off.result()
+    assert sorted(done) == ["one", "two"]
+    assert [remark.partition(":")[0] for remark in remarks] == ["one is done again"]
 
 
 @pytest.mark.parametrize(
