@@ -8,6 +8,7 @@ Gradients are averaged here, not by DistributedDataParallel: that ends at a para
 look for those, at one that a loss uses and the forward pass does not. Heads have both.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -124,6 +125,11 @@ def together(device: str = "") -> Iterator[Processes]:
     When one of them fails, all end, and one of them says why: a process that raises, or the first one that notices a
     silent end.
 
+    Example::
+
+        with together() as processes:
+            Trainer("fcos", {}, train, val, "run", TrainConfig(batch=64), processes=processes).fit()
+
     Args:
         device: as :func:`pick_device` takes it; without a number where there are several processes.
 
@@ -186,9 +192,10 @@ def _spoken(error: BaseException, launch: Launch) -> BaseException:
 
 
 def _speaks() -> bool:
-    """Whether no other process has told of the end yet."""
+    """Whether no other process has told of the end yet; a launcher that starts all anew keeps its store."""
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     try:
-        return distributed.distributed_c10d._get_default_store().add("detheads/ended", 1) == 1
+        return distributed.distributed_c10d._get_default_store().add(f"detheads/ended/{attempt}", 1) == 1
     except RuntimeError:  # who kept the store is gone
         return True
 

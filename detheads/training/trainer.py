@@ -189,7 +189,16 @@ class Trainer:
                 self.remarks.append(f"begun by {before} processes, gone on by {now}: sums of a batch round otherwise")
 
     def _start_alike(self) -> None:
-        """Show a new head the first batch, and give all processes the state of the first one."""
+        """Show a new head the first batch, and give all processes the state of the first one.
+
+        Raises:
+            UserError: when this process was given another training than the first one.
+        """
+        if self.processes.count > 1 and self.processes.from_first(self._described) != self._described():
+            raise UserError(
+                f"process {self.processes.launch.rank} of {self.processes.count} was given another training than "
+                "process 0: other options, or other caches under the same path; give all of them the same."
+            )
         if self.processes.first and self.learner.step == 0 and self.started_from is None:
             features = self.train_cache.features(*epoch_order(self.config, self.train_cache, 0)[0])
             self.head.start_from({name: values.to(self.device) for name, values in features.items()})
