@@ -97,6 +97,7 @@ def _entry(name: str, trained: Trained, thresholds: Thresholds, parity: ParityEn
             "cache": checkpoint.cache_sha256,
             "dataset": checkpoint.dataset_sha256,
             **({"backbone_file": own} if (own := checkpoint.backbone_file_sha256) else {}),
+            **({"vocabulary": changed} if (changed := checkpoint.vocabulary_sha256) else {}),
         },
         parity=parity,
     )
@@ -155,10 +156,10 @@ def store_proof(
     written = write_reports(folder, manifest.name, {head: report}, [each.name for each in manifest.heads])
     entry = manifest.head_named(head)
     update: dict[str, Any] = {"verification": report.summary()}
-    flattering = report.training_note and entry.best_scores is not None
+    flattering = report.caveat and entry.best_scores is not None
     if report.passed and report.best_scores and not flattering:
         update |= {"best_scores": dict(report.best_scores), "best_scores_rule": report.best_scores_rule}
-    if report.passed and not report.training_note:  # of pictures known by heart, scores say nothing of the field
+    if report.passed and not report.caveat:  # of pictures known by heart, scores say nothing of the field
         update["field"] = report.seen
     manifest = manifest.with_head(entry.model_copy(update=update))
     proofs = {result.entry.name: result.summary() for result in report.profiles}

@@ -65,7 +65,7 @@ def _results(manifest: BundleManifest, head: BundledHead) -> list[EvalResult]:
     if proof is None or manifest.state_of(head) != "verified":
         return []
     artefact = proof.artefacts[0]
-    if artefact.map is None:
+    if artefact.map is None or proof.own_labels:
         return []
     return [
         EvalResult(

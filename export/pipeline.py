@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from detheads.backbones.text import Embeddings
 from detheads.deploy.engines.bundled import add_engine
 from detheads.deploy.engines.library import find_library
 from detheads.deploy.engines.options import EngineOptions
@@ -18,7 +19,6 @@ from detheads.export.bundle_writer import (
     write_reports,
     write_unverified,
 )
-from detheads.export.classes import of_these_classes
 from detheads.export.conversion import Conversion, judge_of, store_conversion
 from detheads.export.device_probes import ProbeChoice, write_probes
 from detheads.export.explain.proof import prove
@@ -28,7 +28,7 @@ from detheads.export.profiles.prove import with_profiles
 from detheads.export.profiles.writer import add_profiles, require_profiles, unproven
 from detheads.export.proof import Proof
 from detheads.export.report import VerificationReport
-from detheads.export.source import Which, load_several, load_trained
+from detheads.export.source import Which, load_head, load_several, load_trained
 from detheads.export.target import require_target
 from detheads.export.verify import measure, require_objects
 from detheads.foundation import atomic
@@ -40,6 +40,7 @@ from detheads.foundation.progress import Progress, silent
 from detheads.foundation.text import visible
 from detheads.report.files import MARKDOWN_NAME
 from detheads.training.checkpoint import load_checkpoint
+from detheads.training.vocabulary import Vocabulary
 
 MOST_DETECTIONS = 1000
 """That ``max_detections`` may be: each is a step of the suppression, one after another."""
@@ -168,6 +169,7 @@ def export_runs(
     proofs: Mapping[str, Proof] | None,
     which: Which = "best",
     weights: str | Path | None = None,
+    vocabulary: Vocabulary | None = None,
     tensorrt: bool = True,
     engine: EngineOptions | None = None,
     thresholds: Thresholds | None = None,
@@ -188,6 +190,7 @@ def export_runs(
         proofs: what each head has to show.
         which: checkpoint of the runs.
         weights: backbone weight file, where the backbone's own source is not to be used.
+        vocabulary: the classes that a single run's head is to have, where not its own.
         tensorrt: build a TensorRT engine too.
         engine: how it is built.
         thresholds: constants of the post-processing inside the graph; each head's usual ones when None.
@@ -205,6 +208,8 @@ def export_runs(
     output = Path(output)
     require = partial(require_target, force=force)
     require(output)
+    if vocabulary is not None and len(runs) > 1:
+        raise UserError(f"other classes are for one head, and there are {len(runs)} runs; export each by itself.")
     rejected = output.with_suffix(REJECTED_SUFFIX)
     for place in (output, rejected):  # before the work, as everything is that it would be lost by
         atomic.try_output(place, folder=True)
@@ -215,12 +220,13 @@ def export_runs(
     with staged(output, require) as stage:
         on_progress("loading", 0, 0)
         for name, proof in (proofs or {}).items():
-            wanted = load_checkpoint(runs[name], which).categories
-            require_objects(of_these_classes(proof.dataset, wanted, str(runs[name])))
+            require_objects(proof.dataset, load_head(runs[name], which, vocabulary), str(runs[name]))
         features = load_checkpoint(next(iter(runs.values())), which).feature_spec
         datasets = [proof.dataset for proof in (proofs or {}).values()]
         plan = (conversion or Conversion()).plan((features.height, features.width), datasets, engine=tensorrt)
-        trained = load_several(runs, which=which, weights=None if weights is None else Path(weights))
+        trained = load_several(
+            runs, which=which, weights=None if weights is None else Path(weights), vocabulary=vocabulary
+        )
         first = next(iter(trained.values()))
         require_profiles(profiles, first.checkpoint.feature_spec, len(runs))
         remarks = first.remarks + ((library.remark,) if library is not None and library.remark else ())
@@ -275,6 +281,7 @@ def verify_bundle(
     *,
     which: Which = "best",
     weights: str | Path | None = None,
+    embeddings: Embeddings | None = None,
     store: bool = True,
     on_progress: Progress = silent,
 ) -> VerificationReport:
@@ -282,6 +289,7 @@ def verify_bundle(
 
     Args:
         run: of the head that is to be proven.
+        embeddings: of the classes that it got at export.
         store: write the verdict into the bundle, whatever it is (see :func:`store_verdict`).
 
     Raises:
@@ -295,13 +303,17 @@ def verify_bundle(
     for profile in manifest.profiles:
         profile_file(bundle, profile)
     on_progress("loading", 0, 0)
-    trained = load_trained(run, which=which, weights=None if weights is None else Path(weights))
-    made_from = trained.checkpoint.checkpoint_sha256
+    made_from = load_checkpoint(run, which).checkpoint_sha256
     head = next((head for head in manifest.heads if head.hashes.get("checkpoint") == made_from), None)
     if head is None:
         raise UserError(
             f"{bundle} was not made from the {which} checkpoint of {run}; give the run it was exported from."
         )
+    changed = head.hashes.get("vocabulary")
+    vocabulary = Vocabulary(tuple(entry.name for entry in head.classes), embeddings) if changed else None
+    trained = load_trained(run, which=which, weights=None if weights is None else Path(weights), vocabulary=vocabulary)
+    if trained.checkpoint.vocabulary_sha256 != changed:
+        raise UserError(f"{bundle} was exported with other embeddings of its classes; give their file with --text.")
     if trained.backbone.weights_sha256 != manifest.backbone.weights_sha256:
         raise UserError(f"{bundle} was made with other backbone weights than {run}; give the run it was exported from.")
     reference = measure(trained, head.thresholds, proof, on_progress, head.name)

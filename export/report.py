@@ -21,7 +21,7 @@ from detheads.foundation.manifest import (
     Precision,
     Verification,
 )
-from detheads.foundation.summary import NOT_ENOUGH, training_note
+from detheads.foundation.summary import NOT_ENOUGH, caveat
 from detheads.report.curves import PrecisionRecall
 from detheads.report.pictures import Scene
 
@@ -128,6 +128,8 @@ class VerificationReport:
     precision: Precision = "fp32"
     licence: str = ""
     """Of the backbone's weights."""
+    own_labels: bool = False
+    """The pictures have no labels of the head's classes: what PyTorch finds stands for objects."""
     training_pictures: int | None = None
     """How many of the images the model was trained on; None where the run does not tell."""
     full_tables: int = 0
@@ -176,7 +178,7 @@ class VerificationReport:
         """One line: whether the proof holds, and what kind of pictures it stands on."""
         outcome = "proof holds" if self.passed else "proof FAILED"
         doubt = "" if self.conclusive else NOT_ENOUGH
-        return "; ".join(filter(None, (outcome, doubt if self.passed else "", self.training_note)))
+        return "; ".join(filter(None, (outcome, doubt if self.passed else "", self.caveat)))
 
     @property
     def head_title(self) -> str:
@@ -184,14 +186,14 @@ class VerificationReport:
         return "" if self.head == ONLY_HEAD else f"{self.head}: "
 
     @property
-    def training_note(self) -> str:
-        """That these are training pictures, where they are."""
-        return training_note(self.training_pictures, self.images)
+    def caveat(self) -> str:
+        """Why the figures say nothing of how well the model detects; empty where they do."""
+        return caveat(self.own_labels, self.training_pictures, self.images)
 
     @property
     def best_scores_rule(self) -> str:
         """How and on what the best scores were measured."""
-        note = f" ({self.training_note})" if self.training_note else ""
+        note = f" ({self.caveat})" if self.caveat else ""
         return f"{RULE}; PyTorch on {self.images} images of {self.dataset} {self.split}{note}"
 
     def summary(self) -> Verification:
@@ -203,6 +205,7 @@ class VerificationReport:
             split=self.split,
             dataset_sha256=self.dataset_sha256,
             images=self.images,
+            own_labels=self.own_labels,
             training_pictures=self.training_pictures,
             full_tables=self.full_tables,
             onnx_sha256=self.onnx_sha256,
@@ -236,6 +239,7 @@ class VerificationReport:
                 "sha256": self.dataset_sha256,
                 "images": self.images,
                 "boxes": self.boxes,
+                "own_labels": self.own_labels,
                 "training_pictures": self.training_pictures,
                 "skipped": dict(self.skipped),
                 "aspect_ratio_range": list(self.aspect_ratios),

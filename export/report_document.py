@@ -62,7 +62,7 @@ def _sections(report: VerificationReport, listed: int | None, drawn: bool) -> It
         *report.reasons,
         *(f"Likely cause: {sentence}" for sentence in report.advice[:1]),
         *report.advice[1:],
-        *(f"Note: {text}" for text in (report.training_note, *report.shortcomings, *report.remarks) if text),
+        *(f"Note: {text}" for text in (report.caveat, *report.shortcomings, *report.remarks) if text),
         *(f"Left out: {reason}" for reason in report.skipped.values()),
     ]
     if notes:

@@ -15,6 +15,7 @@ from detheads.foundation.geometry import sides
 from detheads.headkit.contract import Head
 from detheads.training.checkpoint import Checkpoint, build_head, load_checkpoint
 from detheads.training.pictures import among
+from detheads.training.vocabulary import Vocabulary, with_vocabulary
 
 Which = Literal["best", "last"]
 
@@ -37,16 +38,19 @@ class Trained:
         return (licence,)
 
 
-def load_trained(run: Path, *, which: Which = "best", weights: Path | None = None) -> Trained:
+def load_trained(
+    run: Path, *, which: Which = "best", weights: Path | None = None, vocabulary: Vocabulary | None = None
+) -> Trained:
     """Load a training run and exactly the backbone whose features it was trained on.
 
     Args:
+        vocabulary: the classes that the head is to have, where not its own.
         weights: backbone weight file, where the backbone's own source is not to be used.
 
     Raises:
         UserError: when the run is unusable, or the backbone weights are not those of its feature cache.
     """
-    checkpoint = load_checkpoint(run, which)
+    checkpoint = load_head(run, which, vocabulary)
     require_backbone_file(checkpoint.backbone_name, checkpoint.backbone_file_sha256)
     spec = checkpoint.feature_spec
     trained_on_random = checkpoint.backbone_weights_sha256 is None
@@ -74,13 +78,28 @@ def load_trained(run: Path, *, which: Which = "best", weights: Path | None = Non
     return Trained(checkpoint, backbone, build_head(checkpoint).eval())
 
 
-def load_several(runs: Mapping[str, Path], *, which: Which, weights: Path | None) -> dict[str, Trained]:
+def load_head(run: Path, which: Which, vocabulary: Vocabulary | None = None) -> Checkpoint:
+    """The head of a run, with its own classes or those of a vocabulary.
+
+    Raises:
+        UserError: when the run is unusable, or its head cannot have these classes.
+    """
+    checkpoint = load_checkpoint(run, which)
+    return checkpoint if vocabulary is None else with_vocabulary(checkpoint, vocabulary, str(run))
+
+
+def load_several(
+    runs: Mapping[str, Path], *, which: Which, weights: Path | None, vocabulary: Vocabulary | None = None
+) -> dict[str, Trained]:
     """Load training runs whose heads read the same features, with one backbone for all of them.
+
+    Args:
+        vocabulary: of the only head.
 
     Raises:
         UserError: as :func:`load_trained`, or when a run was trained on other features than the first.
     """
-    checkpoints = {name: load_checkpoint(run, which) for name, run in runs.items()}
+    checkpoints = {name: load_head(run, which, vocabulary) for name, run in runs.items()}
     (first, of_first), *others = checkpoints.items()
     for name, other in others:
         for what, mine, its in (
@@ -94,7 +113,7 @@ def load_several(runs: Mapping[str, Path], *, which: Which, weights: Path | None
                     f"{runs[first]} and {runs[name]} cannot share a graph: {what} of the one is {mine}, of the other "
                     f"{its}; export each by itself."
                 )
-    loaded = load_trained(runs[first], which=which, weights=weights)
+    loaded = load_trained(runs[first], which=which, weights=weights, vocabulary=vocabulary)
     return {
         name: loaded if name == first else replace(loaded, checkpoint=each, head=build_head(each).eval())
         for name, each in checkpoints.items()

@@ -22,7 +22,6 @@ from detheads.deploy.monitor.measures import Values
 from detheads.evaluation.coco import Statistics
 from detheads.evaluation.compare import Bootstrap
 from detheads.evaluation.scores import best_scores
-from detheads.export.classes import of_these_classes
 from detheads.export.criteria import criteria
 from detheads.export.diagnosis import advice, apart
 from detheads.export.judged import Judged, judged, objects_of
@@ -35,6 +34,7 @@ from detheads.export.report import ArtefactResult, VerificationReport
 from detheads.export.report_pictures import scenes
 from detheads.export.sides import Timed, compare_tensors, run_artefact, run_live, run_odd
 from detheads.export.source import Trained, dataset_sha256, training_pictures
+from detheads.export.vocabulary import of_head, own_labelled, unnamed, unnamed_remarks
 from detheads.export.ways import engine_named, executed, further_ways, possible_sizes
 from detheads.foundation.bundle import read_manifest
 from detheads.foundation.coco_results import to_coco_results
@@ -45,6 +45,7 @@ from detheads.foundation.progress import Progress, silent, under
 from detheads.foundation.reading import read_json
 from detheads.foundation.text import visible
 from detheads.ops.devices import pick_device
+from detheads.training.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Reference:
         odd_names, odd_pictures, odd_found: pictures of extreme shape, and what PyTorch finds in them.
         pictures: what the pixels of each image say.
         head: name that the head has in a bundle.
+        own_labels: the objects of ``dataset`` are what was found, since none of the head's classes is labelled.
     """
 
     trained: Trained
@@ -75,6 +77,7 @@ class Reference:
     odd_found: list[LiveDetections]
     pictures: list[Values]
     head: str = ONLY_HEAD
+    own_labels: bool = False
 
     @property
     def statistics(self) -> Statistics:
@@ -96,14 +99,17 @@ def measure(
     """
     checkpoint = trained.checkpoint
     live = LiveDetector(trained.backbone, trained.head, checkpoint.feature_spec, thresholds, pick_device(proof.device))
-    wanted = require_objects(of_these_classes(proof.dataset, checkpoint.categories, "the bundle"))
+    wanted = require_objects(proof.dataset, checkpoint, "the bundle")
     dataset, found, pictures = run_live(live, wanted, on_progress, proof.skip_bad)
-    require_objects(dataset)
+    own_labels = checkpoint.vocabulary_sha256 is not None and not counted_objects(dataset)
+    if own_labels:
+        dataset = own_labelled(dataset, found)
+    require_objects(dataset, checkpoint, "the bundle")
     results = coco_results(dataset, found)
     own = judged(dataset, results)
     bootstrap = Bootstrap(own.resampled, on_progress=under("verifying", on_progress))
     odd = run_odd(live, dataset)
-    return Reference(trained, live, proof, dataset, found, results, own, bootstrap, *odd, pictures, head)
+    return Reference(trained, live, proof, dataset, found, results, own, bootstrap, *odd, pictures, head, own_labels)
 
 
 def compare(bundle: Path, reference: Reference, on_progress: Progress = silent) -> VerificationReport:
@@ -143,7 +149,8 @@ def compare(bundle: Path, reference: Reference, on_progress: Progress = silent) 
     map_cache = checkpoint.metrics.get("AP")
     ratios = [image.width / image.height for image in dataset.images]
     full = sum(one.full for one in originals)
-    best = best_scores(dataset.coco_json(), reference.results)
+    best = {} if reference.own_labels else best_scores(dataset.coco_json(), reference.results)
+    changed = checkpoint.vocabulary_sha256 is not None
     return VerificationReport(
         bundle=manifest.name,
         head=reference.head,
@@ -166,6 +173,7 @@ def compare(bundle: Path, reference: Reference, on_progress: Progress = silent) 
         limits=limits,
         precision=manifest.precision,
         licence=manifest.backbone.licence,
+        own_labels=reference.own_labels,
         training_pictures=training_pictures(checkpoint, proof.dataset, dataset),
         full_tables=full,
         classes=dataset.class_names,
@@ -186,6 +194,7 @@ def compare(bundle: Path, reference: Reference, on_progress: Progress = silent) 
             *reference.trained.remarks,
             *full_remarks(full, len(originals), thresholds),
             *cache_remarks(map_cache, reference.statistics.require_ap()),
+            *unnamed_remarks(unnamed(proof.dataset, checkpoint) if changed else (), reference.own_labels),
             *class_remarks(furthest_ap.result.criteria),
             *(way.remark for way in ways if way.emulated),
             *further.remarks,
@@ -264,13 +273,17 @@ def coco_results(dataset: Dataset, found: Sequence[Found]) -> list[dict[str, Any
     ]
 
 
-def require_objects(dataset: Dataset) -> Dataset:
-    """The dataset itself.
+def require_objects(given: Dataset, checkpoint: Checkpoint, holder: str) -> Dataset:
+    """The dataset with the classes of a head.
+
+    Args:
+        holder: what the model is called in a sentence.
 
     Raises:
-        UserError: when none of its objects counts.
+        UserError: when they are others, or none of its objects counts; of a head whose classes were changed, none need.
     """
-    if not counted_objects(dataset):
+    dataset = of_head(given, checkpoint, holder)
+    if checkpoint.vocabulary_sha256 is None and not counted_objects(dataset):
         raise UserError(
             f"{dataset.name} {dataset.split} has no object that counts (crowd regions do not), so no mAP can be "
             "measured and nothing proven; choose another split."

@@ -10,7 +10,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from detheads.arena.records import Row, SeedResult, detections_path, run_folder
-from detheads.backbones.text import load_class_embeddings
+from detheads.backbones.text import read_embeddings
 from detheads.cache.reader import FeatureCache
 from detheads.evaluation.coco import NAMES
 from detheads.evaluation.predict import predict_cache
@@ -61,8 +61,9 @@ def compete(job: Job, on_step: Callable[[Status], None] = lambda status: None) -
     for path in job.head_files:
         load_head_file(path)
     train, val = FeatureCache(job.train), FeatureCache(job.val)
-    embeddings = load_class_embeddings(job.text, train.dataset.class_names) if job.text else None
     entry = registry.entry(job.head)
+    by_text = job.text is not None and "text" in registry.choices(entry, "prototypes")
+    embeddings = read_embeddings(job.text) if by_text and job.text else None
     config = TrainConfig(**job.training)
     seeds = job.seeds or (config.seed,)
     results = []
@@ -75,7 +76,8 @@ def compete(job: Job, on_step: Callable[[Status], None] = lambda status: None) -
             run_folder(job.arena, job.head, seed if number else None),
             replace(config, seed=seed),
             device=torch.device(job.device),
-            class_embeddings=embeddings if "text" in registry.choices(entry, "prototypes") else None,
+            class_embeddings=embeddings.of(train.dataset.class_names) if embeddings else None,
+            encoder=embeddings.encoder if embeddings else None,
         )
 
         def advance(status: Status, before: int = number) -> None:

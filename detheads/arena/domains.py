@@ -14,9 +14,8 @@ from scipy.stats import rankdata
 from detheads.arena.pool import Watch
 from detheads.arena.records import Row
 from detheads.arena.run import Contestants, Where, run_arena
-from detheads.arena.zero_shot import with_other_classes
 from detheads.backbones.backbone import Backbone
-from detheads.backbones.text import load_class_embeddings
+from detheads.backbones.text import read_embeddings
 from detheads.cache.builder import build_cache
 from detheads.cache.reader import FeatureCache
 from detheads.data import read_dataset
@@ -27,8 +26,9 @@ from detheads.foundation.errors import UserError
 from detheads.foundation.progress import Progress, silent, under
 from detheads.report.markdown import plain, table_lines
 from detheads.report.sections import Column, Table, Value
-from detheads.training.checkpoint import load_checkpoint
+from detheads.training.checkpoint import build_head, load_checkpoint
 from detheads.training.config import TrainConfig
+from detheads.training.vocabulary import with_classes
 
 DOMAINS_NAME = "domains.json"
 MAX_DEPTH = 3
@@ -173,14 +173,15 @@ def run_zero_shot(
     *,
     on_cache: Progress = silent,
 ) -> DomainsResult:
-    """Evaluate a trained text-aligned head on every domain with the embeddings of the domain's own class names.
+    """Evaluate a trained head on every domain with embeddings of the domain's own classes (see
+    :mod:`detheads.training.vocabulary`).
 
     Args:
         run: training run of the head.
         text: embeddings with names for the classes of all domains; a domain with a class it lacks is skipped.
 
     Raises:
-        UserError: when the head is not text-aligned or was trained on other features.
+        UserError: when the head was trained on other features, or can be used on none of the domains.
     """
     checkpoint = load_checkpoint(run)
     trained = checkpoint.backbone_name, checkpoint.backbone_weights_sha256, checkpoint.feature_spec
@@ -191,13 +192,15 @@ def run_zero_shot(
         )
     rows: dict[str, Sequence[Row]] = {}
     skipped: list[Skipped] = []
+    embeddings = read_embeddings(text)
     for domain in domains:
         if isinstance(domain, Skipped):
             skipped.append(domain)
             continue
         try:
-            names = read_dataset(domain.folder, domain.val).class_names
-            embeddings = load_class_embeddings(text, names)
+            categories = read_dataset(domain.folder, domain.val).categories
+            embeddings.of([category.name for category in categories])
+            head = build_head(with_classes(checkpoint, categories, embeddings, str(run)))
             place = folder / domain.name / "cache-val"
             _cache(domain, domain.val, backbone, place, False, on_cache)
             cache = FeatureCache(place)
@@ -205,7 +208,6 @@ def run_zero_shot(
         except UserError as error:
             skipped.append(Skipped(domain.name, str(error)))
             continue
-        head = with_other_classes(checkpoint, cache.feature_spec, embeddings)
         statistics = evaluate_cache(head, cache).to_dict()
         per_class = {name: values["AP"] for name, values in statistics.pop("per_class").items()}
         rows[domain.name] = [

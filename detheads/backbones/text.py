@@ -1,29 +1,20 @@
-"""Text embeddings of class names: read from a file, or computed with open_clip."""
+"""Embeddings of classes as files: one direction a class, with its name and what it was made by."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from pickle import UnpicklingError
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
 
 from detheads.foundation import atomic
 from detheads.foundation.arrays import read_arrays
-from detheads.foundation.errors import UserError
-
-TEMPLATES = (
-    "a {}",
-    "a photo of a {}.",
-    "a photo of the {}.",
-    "a photo of a small {}.",
-    "a photo of a large {}.",
-    "a close-up photo of a {}.",
-    "a cropped photo of a {}.",
-    "there is a {} in the scene.",
-)
-"""Eight prompts; their normalised embeddings are averaged (Radford et al. 2021, section 3.1.4, prompt ensembling)."""
+from detheads.foundation.errors import UserError, suggest
 
 COCO_NAMES = (
     """
@@ -40,93 +31,135 @@ hair drier, toothbrush
 )
 """COCO's classes in the order of their ids, which files of 80 nameless embeddings follow."""
 
+BOXES = "boxes"
+"""Name of the encoder of embeddings that are mean features of objects."""
+
+LISTED = 8
+"""Names that a sentence lists."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What embeddings were made by: only those of one encoder can be compared.
+
+    Attributes:
+        name: open_clip's architecture, or :data:`BOXES`.
+        weights_sha256: of the weight file; of the checkpoint for features of objects.
+        prompts: that were averaged, ``{}`` for the name of the class; none for features of objects.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    name: str
+    weights_sha256: str
+    prompts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """What an embedding file holds.
+
+    Attributes:
+        path: the file, for sentences.
+        names: of its rows; None in an array without names.
+        rows: ``[n, D]`` float32, unit length.
+        encoder: what made them; None where the file does not tell.
+    """
+
+    path: Path
+    names: tuple[str, ...] | None
+    rows: Tensor
+    encoder: Encoder | None = None
+
+    def of(self, class_names: Sequence[str]) -> Tensor:
+        """The rows ``[K, D]`` of some classes: by name, or by order where there are no names.
+
+        Raises:
+            UserError: when a class has none, with the names on both sides.
+        """
+        names = self.names
+        if names is None and len(self.rows) == len(COCO_NAMES) and set(class_names) <= set(COCO_NAMES):
+            names = tuple(COCO_NAMES)
+        if names is None:
+            if len(self.rows) != len(class_names):
+                raise UserError(
+                    f"{self.path} holds {len(self.rows)} embeddings for {len(class_names)} classes "
+                    f"({listed(class_names)}); one each is needed."
+                )
+            return self.rows
+        lacking = [name for name in class_names if name not in names]
+        if lacking:
+            raise UserError(
+                f"{self.path} has no embedding for {listed(lacking)}; it has those of {listed(names)}; add what is "
+                f"missing or leave --text out.{suggest(lacking[0], names)}"
+            )
+        return self.rows[[names.index(name) for name in class_names]]
+
 
 def load_class_embeddings(path: Path, class_names: Sequence[str]) -> Tensor:
-    """Embeddings for a dataset's classes, ``[K, D]`` float32, unit length.
+    """Embeddings for a dataset's classes, ``[K, D]`` float32, unit length; see :func:`read_embeddings`.
+
+    Raises:
+        UserError: when the file is damaged, lacks a class, or has another number of rows.
+    """
+    return read_embeddings(path).of(class_names)
+
+
+def read_embeddings(path: Path) -> Embeddings:
+    """An embedding file.
 
     Args:
         path: ``.npz`` with ``names`` and ``embeddings``, matched by name; or ``.npy`` ``[K, D]`` in the order of the
             classes; or ``.npy`` ``[80, D]`` in COCO's order when every class is one of COCO's.
 
     Raises:
-        UserError: when the file is damaged, lacks a class, or has another number of rows.
+        UserError: when it is damaged, has a name twice, or a row that has no direction.
     """
-    names, values = _read(path)
-    if names is None and len(values) == len(COCO_NAMES) and set(class_names) <= set(COCO_NAMES):
-        names = COCO_NAMES
-    if names is None:
-        if len(values) != len(class_names):
-            raise UserError(
-                f"{path} holds {len(values)} embeddings for {len(class_names)} classes; one each is needed."
-            )
-        rows = list(range(len(values)))
-    else:
-        lacking = [name for name in class_names if name not in names]
-        if lacking:
-            raise UserError(f"{path} has no embedding for {', '.join(lacking[:5])}; add it or leave --text out.")
-        rows = [names.index(name) for name in class_names]
-    embeddings = torch.from_numpy(values[rows].astype(np.float32))
-    lengths = embeddings.norm(dim=1, keepdim=True)
-    if not torch.isfinite(embeddings).all() or (lengths == 0).any():
+    names, values, encoder = _read(path)
+    twice = sorted({name for name in names or () if (names or ()).count(name) > 1})
+    if twice:
+        raise UserError(f"{path} has two embeddings or more for {listed(twice)}; keep one each.")
+    rows = torch.from_numpy(values.astype(np.float32))
+    lengths = rows.norm(dim=1, keepdim=True)
+    if not torch.isfinite(rows).all() or (lengths == 0).any():
         raise UserError(f"{path} holds embeddings that are zero or not finite.")
-    return embeddings / lengths
+    return Embeddings(path, None if names is None else tuple(names), rows / lengths, encoder)
 
 
-def compute_class_embeddings(class_names: Sequence[str], model: str, weights: Path) -> Tensor:
-    """Prompt-averaged CLIP text embeddings ``[K, D]``, unit length.
-
-    Args:
-        model: an open_clip architecture such as ``ViT-L-14``.
-        weights: local weight file of it; nothing is downloaded.
-
-    Raises:
-        UserError: unknown architecture, or a weight file that does not fit.
-    """
-    import open_clip
-    from safetensors import SafetensorError
-
-    if model not in open_clip.list_models():
-        raise UserError(f"open_clip has no architecture {model!r}; 'ViT-L-14' and 'ViT-B-32' are two it has.")
-    if not weights.is_file():
-        raise UserError(f"the CLIP weight file {weights} does not exist.")
-    try:
-        clip = open_clip.create_model(model, pretrained=str(weights), weights_only=True).eval()
-    # open_clip checks nothing itself: what a damaged or foreign file raises depends on where it fails.
-    except (
-        AssertionError,
-        EOFError,
-        KeyError,
-        OSError,
-        RuntimeError,
-        ValueError,
-        SafetensorError,
-        UnpicklingError,
-    ) as e:
-        reason = str(e).partition("\n")[0] or type(e).__name__
-        raise UserError(f"{weights} is damaged or does not fit open_clip's {model} ({reason}).") from None
-    tokenize = open_clip.get_tokenizer(model)
-    result = []
-    with torch.inference_mode():
-        for name in class_names:
-            prompts = clip.encode_text(tokenize([template.format(name) for template in TEMPLATES]), normalize=True)
-            result.append(torch.nn.functional.normalize(prompts.mean(dim=0), dim=0))
-    return torch.stack(result)
-
-
-def save_class_embeddings(path: Path, class_names: Sequence[str], embeddings: Tensor) -> None:
-    """Write names and embeddings as ``.npz``, atomically."""
+def save_class_embeddings(
+    path: Path, class_names: Sequence[str], embeddings: Tensor, encoder: Encoder | None = None
+) -> None:
+    """Write names, embeddings and what made them as ``.npz``, atomically."""
+    arrays = {"names": np.array(list(class_names)), "embeddings": embeddings.numpy()}
+    if encoder is not None:
+        arrays["encoder"] = np.array(json.dumps(asdict(encoder)))
     with atomic.replacing(path) as partial:
-        np.savez(partial, names=np.array(list(class_names)), embeddings=embeddings.numpy())
+        np.savez(partial, **arrays)
 
 
-def _read(path: Path) -> tuple[list[str] | None, NDArray[np.floating]]:
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence, the first few of many."""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more
+
+
+def _read(path: Path) -> tuple[list[str] | None, NDArray[np.floating], Encoder | None]:
     loaded = read_arrays(path)
+    names, encoder = None, None
     if isinstance(loaded, np.ndarray):
-        names, values = None, loaded
+        values = loaded
     elif {"names", "embeddings"} <= loaded.keys():
         names, values = [str(name) for name in loaded["names"].reshape(-1)], loaded["embeddings"]
+        encoder = _encoder(path, loaded["encoder"]) if "encoder" in loaded else None
     else:
         raise UserError(f"{path} is not an embedding file; give .npy, or .npz with names and embeddings.")
     if values.ndim != 2 or values.dtype.kind != "f" or (names is not None and len(names) != len(values)):
         raise UserError(f"{path} must hold a table of embeddings, one row a class; its shape is {values.shape}.")
-    return names, values
+    return names, values, encoder
+
+
+def _encoder(path: Path, value: NDArray[np.generic]) -> Encoder:
+    try:
+        return TypeAdapter(Encoder).validate_json(str(value))
+    except ValidationError:
+        raise UserError(f"{path} does not say in its 'encoder' what made it; make it again.") from None

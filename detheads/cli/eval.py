@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from detheads.cli.checks import require_caches, require_existing, require_outputs, require_run
-from detheads.cli.options import HeadFiles, SkipBad
+from detheads.cli.options import EmbeddingsOption, HeadFiles, SkipBad
 from detheads.cli.output import JsonFlag, emit, remark, steps, table
 from detheads.cli.train import PicturesOption
 from detheads.evaluation.coco import NAMES, Statistics, statistic_text
@@ -28,6 +28,7 @@ def evaluate(
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="Feature cache to evaluate on.")] = None,
     which: Annotated[Literal["best", "last"], typer.Option(help="Which weights of the run.")] = "best",
+    text: EmbeddingsOption = None,
     head_file: HeadFiles = None,
     soft_nms: Annotated[bool, typer.Option("--soft-nms", help="Soft NMS with linear decay.")] = False,
     evaluator: Annotated[
@@ -58,14 +59,15 @@ def evaluate(
     With -o also a report of the errors, worst classes and images; with --failures pictures of what went wrong.
     """
     runs = run or []
-    _require_one_question(runs, cache, detections, data, split, output, failures, results)
+    _require_one_question(runs, cache, detections, data, split, output, failures, results, text)
     for folder in runs:
         require_run(folder)
-    require_existing(data, detections)
+    require_existing(data, detections, text)
     require_caches(cache)
     require_new_results(results, force)
     require_outputs(files=[results], folders=[output, failures])
 
+    from detheads.backbones.text import read_embeddings
     from detheads.foundation import atomic
     from detheads.report.evaluated import evaluate_results, evaluate_run
 
@@ -85,6 +87,7 @@ def evaluate(
                     cache,
                     which,
                     device=pick_device(device),
+                    embeddings=read_embeddings(text) if text is not None else None,
                     soft_nms=soft_nms,
                     evaluator=evaluator,
                     on_progress=on_progress,
@@ -117,6 +120,7 @@ def _require_one_question(
     output: Path | None,
     failures: Path | None,
     results: Path | None,
+    text: Path | None,
 ) -> None:
     """Refuse options that do not go together."""
     if detections is not None:
@@ -124,6 +128,8 @@ def _require_one_question(
             raise UserError("--detections are evaluated on a dataset (--data); leave the runs and --cache out.")
         if data is None:
             raise UserError("--detections need the dataset that they are of: --data DATASET --split SPLIT.")
+        if text is not None:
+            raise UserError("--text is for a run's head; leave it out with --detections.")
         if results is not None:
             raise UserError("--results writes the detections of a run; those of --detections are a file already.")
         return

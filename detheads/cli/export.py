@@ -8,7 +8,15 @@ from rich.console import Console
 
 from detheads.cli.bundle_sign import check_integrity
 from detheads.cli.checks import one_for_each, possible_threads, require_existing, require_run
-from detheads.cli.options import BackboneFile, HeadFiles, SkipBad, WeightsOption
+from detheads.cli.options import (
+    BackboneFile,
+    ClassesOption,
+    EmbeddingsOption,
+    HeadFiles,
+    SkipBad,
+    WeightsOption,
+    parse_classes,
+)
 from detheads.cli.output import JsonFlag, emit, remark, steps
 from detheads.cli.precision_options import (
     CalibrationOption,
@@ -98,6 +106,8 @@ def export(
     range_method: RangeMethodOption = "minmax",
     no_fallback: FallbackOption = False,
     which: WhichOption = "best",
+    classes: ClassesOption = None,
+    text: EmbeddingsOption = None,
     head_file: HeadFiles = None,
     backbone_file: BackboneFile = None,
     weights: WeightsOption = None,
@@ -116,6 +126,7 @@ def export(
     """Ship backbone and head as one graph, from raw pixels to final boxes, with the proof that it equals the original.
 
     A bundle appears only when its proof holds; otherwise its report is kept in NAME.rejected and the exit code is 1.
+    --classes and --text give the head other classes than it was trained on, without training.
     """
     if (not data) != no_verify:
         raise UserError(
@@ -123,7 +134,8 @@ def export(
         )
     for folder in run:
         require_run(folder)
-    require_existing(*(data or ()), weights)
+    require_existing(*(data or ()), weights, text)
+    names = parse_classes(classes)
 
     from detheads.export.limits import parse_limits
     from detheads.export.target import require_target
@@ -135,18 +147,22 @@ def export(
     profiles = wanted_profiles(profile, raw)
     sizes, chosen = parse_batch_sizes(batch_sizes), parse_which(which)
 
+    from detheads.backbones.text import read_embeddings
     from detheads.deploy.engines.options import BatchProfile, EngineOptions
     from detheads.export.device_probes import ProbeChoice
     from detheads.export.names import named_runs
     from detheads.export.pipeline import Suppression, export_runs
     from detheads.export.proof import Proof, proof_dataset
     from detheads.ops.devices import pick_device
+    from detheads.training.vocabulary import Vocabulary
 
     engine = EngineOptions(BatchProfile.parse(batch))
     conversion = parse_conversion(
         precision, calibration, range_images, range_method, no_fallback, data[0] if data else None
     )
     pick_device(device)  # refused before the graph is made
+    embeddings = read_embeddings(text) if text is not None else None
+    vocabulary = Vocabulary(names, embeddings) if names or embeddings is not None else None
     runs = named_runs(run, head_name or ())
     proofs = None
     if data:
@@ -172,6 +188,7 @@ def export(
             proofs=proofs,
             which=chosen,
             weights=weights,
+            vocabulary=vocabulary,
             tensorrt=tensorrt,
             engine=engine,
             suppression=Suppression(score, iou, max_detections, candidates),
@@ -224,6 +241,7 @@ def verify(
     ] = None,
     split: SplitOption = None,
     which: WhichOption = "best",
+    text: EmbeddingsOption = None,
     head_file: HeadFiles = None,
     backbone_file: BackboneFile = None,
     weights: WeightsOption = None,
@@ -260,14 +278,16 @@ def verify(
         raise UserError("give --run RUN and --data DATASET to prove a bundle, or --integrity (with --public-key KEY).")
     for folder in run:
         require_run(folder)
-    require_existing(*data, weights)
+    require_existing(*data, weights, text)
     read_manifest(bundle)  # before the imports that take seconds
     limits = parse_limits(limit or ())
     sizes, chosen = parse_batch_sizes(batch_sizes), parse_which(which)
 
+    from detheads.backbones.text import read_embeddings
     from detheads.export.pipeline import store_verdict, verify_bundle
     from detheads.export.proof import Proof, proof_dataset
 
+    embeddings = read_embeddings(text) if text is not None else None
     reports = []
     for folder, source in zip(run, one_for_each(data, run), strict=True):
         proof = Proof(
@@ -286,7 +306,14 @@ def verify(
         )
         with steps() as on_progress:
             report = verify_bundle(
-                bundle, folder, proof, which=chosen, weights=weights, store=False, on_progress=on_progress
+                bundle,
+                folder,
+                proof,
+                which=chosen,
+                weights=weights,
+                embeddings=embeddings,
+                store=False,
+                on_progress=on_progress,
             )
         for line in report.remarks:
             remark(line)

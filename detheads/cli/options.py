@@ -1,6 +1,7 @@
 """Options that several commands share, so that they are called and mean the same everywhere."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +41,16 @@ HeadFiles = Annotated[
         callback=_load_head_files,
         help="Python file with a head of your own (it is executed); repeatable.",
     ),
+]
+
+ClassesOption = Annotated[
+    list[str] | None,
+    typer.Option("--classes", metavar="NAME,...", help="Names of classes, with commas between them; repeatable."),
+]
+
+EmbeddingsOption = Annotated[
+    Path | None,
+    typer.Option("--text", help="Class embeddings of 'detheads text', for classes new to the head."),
 ]
 
 FontOption = Annotated[
@@ -105,6 +116,30 @@ def parse_counts(text: str, option: str, most: int) -> tuple[int, ...]:
             f"{option} takes whole numbers from 1 to {most} with commas between them, such as 1,4,8, not {text[:80]!r}."
         )
     return tuple(dict.fromkeys(map(int, parts)))
+
+
+def parse_classes(values: Sequence[str] | None) -> tuple[str, ...]:
+    """``["helmet, vest", "glove"]`` -> ``("helmet", "vest", "glove")``.
+
+    Raises:
+        UserError: when a name is empty or there twice.
+    """
+    names = [name.strip() for value in values or () for name in value.split(",")]
+    if not all(names):
+        raise UserError("--classes takes names with commas between them, such as helmet,vest; one of them is empty.")
+    require_once(names, "--classes")
+    return tuple(names)
+
+
+def require_once(names: Sequence[str], place: str) -> None:
+    """Refuse two classes of one name.
+
+    Raises:
+        UserError: naming the first.
+    """
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"{place} has the class {twice!r} twice; give each class once.")
 
 
 LARGEST_SIDE = 8192

@@ -109,7 +109,7 @@ def train(
         require_existing(text, init)
         require_outputs(folders=[output])
 
-    from detheads.backbones.text import load_class_embeddings
+    from detheads.backbones.text import read_embeddings
     from detheads.cache.joined import open_caches
     from detheads.cache.reader import FeatureCache
     from detheads.ops.devices import use_threads
@@ -137,7 +137,7 @@ def train(
             compile=compile_head,
         )
         train_cache, val_cache = open_caches(cache), FeatureCache(val)
-        embeddings = load_class_embeddings(text, train_cache.dataset.class_names) if text else None
+        embeddings = read_embeddings(text) if text else None
         trainer = Trainer(
             head,
             parse_options(option or []),
@@ -147,7 +147,8 @@ def train(
             config,
             processes=processes,
             readers=readers,
-            class_embeddings=embeddings,
+            class_embeddings=embeddings.of(train_cache.dataset.class_names) if embeddings else None,
+            encoder=embeddings.encoder if embeddings else None,
             init=init,
             extensions=extend or (),
         )

@@ -216,6 +216,8 @@ class Verification(Entry):
     split: str
     dataset_sha256: str
     images: int = Field(ge=1)
+    own_labels: bool = False
+    """No picture is labelled with the head's classes, so what PyTorch finds stood for objects: mAP is agreement."""
     training_pictures: int | None = Field(default=None, ge=0)
     """How many of the images the model was trained on, as far as its training cache tells; None when it is not there
     to tell. A proof on training pictures says that two programs agree, and nothing of how well they detect."""

@@ -8,6 +8,7 @@ from detheads.foundation.manifest import BundledHead, BundleManifest
 
 UNDEFINED: Final = "undefined"
 NOT_ENOUGH: Final = "the images are not enough to prove the tolerance for others like them"
+AGREEMENT: Final = "the pictures have no labels of these classes, so mAP tells how far both sides agree, not how well"
 LIBRARIES: Final = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 """How libraries are called in a sentence."""
 BATCH: Final = (1, 4, 8)
@@ -72,8 +73,9 @@ def proof_line(manifest: BundleManifest, head: BundledHead | None = None) -> str
     if proof.onnx_sha256 != manifest.onnx.sha256:
         return "of another graph; verify the bundle again"
     live, shipped = (UNDEFINED if ap is None else f"{ap:.4f}" for ap in (proof.map_live, proof.artefacts[0].map))
+    about = caveat(proof.own_labels, proof.training_pictures, proof.images)
     doubt = NOT_ENOUGH if proof.passed and proof.shortcomings else ""
-    notes = "".join(f"; {note}" for note in (doubt, training_note(proof.training_pictures, proof.images)) if note)
+    notes = "".join(f"; {note}" for note in (doubt, about) if note)
     library = proof.artefacts[0].runtime.partition(" ")[0]
     return (
         f"{'holds' if proof.passed else 'FAILED'}: mAP {live} in PyTorch, {shipped} in "
@@ -82,8 +84,13 @@ def proof_line(manifest: BundleManifest, head: BundledHead | None = None) -> str
     )
 
 
-def training_note(training: int | None, images: int) -> str:
-    """``"these are training pictures"`` and its like; empty where the model is not known to have seen any."""
-    if not training:
-        return ""
-    return f"{'these' if training >= images else f'{training} of these'} are training pictures"
+def caveat(own_labels: bool, training: int | None, images: int) -> str:
+    """Why the figures of a proof say nothing of how well a model detects; empty where they do.
+
+    Args:
+        own_labels: what the model finds stood for objects.
+        training: pictures of the proof that the model is known to have learned from.
+        images: pictures of the proof.
+    """
+    seen = f"{'these' if (training or 0) >= images else f'{training} of these'} are training pictures"
+    return "; ".join([*([AGREEMENT] if own_labels else []), *([seen] if training else [])])

@@ -48,6 +48,10 @@ class CosineClassifier(nn.Module):
             cosine = products * squares.clamp(min=1e-6).rsqrt()
             return (cosine * scale_of(self.logit_scale) + self.cls_bias).permute(0, 3, 1, 2)  # [B, K, H, W]
 
+    def directions(self, x: Tensor) -> Tensor:
+        """Points ``[P, hidden]`` in the space of the classes, ``[P, text_dim]``, float32, unit length."""
+        return F.normalize(F.linear(x.float(), self.cls_project.weight.float()), dim=1)
+
     def set_embeddings(self, embeddings: Tensor) -> None:
         """Compare with these embeddings ``[K, text_dim]``; the projection starts from their principal components."""
         expected = tuple(self.embeddings.shape)

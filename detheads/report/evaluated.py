@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from detheads.backbones.text import Embeddings
 from detheads.cache.reader import FeatureCache, counted_objects
 from detheads.data import Dataset
 from detheads.evaluation.coco import Evaluator, Statistics, evaluate
@@ -19,6 +20,7 @@ from detheads.foundation.reading import read_json
 from detheads.headkit.cost import parameters_of
 from detheads.training.checkpoint import Checkpoint, Which, build_head, load_checkpoint, matching_cache
 from detheads.training.pictures import among
+from detheads.training.vocabulary import with_classes
 
 
 @dataclass(frozen=True)
@@ -51,18 +53,25 @@ def evaluate_run(
     which: Which = "best",
     *,
     device: torch.device | None = None,
+    embeddings: Embeddings | None = None,
     soft_nms: bool = False,
     evaluator: Evaluator = "pycocotools",
     on_progress: Progress = silent,
 ) -> Evaluated:
     """Run a trained or fitted head over a cache.
 
+    Args:
+        embeddings: of those of the cache's classes that are new to the head, which then has the cache's.
+
     Raises:
         UserError: when the run is unusable, the cache is of another backbone, size or classes, or holds no object that
             counts.
     """
     checkpoint = load_checkpoint(Path(run), which)
-    features = matching_cache(checkpoint, cache if isinstance(cache, FeatureCache) else FeatureCache(cache))
+    opened = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
+    if embeddings is not None:
+        checkpoint = with_classes(checkpoint, opened.dataset.categories, embeddings, str(run))
+    features = matching_cache(checkpoint, opened)
     features.require_objects("evaluate on")
     head = build_head(checkpoint)
     if device is not None:

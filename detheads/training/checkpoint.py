@@ -15,6 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
 
 from detheads.backbones.features import FeatureSpec
+from detheads.backbones.text import Encoder
 from detheads.cache.reader import FeatureCache
 from detheads.data.dataset import Category
 from detheads.foundation import atomic
@@ -50,11 +51,15 @@ class Checkpoint:
         backbone_file_sha256: digest of the user's file that defines the encoder; None for a known one.
         cache_sha256, dataset_sha256: digests of the training cache's manifest and annotations.
         pictures: those of the training cache (see :mod:`detheads.training.pictures`); empty where they are not known.
+        class_embeddings_sha256: of the class embeddings that the head was given; None where it learned its own.
+        encoder: what made them, where their file told it.
         validated_on_trained: pictures of the validation cache, by which ``best`` is chosen, that were trained on too.
         metrics: COCO statistics on the validation cache, as trained; empty before the first evaluation.
         progress: epoch and step of the training run.
         tensors: the head's state dict.
         checkpoint_sha256: digest of the file it was read from; empty before it is written.
+        vocabulary_sha256: digest of the classes that replaced those of the file (see
+            :mod:`detheads.training.vocabulary`); None for its own.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -71,11 +76,14 @@ class Checkpoint:
     dataset_sha256: str
     backbone_file_sha256: str | None = None
     pictures: str = ""
+    class_embeddings_sha256: str | None = None
+    encoder: Encoder | None = None
     validated_on_trained: int = 0
     metrics: dict[str, Any] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
     checkpoint_sha256: str = ""
+    vocabulary_sha256: str | None = None
 
 
 def untrained(head_name: str, head_config: Mapping[str, Any], cache: FeatureCache) -> Checkpoint:
@@ -140,9 +148,9 @@ def load_file(path: Path) -> Checkpoint:
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
-    """JSON values of everything but the weights and the file's own digest."""
+    """JSON values of everything but the weights and what is found out when they are read."""
     description = asdict(replace(checkpoint, tensors={}))
-    for key in ("tensors", "checkpoint_sha256"):
+    for key in ("tensors", "checkpoint_sha256", "vocabulary_sha256"):
         description.pop(key)
     return description
 

@@ -15,14 +15,20 @@ def with_prototypes(
     """Head options with text prototypes when embeddings are given, the head's other kind otherwise.
 
     Raises:
-        UserError: when the options ask for text and there is none.
+        UserError: when the options ask for text and there is none, or for another dimension than there is.
     """
     result = dict(options)
     kinds = registry.choices(entry, "prototypes")
     if "text" not in kinds:
         return result
     if class_embeddings is not None:
-        return result | {"prototypes": "text", "text_dim": class_embeddings.shape[1]}
+        dimension = class_embeddings.shape[1]
+        if result.get("text_dim", dimension) != dimension:
+            raise UserError(
+                f"the class embeddings have {dimension} dimensions, and text_dim={result['text_dim']} is asked for; "
+                "leave that option out, or give embeddings of that encoder."
+            )
+        return result | {"prototypes": "text", "text_dim": dimension}
     if result.get("prototypes") == "text":
         raise UserError(f"head {entry.name} with prototypes=text needs class embeddings; give a file with --text.")
     return {"prototypes": next(kind for kind in kinds if kind != "text")} | result

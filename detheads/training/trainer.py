@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from detheads import __version__
+from detheads.backbones.text import Encoder
 from detheads.cache.reader import FeatureCache
 from detheads.evaluation.predict import evaluate_cache
 from detheads.foundation import atomic, claims
@@ -24,6 +25,7 @@ from detheads.headkit.cost import parameters_of
 from detheads.training.batches import Batch, default_readers, epoch_order, read_batches, shuffle_window
 from detheads.training.caches import as_mirrored, require_trainable, trained_on_too
 from detheads.training.checkpoint import (
+    Checkpoint,
     checkpoint_path,
     from_description,
     load_checkpoint,
@@ -59,6 +61,7 @@ class Trainer:
         device: the CPU when None.
         processes: that train together, of which ``batch`` images are one step (see
             :func:`~detheads.training.distributed.together`); this one alone, on ``device``, when None.
+        encoder: what made the class embeddings, where that is known.
         init: run folder or checkpoint file whose weights the training starts from; head options that are not given
             are its own. The classes may be others (see :mod:`detheads.training.warm_start`).
         extensions: epochs of each extension of the training, behind those of ``config``. Each is a warm restart of
@@ -82,6 +85,7 @@ class Trainer:
         device: torch.device | None = None,
         processes: Processes | None = None,
         class_embeddings: Tensor | None = None,
+        encoder: Encoder | None = None,
         init: str | Path | None = None,
         extensions: Sequence[int] = (),
         readers: int | None = None,
@@ -106,7 +110,12 @@ class Trainer:
         if class_embeddings is not None:
             head.set_class_embeddings(class_embeddings)
             self.embeddings_sha256 = hashlib.sha256(class_embeddings.numpy().tobytes()).hexdigest()
-        self.identity = replace(untrained(head_name, options, train), validated_on_trained=trained_on_too(train, val))
+        self.identity = replace(
+            untrained(head_name, options, train),
+            class_embeddings_sha256=self.embeddings_sha256,
+            encoder=encoder,
+            validated_on_trained=trained_on_too(train, val),
+        )
         self.started_from: WarmStart | None = None
         if source is not None:
             embedded = class_embeddings is not None
@@ -326,7 +335,7 @@ class Trainer:
             )
         try:
             kept = from_description(description)
-            if replace(kept, metrics={}, progress={}) != self.identity:
+            if not self._wrote(kept):
                 raise ValueError("it is of another training")
             progress = read_progress(kept, self.steps_per_epoch)
             require_finite(tensors, last)
@@ -337,14 +346,22 @@ class Trainer:
         self._window.fill(progress.window)
         self._mend_best(record)
 
+    def _wrote(self, kept: Checkpoint) -> bool:
+        """Whether a checkpoint is of this training. One that names no embeddings is of an older version, or learned its
+        own; the run's record has been compared already."""
+        kept = replace(kept, metrics={}, progress={}, tensors={}, checkpoint_sha256="")
+        if kept.class_embeddings_sha256 is None:
+            told = self.identity.class_embeddings_sha256
+            kept = replace(kept, class_embeddings_sha256=told, encoder=self.identity.encoder)
+        return kept == self.identity
+
     def _mend_best(self, record: Record | None) -> None:
         """Make ``best`` anew from ``last`` where it is missing or damaged, and these are the weights it held."""
         if not self.best:
             return
         path = checkpoint_path(self.run, "best")
         try:
-            found = load_checkpoint(self.run, "best")
-            whole = replace(found, metrics={}, progress={}, tensors={}, checkpoint_sha256="") == self.identity
+            whole = self._wrote(load_checkpoint(self.run, "best"))
         except UserError:
             whole = False
         if whole:

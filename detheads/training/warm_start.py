@@ -70,7 +70,7 @@ def take_over(
         UserError: when head, backbone, layers or the sizes of the head's options differ.
     """
     _require_alike(target, source, called)
-    axes = _class_axes(target)
+    axes = class_axes(target)
     names = [category.name for category in target.categories]
     places = {category.name: place for place, category in reversed(list(enumerate(source.categories)))}
     rows = [(place, places[name]) for place, name in enumerate(names) if name in places]
@@ -109,8 +109,8 @@ def _require_alike(target: Checkpoint, source: Checkpoint, called: str) -> None:
             raise UserError(f"{called} has another {what}{values}; its weights mean nothing here, leave --init out.")
 
 
-def _class_axes(target: Checkpoint) -> Mapping[str, int | None]:
-    """The axis of the classes in each tensor that has one; None where it cannot be told."""
+def class_axes(target: Checkpoint) -> Mapping[str, int | None]:
+    """The axis of the classes in each tensor of a checkpoint's head that has one; None where it cannot be told."""
     counts = (len(target.categories), len(target.categories) + 1)
     with torch.random.fork_rng(devices=[]):
         shapes, more = (
