@@ -66,18 +66,21 @@ def embed_boxes(
     chosen = _choose(dataset, class_names, count, seed)
     pictures = sorted({image for objects in chosen.values() for image, _ in objects})
     rows: dict[tuple[int, int], Tensor] = {}
+    background: list[Tensor] = []
+    device = next(head.parameters()).device
     for done, image in enumerate(pictures, start=1):
         objects = dataset.objects[image]
         counted = np.flatnonzero(~objects.crowd)
         array, letterbox = letterbox_image(load_picture(dataset.images[image]), spec.width, spec.height)
-        device = next(head.parameters()).device
         pixels = torch.from_numpy(array).permute(2, 0, 1)[None].to(device)  # [1, 3, H, W]
         boxes = torch.from_numpy(letterbox.to_input(objects.boxes[counted])).float()
         with torch.inference_mode():
             features = backbone(backbone.normalise(pixels))
-        found = object_directions(head, features, Targets(boxes, torch.from_numpy(objects.labels[counted])).to(device))
-        rows |= {(image, int(place)): row.cpu() for place, row in zip(counted, found, strict=True)}
+        found = directions_in(head, features, Targets(boxes, torch.from_numpy(objects.labels[counted])).to(device))
+        rows |= {(image, int(place)): row.cpu() for place, row in zip(counted, found.objects, strict=True)}
+        background.append(found.others.cpu())
         on_progress("boxes", done, len(pictures))
+    ground = torch.stack(background).mean(dim=0)
     means, numbers = [], []
     for name, objects in chosen.items():
         seen = [row for place in objects if (row := rows[place]).any()]
@@ -86,16 +89,27 @@ def embed_boxes(
                 f"none of the {len(objects)} boxes of {name!r} covers a point of the head's grids, so they say nothing "
                 "of it; give larger objects, or a run of a larger input size."
             )
-        means.append(F.normalize(torch.stack(seen).mean(dim=0), dim=0))
+        means.append(F.normalize(torch.stack(seen).mean(dim=0) - ground, dim=0))
         numbers.append(len(seen))
     return BoxPrompts(torch.stack(means), tuple(numbers), len(pictures))
 
 
-@torch.inference_mode()
-def object_directions(head: Head, features: Mapping[str, Tensor], targets: Targets) -> Tensor:
-    """What a head makes of the objects of one image: ``[M, D]``, unit length, zeros for one that no point is given to.
+@dataclass(frozen=True)
+class Directions:
+    """What a head makes of the points of one image.
 
-    Points belong to objects as in training.
+    Attributes:
+        objects: ``[M, D]``, unit length: the mean direction of each object's points; zeros for one that has none.
+        others: ``[D]``, the mean direction of the points that belong to none.
+    """
+
+    objects: Tensor
+    others: Tensor
+
+
+@torch.inference_mode()
+def directions_in(head: Head, features: Mapping[str, Tensor], targets: Targets) -> Directions:
+    """The points of one image in the space of a head's classes; points belong to objects as in training.
 
     Args:
         features: of the image, by layer.
@@ -116,10 +130,13 @@ def object_directions(head: Head, features: Mapping[str, Tensor], targets: Targe
     finally:
         handle.remove()
     matches = head.match(output, [targets])
-    points = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1)[0, matches.points]  # [P, hidden]
-    directions = classifiers[0].directions(points)  # [P, D]
+    points = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1)[0]  # [N, hidden]
+    directions = classifiers[0].directions(points)  # [N, D]
     sums = directions.new_zeros(len(targets.labels), directions.shape[1])
-    return F.normalize(sums.index_add_(0, matches.objects, directions), dim=1)
+    objects = F.normalize(sums.index_add_(0, matches.objects, directions[matches.points]), dim=1)
+    belongs = torch.zeros(len(points), dtype=torch.bool, device=points.device)
+    belongs[matches.points] = True
+    return Directions(objects, directions[~belongs].mean(dim=0))
 
 
 def _choose(dataset: Dataset, class_names: Sequence[str], count: int, seed: int) -> dict[str, list[tuple[int, int]]]:

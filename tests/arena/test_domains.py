@@ -4,16 +4,15 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from detheads.arena.domains import Domain, DomainsResult, Skipped, find_domains
 from detheads.arena.records import Row
-from detheads.arena.zero_shot import with_other_classes
-from detheads.data import read_dataset
+from detheads.backbones.text import save_class_embeddings
 from detheads.data.scenes import generate
 from detheads.foundation.errors import UserError
 from detheads.training.checkpoint import load_checkpoint
@@ -87,7 +86,7 @@ def test_one_command_trains_and_ranks_heads_on_every_domain(
         for row in rows:
             aps[row["head"]].append(row["metrics"]["AP"])
     for head, values in aps.items():
-        assert answer["heads"][head]["mean_AP"] == pytest.approx(float(np.mean(values)))
+        assert answer["heads"][head]["mean_AP"] == pytest.approx(fmean(values))
     table = (tmp_path / "out" / "domains.md").read_text("utf-8")
     assert "| coco style | rf20/roboflow-export | mean AP | mean rank |" in table
     assert "Left out: holiday photos" in table
@@ -129,47 +128,39 @@ def text_run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-def test_zero_shot_with_the_trained_classes_in_another_order_gives_the_same_logits_but_for_the_bias(
-    text_run: Path, world: World
+def test_one_command_evaluates_a_text_head_on_domains_with_a_class_it_never_saw(
+    text_run: Path, root: Path, tmp_path: Path, detheads: Callable[..., Any]
 ) -> None:
+    shutil.copytree(root, tmp_path / "root")
+    for file in (tmp_path / "root" / "coco style" / "annotations").iterdir():
+        document = json.loads(file.read_text())
+        document["categories"][0]["name"] = "unheard-of"
+        file.write_text(json.dumps(document))
     checkpoint = load_checkpoint(text_run)
-    trained = checkpoint.tensors["classifier.embeddings"]
-    order = torch.tensor([4, 0, 9])
-    cache = world.cache("val")
-    from detheads.training.checkpoint import build_head
-
-    features = cache.features([0, 1])
-    with torch.no_grad():
-        known = build_head(checkpoint)(features)
-        other = with_other_classes(checkpoint, cache.feature_spec, trained[order])(features)
-    bias = checkpoint.tensors["classifier.cls_bias"]
-    expected = known.logits[..., order] - bias[order] + bias.mean()
-    torch.testing.assert_close(other.logits, expected)
-    torch.testing.assert_close(other.boxes, known.boxes)
-
-
-def test_one_command_evaluates_a_text_head_on_domains_with_classes_it_never_saw(
-    text_run: Path, world: World, root: Path, tmp_path: Path, detheads: Callable[..., Any]
-) -> None:
-    names = read_dataset(root / "coco style", "val").class_names
-    generator = np.random.default_rng(0)
-    np.savez(
-        tmp_path / "names.npz", names=np.array(names), embeddings=generator.normal(size=(len(names), 16)).astype("f4")
-    )
+    known = [category.name for category in checkpoint.categories]
+    rows = torch.cat([checkpoint.tensors["classifier.embeddings"], torch.randn(1, 16)])
+    save_class_embeddings(tmp_path / "names.npz", [*known, "unheard-of"], rows)
     line = ("--zero-shot", text_run, "--text", tmp_path / "names.npz", "--backbone", "effnet_lite0", "--size", "96x128")
-    finished = detheads("arena", "domains", root, *line, "-o", tmp_path / "out", "--json")
+    finished = detheads("arena", "domains", tmp_path / "root", *line, "-o", tmp_path / "out", "--json")
     assert finished.code == 0, finished.err
     answer = json.loads(finished.out)
     assert set(answer["domains"]) == {"coco style", "rf20/roboflow-export"}
     assert all(rows[0]["summary"] == "zero-shot" for rows in answer["domains"].values())
+    assert "unheard-of" in answer["domains"]["coco style"][0]["per_class"]
     assert not (tmp_path / "out" / "coco style" / "cache-train").exists()
     refused = detheads("arena", "domains", root, *line[:6], "--size", "96", "-o", tmp_path / "other")
     assert refused.code == 1
     assert "was trained on effnet_lite0 at 128x96" in refused.err
 
 
-def test_a_head_without_text_cannot_look_for_other_classes(world: World, tmp_path: Path) -> None:
+def test_a_head_without_text_cannot_look_for_other_classes(
+    world: World, root: Path, tmp_path: Path, detheads: Callable[..., Any]
+) -> None:
     caches = world.cache("train"), world.cache("val")
     run = Trainer("fcos", NARROW["fcos"], *caches, tmp_path / "run", BUDGET).fit().run
-    with pytest.raises(UserError, match="was not trained with text embeddings"):
-        with_other_classes(load_checkpoint(run), caches[0].feature_spec, torch.zeros(3, 16))
+    names = [category.name for category in load_checkpoint(run).categories]
+    save_class_embeddings(tmp_path / "names.npz", names, torch.randn(len(names), 16))
+    line = ("--zero-shot", run, "--text", tmp_path / "names.npz", "--backbone", "effnet_lite0", "--size", "96x128")
+    refused = detheads("arena", "domains", root / "coco style", *line, "-o", tmp_path / "out")
+    assert refused.code == 1
+    assert "does not compare classes with embeddings" in refused.err
