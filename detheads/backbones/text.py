@@ -130,11 +130,12 @@ def save_class_embeddings(
     path: Path, class_names: Sequence[str], embeddings: Tensor, encoder: Encoder | None = None
 ) -> None:
     """Write names, embeddings and what made them as ``.npz``, atomically."""
-    arrays = {"names": np.array(list(class_names)), "embeddings": embeddings.numpy()}
-    if encoder is not None:
-        arrays["encoder"] = np.array(json.dumps(asdict(encoder)))
+    names, values = np.array(list(class_names)), embeddings.numpy()
     with atomic.replacing(path) as partial:
-        np.savez(partial, **arrays)
+        if encoder is None:
+            np.savez(partial, names=names, embeddings=values)
+        else:
+            np.savez(partial, names=names, embeddings=values, encoder=np.array(json.dumps(asdict(encoder))))
 
 
 def listed(names: Sequence[str]) -> str:

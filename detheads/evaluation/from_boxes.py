@@ -3,6 +3,11 @@
 A head that compares features with class embeddings brings every point into the space of the classes. The mean of what
 it makes of the points of a few objects is a direction in that space, as an embedding of a name is: a class without
 training (Snell et al., Prototypical Networks for Few-shot Learning, 2017).
+
+The points of a picture have much in common whatever they show, and a mean that keeps it is near everything. So the mean
+of the points that belong to no object is taken off (compare Wang et al., SimpleShot, 2019, who centre features). A head
+trained on ``aquarium`` finds the blood cells of ``bccd`` by ten boxes a class with an AP of 0.117 so, of 0.020 without
+(one draw of boxes; ``docs/vocabulary.md`` has more).
 """
 
 from collections.abc import Mapping, Sequence
@@ -82,11 +87,11 @@ def embed_boxes(
         on_progress("boxes", done, len(pictures))
     ground = torch.stack(background).mean(dim=0)
     means, numbers = [], []
-    for name, objects in chosen.items():
-        seen = [row for place in objects if (row := rows[place]).any()]
+    for name, places in chosen.items():
+        seen = [row for place in places if (row := rows[place]).any()]
         if not seen:
             raise UserError(
-                f"none of the {len(objects)} boxes of {name!r} covers a point of the head's grids, so they say nothing "
+                f"none of the {len(places)} boxes of {name!r} covers a point of the head's grids, so they say nothing "
                 "of it; give larger objects, or a run of a larger input size."
             )
         means.append(F.normalize(torch.stack(seen).mean(dim=0) - ground, dim=0))
