@@ -105,7 +105,7 @@ class Directions:
 
     Attributes:
         objects: ``[M, D]``, unit length: the mean direction of each object's points; zeros for one that has none.
-        others: ``[D]``, the mean direction of the points that belong to none.
+        others: ``[D]``, the mean direction of the points that belong to none; zeros where there are none.
     """
 
     objects: Tensor
@@ -139,9 +139,9 @@ def directions_in(head: Head, features: Mapping[str, Tensor], targets: Targets) 
     directions = classifiers[0].directions(points)  # [N, D]
     sums = directions.new_zeros(len(targets.labels), directions.shape[1])
     objects = F.normalize(sums.index_add_(0, matches.objects, directions[matches.points]), dim=1)
-    belongs = torch.zeros(len(points), dtype=torch.bool, device=points.device)
-    belongs[matches.points] = True
-    return Directions(objects, directions[~belongs].mean(dim=0))
+    free = torch.ones(len(points), device=points.device)
+    free[matches.points] = 0.0
+    return Directions(objects, free @ directions / free.sum().clamp(min=1))
 
 
 def _choose(dataset: Dataset, class_names: Sequence[str], count: int, seed: int) -> dict[str, list[tuple[int, int]]]:
