@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from detheads.targets.assignment import ltrb_targets
+from detheads.targets.assignment import MOST_PAIRS, ltrb_targets
 
 
 def assign_atss(
@@ -69,7 +69,8 @@ def assign_atss_batch(
     if total == 0 or len(points) == 0:
         return nothing
 
-    candidates = _closest_points(points, points_per_level, boxes, top_k)  # [T, C]
+    parts = boxes.split(max(1, MOST_PAIRS // len(points)))
+    candidates = torch.cat([_closest_points(points, points_per_level, part, top_k) for part in parts])  # [T, C]
     centers = points[candidates]  # [T, C, 2]
     iou = _anchor_iou(centers, anchor_scale * strides[candidates], boxes)  # [T, C]
     # One candidate has no sample deviation; it is its own threshold.

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from detheads.targets.assignment import MOST_PAIRS
+
 
 def assign_fcos(
     points: Tensor,
@@ -68,20 +70,30 @@ def assign_fcos_batch(
         torch.cat([points.new_full((size,), edge) for size, edge in zip(points_per_level, edges, strict=True)])
         for edges in zip(*level_ranges, strict=True)
     )  # [N] each
+    # The smallest area as the lowest place in the order of areas, a number an object, which settles ties as well.
+    order = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).argsort(stable=True)  # [T]
+    place = torch.empty_like(order).scatter(0, order, torch.arange(total, device=order.device))
+    smallest = images.new_full((count, len(points)), total)  # [B, N]
+    step = max(1, MOST_PAIRS // max(1, len(points)))
+    for some, owners, places in zip(boxes.split(step), images.split(step), place.split(step), strict=True):
+        candidate = _candidates(points, strides, low, high, some, center_radius)  # [S, N]
+        found = torch.where(candidate, places[:, None], total)
+        smallest = smallest.scatter_reduce(0, owners[:, None].expand_as(found), found, "amin")
+    return F.pad(order, (0, 1), value=-1)[smallest]
+
+
+def _candidates(
+    points: Tensor, strides: Tensor, low: Tensor, high: Tensor, boxes: Tensor, center_radius: float | None
+) -> Tensor:
+    """Whether each point may take each object, ``[S, N]`` bool, with the range ``low`` to ``high`` ``[N]`` of each."""
     x, y = points.unbind(dim=1)  # [N] each
-    x1, y1, x2, y2 = boxes.unsqueeze(2).unbind(dim=1)  # [T, 1] each
-    # Edge by edge rather than as [T, N, 4]: reductions over a last dimension of four are several times slower.
-    left, top, right, bottom = x - x1, y - y1, x2 - x, y2 - y  # [T, N] each
+    x1, y1, x2, y2 = boxes.unsqueeze(2).unbind(dim=1)  # [S, 1] each
+    # Edge by edge rather than as [S, N, 4]: reductions over a last dimension of four are several times slower.
+    left, top, right, bottom = x - x1, y - y1, x2 - x, y2 - y  # [S, N] each
     nearest = torch.minimum(torch.minimum(left, right), torch.minimum(top, bottom))
     extent = torch.maximum(torch.maximum(left, right), torch.maximum(top, bottom))
     candidate = (nearest > 0) & (extent >= low) & (extent <= high)
     if center_radius is not None:
         radius = center_radius * strides  # [N]
         candidate &= ((x - (x1 + x2) / 2).abs() < radius) & ((y - (y1 + y2) / 2).abs() < radius)
-    # The smallest area as the lowest place in the order of areas, a number an object, which settles ties as well.
-    order = ((x2 - x1) * (y2 - y1)).squeeze(1).argsort(stable=True)  # [T]
-    place = torch.empty_like(order).scatter(0, order, torch.arange(total, device=order.device))
-    places = torch.where(candidate, place[:, None], total)  # [T, N]
-    smallest = images.new_full((count, len(points)), total)
-    smallest = smallest.scatter_reduce(0, images[:, None].expand_as(places), places, "amin")  # [B, N]
-    return F.pad(order, (0, 1), value=-1)[smallest]
+    return candidate

@@ -53,6 +53,17 @@ def test_points_of_an_image_in_a_batch_are_assigned_as_if_it_were_alone(rule: st
     assert (alone >= 0).any() == (scenes != "empty")
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_a_crowded_batch_is_assigned_in_parts_as_it_is_whole(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, assign = RULES[rule]
+    points, counts, strides = grid(STRIDES)
+    targets = batch_of(SCENES["random"])
+    wanted = assign(points, counts, strides, targets.boxes, targets.images, len(targets))
+    for module in ("atss", "fcos"):
+        monkeypatch.setattr(f"detheads.targets.{module}.MOST_PAIRS", 7 * len(points))
+    assert torch.equal(assign(points, counts, strides, targets.boxes, targets.images, len(targets)), wanted)
+
+
 @pytest.mark.parametrize("scenes", ["random", "empty"])
 def test_heatmaps_of_a_batch_are_those_of_its_images(scenes: str) -> None:
     generator = torch.Generator().manual_seed(0)
