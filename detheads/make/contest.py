@@ -77,19 +77,19 @@ def measure_heads(
 ) -> Timing:
     """Choose the precision by the time that a step of the first head takes in each."""
 
-    def seconds(contender: Contender, precision: Precision) -> float:
+    def seconds(contender: Contender, precision: Precision) -> tuple[float, float]:
         config = training_config(request, len(train), 1, precision)
         on_progress("measuring", 0, 0)
-        measured: float = ledger.decided(
+        clock, processor = ledger.decided(
             f"seconds of a step of {contender.head} in {precision}",
             lambda: step_seconds(contender.head, contender.options, train, config, device),
         )
-        return measured
+        return clock, processor
 
     precision: Precision = request.precision or ledger.decided(
-        "precision", lambda: faster_precision(lambda each: seconds(first, each), device)
+        "precision", lambda: faster_precision(lambda each: seconds(first, each)[1], device)
     )
-    return Timing(precision, lambda contender: seconds(contender, precision))
+    return Timing(precision, lambda contender: seconds(contender, precision)[0])
 
 
 class Contest:
