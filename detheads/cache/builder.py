@@ -29,9 +29,9 @@ from detheads.cache.plan import (
     images_per_shard,
     require_digests,
     require_equal_settings,
-    require_space,
 )
 from detheads.cache.publish import publish_dataset
+from detheads.cache.sizes import require_space
 from detheads.cache.stock import Stock
 from detheads.data.dataset import Dataset, ImageRecord
 from detheads.foundation.errors import UserError
@@ -152,7 +152,7 @@ def build_cache(
             stock.take(other, shelf.used(set(key_of.values()) - stock.pictures))
         there = stock.pictures
         missing = [record for record in dataset.images if key_of.get(record, "") not in there and record not in bad]
-        require_space(folder, len(missing) * settings.bytes_per_image)
+        require_space(folder, len(missing) * settings.bytes_per_image, settings)
         resumed = len(dataset.images) - len(missing) - len(bad)
         groups = _groups(missing, key_of, stock, images_per_shard(settings))
         key_of |= _extract_all(groups, backbone, settings, batch_size, stock, on_bad, on_progress, resumed, on_remark)

@@ -6,8 +6,9 @@ from typing import Any
 
 from detheads.cache.manifest import CacheManifest, PartEntry, annotations_bytes, read_manifest
 from detheads.cache.parts import Part, part_folders
-from detheads.cache.plan import claimed, full_disk_is_told, require_space
+from detheads.cache.plan import claimed, full_disk_is_told
 from detheads.cache.publish import publish
+from detheads.cache.sizes import require_space
 from detheads.cache.stock import Stock
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError

@@ -13,7 +13,8 @@ from detheads.cache.builder import BuildResult, build_cache, settings_for
 from detheads.cache.manifest import MANIFEST_NAME, Settings, StorageType, read_manifest
 from detheads.cache.merge import merge_parts
 from detheads.cache.parts import Part, most_parts
-from detheads.cache.plan import CACHE, require_equal_settings, require_space
+from detheads.cache.plan import CACHE, require_equal_settings
+from detheads.cache.sizes import require_space
 from detheads.data import read_dataset
 from detheads.data.dataset import Dataset
 from detheads.foundation import locks
@@ -98,7 +99,7 @@ def build_on_ray(
     with claimed(folder, DIVISION, described, {"parts": of}) as recorded:
         parts = [Part(number, int(recorded["parts"])) for number in range(1, int(recorded["parts"]) + 1)]
         there = sum(path.stat().st_size for path in folder.glob("part-*/shard-*.safetensors"))
-        require_space(folder, len(dataset.images) * settings.bytes_per_image - there)
+        require_space(folder, len(dataset.images) * settings.bytes_per_image - there, settings)
         sizes = {part.number: len(part.of_dataset(dataset, settings).images) for part in parts}
         results = _run(recipe, settings, folder, sizes, workers, on_progress, on_remark)
         manifest = merge_parts([folder], output, on_progress)

@@ -1,14 +1,12 @@
 """How a cache build begins: one builder at a time, in a folder that holds features of the same settings."""
 
 import errno
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from detheads.cache.manifest import SCHEMA, CacheManifest, Settings, read_manifest
 from detheads.foundation import claims
-from detheads.foundation.atomic import sized
 from detheads.foundation.errors import UserError
 
 CACHE = claims.Kind("build.json", "a feature cache", "building the cache")
@@ -86,17 +84,3 @@ def require_equal_settings(folder: Path, found: Settings, wanted: Settings) -> N
 def images_per_shard(settings: Settings) -> int:
     """How many pictures a new shard takes."""
     return max(1, min(256, SHARD_BYTES // settings.bytes_per_image))
-
-
-def require_space(folder: Path, needed: int) -> None:
-    """Compare what is to be written, in bytes, with the space of the folder's disk.
-
-    Raises:
-        UserError: when the disk is too small.
-    """
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise UserError(
-            f"the cache needs another {sized(needed)}, {folder} has {sized(free)} free; "
-            "use --dtype int8, a smaller --size or another disk."
-        )

@@ -92,6 +92,7 @@ def build(
     from detheads.backbones.backbone import load_backbone
     from detheads.cache.builder import build_cache, settings_for
     from detheads.cache.reader import counted_objects
+    from detheads.cache.sizes import other_sizes
     from detheads.ops.devices import pick_device, use_threads
 
     use_threads(threads)
@@ -103,9 +104,10 @@ def build(
     images = len((data if chosen is None else chosen.of_dataset(data, settings)).images)
     share = "" if chosen is None else f"{chosen}, "
     total = sized(settings.bytes_per_image * images)
+    others = "; ".join(f"{how}: {sized(size)}" for how, size in other_sizes(settings, images).items())
     remark(
         f"{share}{images} images of {data.name}/{data.split} through {backbone} ({encoder.spec.licence}) at "
-        f"{sides(settings.height, settings.width)}: {total} in {dtype}"
+        f"{sides(settings.height, settings.width)}: {total} in {dtype} ({others})"
     )
     if not counted_objects(data):
         remark(

@@ -18,6 +18,7 @@ from detheads.cache.builder import build_cache
 from detheads.cache.reader import FeatureCache
 from detheads.data import read_dataset
 from detheads.foundation import atomic
+from detheads.foundation.atomic import sized
 from detheads.foundation.errors import UserError
 from tests.cache.conftest import CNN, HEIGHT, VIT, WIDTH, contents
 
@@ -289,7 +290,8 @@ def test_a_cache_larger_than_the_disk_is_refused_before_it_is_begun(
     needed = 10 * 64 * (HEIGHT // 16) * (WIDTH // 16) * 2
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=needed - 1))
-        assert "use --dtype int8, a smaller --size or another disk" in one_sentence(build(shared_dataset, folder))
+        error = one_sentence(build(shared_dataset, folder))
+        assert f"make it smaller (with --dtype int8: {sized(10 * (64 * 24 + 4 * 64))}; the largest --size that" in error
         assert not folder.exists()
         assert build(shared_dataset, folder, "--dtype", "int8").code == 0  # the cure works in the same folder
 
