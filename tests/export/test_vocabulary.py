@@ -82,6 +82,7 @@ def _by_class(found: Iterable[tuple[Sequence[str], Any, Any]]) -> dict[str, list
     return {name: sorted(each) for name, each in rows.items()}
 
 
+@pytest.mark.slow
 def test_classes_in_another_order_and_left_out_are_found_as_before(
     export: Callable[..., Any], world: Toy, tmp_path: Path
 ) -> None:
@@ -106,6 +107,7 @@ def test_classes_in_another_order_and_left_out_are_found_as_before(
     assert [entry["id"] for entry in manifest["heads"][0]["classes"]] == [90, 3]
 
 
+@pytest.mark.slow
 def test_classes_without_labels_are_named_and_the_bundle_is_verified_again_with_its_embeddings_alone(
     export: Callable[..., Any], world: Toy, text: Path, tmp_path: Path, detheads: Callable[..., Any]
 ) -> None:
