@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureLayer, FeatureSpec
 from detheads.backbones.own import OwnBackbone, own_backbone
-from detheads.backbones.spec import BackboneSpec, spec_of
+from detheads.backbones.spec import BackboneSpec, Precision, spec_of
 from detheads.backbones.weights import find_weights, load_strictly, read_state, sha256_of_state
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
@@ -22,6 +23,9 @@ RANDOM_SEED = 0
 """Random weights are seeded, so that a cache and a later export of the same backbone agree."""
 
 
+_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
 class Backbone(nn.Module):
     """A frozen encoder in evaluation mode without gradients; :func:`load_backbone` makes it.
 
@@ -30,7 +34,10 @@ class Backbone(nn.Module):
         feature_spec: the layers it returns at its input size.
         weights_sha256: digest of the weights; None when they are random.
         file_sha256: digest of the user's file that defines it; None for one that this package or timm knows.
+        precision: what it computes in, fp32 unless :meth:`computing_in` was asked for something else.
     """
+
+    precision: Precision = "fp32"
 
     mean: Tensor
     std: Tensor
@@ -60,13 +67,20 @@ class Backbone(nn.Module):
         """Frozen: stays in evaluation mode."""
         return super().train(False)
 
+    def computing_in(self, precision: Precision) -> "Backbone":
+        """This encoder, in another precision from now on. Caches of its features record it."""
+        self.precision = precision
+        return self
+
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 or float RGB 0..255 ``[B, 3, H, W]`` -> float32 as the encoder was trained on."""
         return (images.float() / 255.0 - self.mean) / self.std
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Normalised images ``[B, 3, H, W]`` -> ``{layer name: [B, C, H / stride, W / stride]}``."""
-        maps = self.maps(images)
+        mixed = self.precision != "fp32"
+        with torch.autocast(images.device.type, _TYPES[self.precision]) if mixed else nullcontext():
+            maps = self.maps(images)
         if isinstance(maps, Mapping):
             maps = maps.values()
         return dict(zip(self.feature_spec.names, [maps] if isinstance(maps, Tensor) else maps, strict=True))

@@ -15,6 +15,9 @@ FAIR_NONCOMMERCIAL = "FAIR Noncommercial Research License"
 DINOV3 = "DINOv3 License"
 APACHE = "Apache-2.0"
 
+Precision = Literal["fp32", "bf16", "fp16"]
+"""What an encoder computes in; but for fp32, products and convolutions only (``torch.autocast``)."""
+
 
 @dataclass(frozen=True)
 class BackboneSpec:

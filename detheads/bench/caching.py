@@ -1,12 +1,14 @@
-"""Speed of caching against the bare forward passes of its backbone."""
+"""Speed of caching against the bare forward passes of its backbone, and the share of time in which that one waits."""
 
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 import torch
+from torch import Tensor
 
 from detheads.backbones.backbone import Backbone
 from detheads.bench.memory import peak_memory_mb
@@ -14,6 +16,7 @@ from detheads.cache.builder import build_cache
 from detheads.data.dataset import Dataset
 from detheads.foundation.progress import Progress
 from detheads.foundation.timing import Contender, take_turns
+from detheads.ops.devices import described
 
 PARTS = 5
 """Into how many parts the images are divided, so that caching and the bare backbone take turns."""
@@ -21,17 +24,26 @@ PARTS = 5
 
 @dataclass(frozen=True)
 class CacheBench:
-    """Caching against the bare backbone; images a second, medians over the parts of the dataset.
+    """Caching in turns with the bare backbone, part by part of a dataset.
 
-    ``ratio`` is ``caching / bare_forward``. Baseline: forward passes on as many images that stay in memory. ``images``
-    are those that were measured, up to four fewer than the dataset's because all parts have one size.
+    Attributes:
+        device: where the backbone computes, in words.
+        precision: what it computes in.
+        images: those that were measured, up to four fewer than the dataset's because all parts have one size.
+        caching, bare_forward: images a second, medians over the parts. The baseline are forward passes on as many
+            images that lie on the device.
+        ratio: ``caching / bare_forward``.
+        waiting: share of the time of caching in which the backbone waited for decoded pictures.
     """
 
+    device: str
+    precision: str
     images: int
     batch: int
     caching: float
     bare_forward: float
     ratio: float
+    waiting: float
     peak_memory_mb: float
 
 
@@ -46,9 +58,14 @@ def bench_cache(dataset: Dataset, backbone: Backbone, batch: int, on_progress: P
     pixels = torch.randint(0, 256, (batch, 3, spec.height, spec.width), dtype=torch.uint8)
     inputs = backbone.normalise(pixels.to(next(backbone.parameters()).device)).contiguous(memory_format=memory_format)
 
+    waited: list[float] = []
+
     def forward(images: int) -> None:
+        maps: Mapping[str, Tensor] = {}
         for start in range(0, images, batch):
-            backbone(inputs[: images - start])
+            maps = backbone(inputs[: images - start])
+        for values in maps.values():
+            values[0, 0, 0, 0].item()  # waits until the device has computed them
 
     def rounds(folder: Path) -> Iterator[Mapping[str, Contender]]:
         warm_up = min(batch, size)
@@ -59,15 +76,27 @@ def bench_cache(dataset: Dataset, backbone: Backbone, batch: int, on_progress: P
     def cache(folder: Path, start: int, images: int) -> None:
         taken = slice(start, start + images)
         part = replace(dataset, images=dataset.images[taken], objects=dataset.objects[taken])
-        build_cache(
+        built = build_cache(
             part,
             backbone,
             folder,
             batch_size=batch,
             on_progress=lambda step, done, _: on_progress(step, start + done, parts * size),
         )
+        waited.append(built.waited)
 
     with tempfile.TemporaryDirectory() as folder:
         timing = take_turns(rounds(Path(folder)))
     caching, bare_forward = (size / timing.median(name) for name in ("caching", "bare forward"))
-    return CacheBench(parts * size, batch, caching, bare_forward, caching / bare_forward, peak_memory_mb())
+    shares = [share / seconds for share, seconds in zip(waited[1:], timing.seconds["caching"], strict=True)]
+    return CacheBench(
+        device=described(inputs.device),
+        precision=backbone.precision,
+        images=parts * size,
+        batch=batch,
+        caching=caching,
+        bare_forward=bare_forward,
+        ratio=caching / bare_forward,
+        waiting=median(shares),
+        peak_memory_mb=peak_memory_mb(),
+    )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detheads.backbones.backbone import Backbone, require_rebuildable
-from detheads.cache.extract import extract
+from detheads.cache.extract import Waiting, extract
 from detheads.cache.images import OnBad, OnRemark
 from detheads.cache.manifest import (
     PIXEL_RULE,
@@ -53,6 +53,7 @@ class BuildResult:
         replaced: file names of pictures whose content is another than when the cache was built before.
         skipped: pictures left out because they could not be decoded: path -> why.
         bytes: size of all shards.
+        waited: seconds in which the backbone waited for decoded pictures.
     """
 
     folder: Path
@@ -62,6 +63,7 @@ class BuildResult:
     replaced: tuple[str, ...]
     skipped: dict[str, str]
     bytes: int
+    waited: float = 0.0
 
 
 def settings_for(backbone: Backbone, dtype: StorageType = "fp16", flips: bool = False) -> Settings:
@@ -87,6 +89,7 @@ def settings_for(backbone: Backbone, dtype: StorageType = "fp16", flips: bool = 
         main=features.main,
         dtype=dtype,
         flips=flips,
+        precision=backbone.precision,
     )
 
 
@@ -155,7 +158,10 @@ def build_cache(
         require_space(folder, len(missing) * settings.bytes_per_image, settings)
         resumed = len(dataset.images) - len(missing) - len(bad)
         groups = _groups(missing, key_of, stock, images_per_shard(settings))
-        key_of |= _extract_all(groups, backbone, settings, batch_size, stock, on_bad, on_progress, resumed, on_remark)
+        waiting = Waiting()
+        key_of |= _extract_all(
+            groups, backbone, settings, batch_size, stock, on_bad, on_progress, resumed, on_remark, waiting
+        )
         skipped = {**dataset.skipped, **{record.file_name: why for record, why in bad.items()}}
         manifest = publish_dataset(folder, known, stock, without(dataset, bad), settings, key_of, skipped, entry)
         return BuildResult(
@@ -166,6 +172,7 @@ def build_cache(
             replaced=_replaced(known, manifest),
             skipped={str(record.path): why for record, why in bad.items()},
             bytes=sum((folder / shard.file).stat().st_size for shard in manifest.shards),
+            waited=waiting.seconds,
         )
 
 
@@ -193,6 +200,7 @@ def _extract_all(
     on_progress: Progress,
     resumed: int,
     on_remark: OnRemark,
+    waiting: Waiting,
 ) -> dict[ImageRecord, str]:
     """Write a shard of each group; the digest of each picture that could be used."""
     key_of: dict[ImageRecord, str] = {}
@@ -207,7 +215,7 @@ def _extract_all(
     pending: Future[None] | None = None
     with ThreadPoolExecutor(1) as writer:  # hashes and writes one shard while the next one is computed
         for name, records in groups:
-            keys, tensors = extract(records, backbone, settings, batch_size, on_bad, advance, on_remark)
+            keys, tensors = extract(records, backbone, settings, batch_size, on_bad, advance, on_remark, waiting)
             if pending is not None:
                 pending.result()
             pending = None

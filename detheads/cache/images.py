@@ -1,4 +1,4 @@
-"""Pictures of a dataset as letterboxed batches with their digests, decoded ahead of the backbone by a few threads."""
+"""Pictures of a dataset as letterboxed batches with their digests, decoded ahead of the backbone on all cores."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from detheads.data.dataset import ImageRecord
 from detheads.data.pictures import load_picture
 from detheads.foundation import atomic
 from detheads.foundation.ahead import map_ahead
+from detheads.foundation.cores import available_cores
 from detheads.foundation.errors import UserError
 from detheads.foundation.geometry import letterbox_image
 
@@ -49,8 +50,9 @@ def _state(record: ImageRecord) -> tuple[int, int, int] | None:
     return state.st_ino, state.st_size, state.st_mtime_ns
 
 
-def digests(records: Sequence[ImageRecord], on_bad: OnBad, threads: int = 2) -> Iterator[str | None]:
+def digests(records: Sequence[ImageRecord], on_bad: OnBad, threads: int | None = None) -> Iterator[str | None]:
     """SHA-256 of each picture's file, in the order of ``records``; None where it cannot be read."""
+    threads = threads or available_cores()
 
     def digest(record: ImageRecord) -> str | UserError:
         try:
@@ -72,10 +74,15 @@ def batches(
     width: int,
     batch_size: int,
     on_bad: OnBad,
-    threads: int = 2,
+    threads: int | None = None,
     on_remark: OnRemark = None,
+    pin: bool = False,
 ) -> Iterator[Batch]:
-    """Batches in the order of ``records``; two of them are decoded ahead.
+    """Batches in the order of ``records``; two, or as many pictures as keep the threads busy, are decoded ahead.
+
+    Args:
+        threads: that decode; as many as there are cores for this process when None.
+        pin: put pixels into memory that a GPU copies from by itself.
 
     Raises:
         UserError: when a picture changes while it is read.
@@ -91,14 +98,19 @@ def batches(
             raise UserError(f"{record.path} was changed while it was read; run the same command again.")
         return record, digest, pixels
 
+    threads = threads or available_cores()
+
     def usable() -> Iterator[tuple[ImageRecord, str, NDArray[np.uint8]]]:
-        for loaded in map_ahead(load, records, ahead=3 * batch_size - 1, threads=threads):
+        for loaded in map_ahead(load, records, ahead=max(3 * batch_size - 1, 2 * threads), threads=threads):
             if len(loaded) == 2:
                 on_bad(*loaded)
             else:
                 yield loaded
 
+    def together(loaded: list[tuple[ImageRecord, str, NDArray[np.uint8]]]) -> Batch:
+        names, keys, images = zip(*loaded, strict=True)
+        pixels = torch.from_numpy(np.stack(images))
+        return Batch(names, keys, (pixels.pin_memory() if pin else pixels).permute(0, 3, 1, 2))
+
     pictures = usable()
-    while batch := list(islice(pictures, batch_size)):
-        names, keys, pixels = zip(*batch, strict=True)
-        yield Batch(names, keys, torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2))
+    yield from map_ahead(together, iter(lambda: list(islice(pictures, batch_size)), []), ahead=1)

@@ -6,9 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 
+from detheads.backbones.spec import Precision
 from detheads.foundation.entry import Entry
 from detheads.foundation.errors import UserError
 from detheads.foundation.geometry import PAD_VALUE, Letterbox
@@ -60,6 +68,15 @@ class Settings(Entry):
     dtype: StorageType
     flips: bool
     """Whether features of each mirrored image are stored too."""
+    precision: Precision = "fp32"
+    """What the backbone computed in. Not written where it is fp32, so that earlier caches keep their digests."""
+
+    @model_serializer(mode="wrap")
+    def _without_the_usual(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = serialise(self)
+        if self.precision == "fp32":
+            del values["precision"]
+        return values
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Settings":

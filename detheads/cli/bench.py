@@ -11,6 +11,7 @@ from detheads.cli.checks import possible_threads, require_caches, require_heads
 from detheads.cli.options import (
     BackboneFile,
     BackboneOption,
+    BackbonePrecision,
     PrecisionOption,
     RandomWeightsOption,
     SizeOption,
@@ -43,26 +44,31 @@ def cache(
     random_weights: RandomWeightsOption = False,
     images: Annotated[int, typer.Option(min=1, help="How many images to cache.")] = 200,
     batch: Annotated[int, typer.Option(min=1, help="Images in one forward pass.")] = 8,
+    precision: BackbonePrecision = "fp32",
+    threads: Annotated[int | None, typer.Option(min=1, callback=possible_threads, help="CPU threads.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...; a GPU where there is one when empty.")] = "",
     as_json: JsonFlag = False,
 ) -> None:
     """Images a second of caching over images a second of the bare backbone forward."""
     from detheads.backbones.backbone import load_backbone
     from detheads.bench.caching import bench_cache
     from detheads.data import read_dataset
-    from detheads.ops.devices import pick_device
+    from detheads.ops.devices import pick_device, use_threads
 
+    use_threads(threads)
     require_backbone_of(backbone_file, backbone)
     data = read_dataset(dataset, split)
     data = replace(data, images=data.images[:images], objects=data.objects[:images])
     encoder = load_backbone(backbone, parse_size(size), weights=weights, random_weights=random_weights)
     with progress_of_steps() as on_progress:
-        result = bench_cache(data, encoder.to(pick_device()), batch, on_progress)
+        result = bench_cache(data, encoder.to(pick_device(device)).computing_in(precision), batch, on_progress)
     emit(
         asdict(result),
         as_json,
         lambda console: console.print(
             f"caching {result.caching:.2f} images/s, bare forward {result.bare_forward:.2f} images/s (baseline), "
-            f"ratio {result.ratio:.3f}, peak memory {result.peak_memory_mb:.0f} MB ({result.images} images)"
+            f"ratio {result.ratio:.3f}, waiting for pictures {result.waiting:.1%} of the time ({result.device}, "
+            f"{result.precision}; {result.images} images; peak memory {result.peak_memory_mb:.0f} MB)"
         ),
     )
 

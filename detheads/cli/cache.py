@@ -63,6 +63,7 @@ def info(cache: CacheArgument, as_json: JsonFlag = False) -> None:
 
     manifest = read_manifest(cache)
     answer = manifest.settings.model_dump(mode="json") | {
+        "precision": manifest.settings.precision,
         "dataset": manifest.dataset,
         "split": manifest.split,
         "part": manifest.part and f"{manifest.part.number} of {manifest.part.of}",

@@ -15,6 +15,7 @@ from detheads.cli.datasets import DatasetFolder, SplitName, read_split, remark_p
 from detheads.cli.options import (
     BackboneFile,
     BackboneOption,
+    BackbonePrecision,
     RandomWeightsOption,
     SizeOption,
     SkipBad,
@@ -52,6 +53,7 @@ def build(
     layers: Annotated[str, typer.Option(help="Further transformer blocks to store, such as 2,5,8.")] = "",
     dtype: Annotated[StorageType, typer.Option(help="How features are stored; int8 comes with scales.")] = "fp16",
     flips: Annotated[bool, typer.Option("--flips", help="Store features of each mirrored image too.")] = False,
+    precision: BackbonePrecision = "fp32",
     reuse: Annotated[
         list[Path] | None,
         typer.Option("--from", help="Finished cache whose features are taken for equal pictures; repeatable."),
@@ -100,6 +102,7 @@ def build(
     encoder = load_backbone(backbone, input_size, weights=weights, random_weights=random_weights, blocks=blocks).to(
         pick_device("cpu" if where.count else device)
     )
+    encoder.computing_in(precision)
     settings = settings_for(encoder, dtype, flips)
     images = len((data if chosen is None else chosen.of_dataset(data, settings)).images)
     share = "" if chosen is None else f"{chosen}, "
@@ -107,7 +110,8 @@ def build(
     others = "; ".join(f"{how}: {sized(size)}" for how, size in other_sizes(settings, images).items())
     remark(
         f"{share}{images} images of {data.name}/{data.split} through {backbone} ({encoder.spec.licence}) at "
-        f"{sides(settings.height, settings.width)}: {total} in {dtype} ({others})"
+        f"{sides(settings.height, settings.width)}: {total} in {dtype}"
+        f"{'' if precision == 'fp32' else f', computed in {precision}'} ({others})"
     )
     if not counted_objects(data):
         remark(

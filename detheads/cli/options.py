@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from detheads.backbones.spec import Precision
 from detheads.foundation.errors import UserError
-from detheads.training.config import Precision
+from detheads.training.config import Precision as TrainingPrecision
 
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder NAME.detheads.")]
 
@@ -18,6 +19,9 @@ SizeOption = Annotated[
 ]
 WeightsOption = Annotated[
     Path | None, typer.Option(help="Backbone weights: a .safetensors or .pth file, instead of a download.")
+]
+BackbonePrecision = Annotated[
+    Precision, typer.Option("--precision", help="What the backbone computes in; the cache records it.")
 ]
 RandomWeightsOption = Annotated[
     bool, typer.Option("--random-weights", help="Seeded random backbone weights, for tests and timing only.")
@@ -80,7 +84,7 @@ RateOption = Annotated[float, typer.Option(help="Peak learning rate.")]
 DecayOption = Annotated[float, typer.Option(help="Weight decay of AdamW.")]
 EveryOption = Annotated[int, typer.Option(help="Epochs between evaluations.")]
 PrecisionOption = Annotated[
-    Precision,
+    TrainingPrecision,
     typer.Option(metavar="MODE", help="fp32, bf16, fp16, or auto: mixed precision on a GPU, fp32 on a CPU."),
 ]
 SeedOption = Annotated[int, typer.Option(help="Seed of weights, order and flips.")]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from detheads.backbones.backbone import load_backbone
+from detheads.bench.caching import CacheBench
 from detheads.bench.training import TrainBench
 from detheads.cache.builder import build_cache
 from detheads.data import read_dataset
@@ -35,8 +36,9 @@ def test_bench_cache_relates_caching_to_the_bare_forward(scenes: Path, detheads:
     finished = detheads("bench", "cache", scenes, *line, "--images", 3, "--json")
     assert finished.code == 0, finished.err
     answer = json.loads(finished.out)
-    assert set(answer) == {"images", "batch", "caching", "bare_forward", "ratio", "peak_memory_mb"}
-    assert (answer["images"], answer["batch"]) == (3, 2)
+    assert set(answer) == {field.name for field in fields(CacheBench)}
+    assert (answer["images"], answer["batch"], answer["precision"]) == (3, 2, "fp32")
+    assert 0 <= answer["waiting"] <= 1
     printed = detheads("bench", "cache", scenes, *line).out
     assert re.match(r"caching [\d.]+ images/s, bare forward [\d.]+ images/s \(baseline\), ratio [\d.]+, ", printed)
 
