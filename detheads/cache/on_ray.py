@@ -8,6 +8,7 @@ from typing import Final
 
 from detheads.backbones.backbone import Backbone, load_backbone
 from detheads.backbones.own import load_backbone_file
+from detheads.backbones.spec import Precision
 from detheads.cache.annotate import compare_pictures
 from detheads.cache.builder import BuildResult, build_cache, settings_for
 from detheads.cache.manifest import MANIFEST_NAME, Settings, StorageType, read_manifest
@@ -53,6 +54,7 @@ class Recipe:
     blocks: tuple[int, ...]
     dtype: StorageType
     flips: bool
+    precision: Precision
     batch_size: int
     device: str
 
@@ -158,6 +160,7 @@ def _prepared(recipe: Recipe, settings: Settings, folder: Path, of: int, threads
         random_weights=recipe.random_weights,
         blocks=recipe.blocks,
     ).to(pick_device(recipe.device))
+    backbone.computing_in(recipe.precision)
     if settings_for(backbone, recipe.dtype, recipe.flips) != settings:
         raise UserError(f"{recipe.backbone} or its weights are others on a worker's machine than here; give --weights.")
     dataset = read_dataset(recipe.folder, recipe.split, skip_bad=recipe.skip_bad)

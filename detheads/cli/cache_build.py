@@ -136,6 +136,7 @@ def build(
                 blocks=blocks,
                 dtype=dtype,
                 flips=flips,
+                precision=precision,
                 batch_size=batch,
                 device=on_what,
             )

@@ -61,6 +61,7 @@ def test_a_build_that_was_killed_goes_on_with_another_number_of_workers(
     line: list[object], tmp_path: Path, detheads: Callable[..., Any]
 ) -> None:
     cache = tmp_path / "cache"
+    line = [*line, "--precision", "bf16"]  # which reaches the workers
     run = start(*line, "-o", cache, "--workers", 2)
     kill_a_worker(run, lambda: bool(list(tmp_path.glob("cache.parts/part-*/shard-*.json"))))
     run.kill()
