@@ -18,7 +18,7 @@ from detheads.training.batches import Batch
 from detheads.training.config import TrainConfig
 from detheads.training.trainer import Trainer
 
-STEP = 0.01
+STEP = 0.02
 """Seconds of an artificial training step."""
 NARROW = {"width": "16", "tower_blocks": "1"}
 
@@ -33,7 +33,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
 
 
 @pytest.mark.parametrize(
-    ("reading", "readers", "expected"), [(0.3, 1, 1.0), (1.7, 1, 1.7), (3.0, 1, 3.0), (3.0, 4, 1.0)]
+    ("reading", "readers", "expected"), [(0.3, 1, 1.0), (1.7, 1, 1.7), (3.0, 1, 3.0), (1.7, 4, 1.0)]
 )
 def test_readers_slower_than_training_set_the_ratio_and_the_share_of_waiting(
     reading: float, readers: int, expected: float, cache: FeatureCache, monkeypatch: pytest.MonkeyPatch
@@ -47,9 +47,9 @@ def test_readers_slower_than_training_set_the_ratio_and_the_share_of_waiting(
 
     monkeypatch.setattr(FeatureCache, "stored", read_slowly)
     monkeypatch.setattr(Trainer, "optimise", lambda self, batch: time.sleep(STEP))
-    result = bench_train(cache, "fcos", NARROW, TrainConfig(batch=1), steps=20, readers=readers)
-    assert result.steps == 20
-    assert result.from_memory == pytest.approx(STEP, rel=0.25)
+    result = bench_train(cache, "fcos", NARROW, TrainConfig(batch=1), steps=16, readers=readers)
+    assert result.steps == 16
+    assert STEP <= result.from_memory < 2 * STEP  # a busy machine wakes up late
     assert result.ratio == pytest.approx(expected, rel=0.25)
     assert result.images_per_second == pytest.approx(1 / result.from_cache)
     assert result.waiting == pytest.approx(1 - 1 / expected, abs=0.15)
