@@ -180,9 +180,13 @@ def _alone(cost: Tensor, iou: Tensor, allowed: Tensor, top_q: int, regularisatio
     return matched.tolist()
 
 
-@pytest.mark.parametrize("counts", [(3, 0, 5, 1), (2, 12, 1, 30), (0, 0)])
-def test_each_image_of_a_batch_is_solved_as_if_it_were_alone(counts: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("many", [1024, 5])
+@pytest.mark.parametrize("counts", [(3, 0, 5, 1), (2, 12, 1, 30), (0, 0), (1,)])
+def test_each_image_of_a_batch_is_solved_as_if_it_were_alone(
+    counts: tuple[int, ...], many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Images with few and with many objects, and with none; one object may have no point."""
+    monkeypatch.setattr("detheads.targets.optimal_transport.MANY", many)
     generator = torch.Generator().manual_seed(sum(counts))
     targets = TargetBatch.of(
         [Targets(torch.zeros(count, 4), torch.zeros(count, dtype=torch.int64)) for count in counts]
