@@ -24,9 +24,9 @@ def watched_build(trt: Any, builder: Any, network: Any, config: Any, on_progress
         try:
             serialised = building.result()
         except BaseException:
-            monitor.stopped.set()
             while not building.done():
                 with suppress(KeyboardInterrupt):  # pressed again: the thread cannot be left behind alive
+                    monitor.stopped.set()
                     wait([building])
             raise
     if serialised is not None:
@@ -52,7 +52,8 @@ def _new_monitor(trt: Any, on_progress: Progress) -> Any:
             with self._lock:
                 self._fraction.done(phase_name, step + 1)
                 done = int(HUNDRED * self._fraction.value)
-            on_progress(STEP, done, HUNDRED)
+            if not self.stopped.is_set():
+                on_progress(STEP, done, HUNDRED)
             return not self.stopped.is_set()
 
         def phase_finish(self, phase_name: str) -> None:

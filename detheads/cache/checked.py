@@ -5,11 +5,15 @@ and which goes when the cache goes. A folder that cannot be written to is checke
 """
 
 import json
+import os
+import stat
 import time
 from contextlib import suppress
 from pathlib import Path
 
 from detheads.foundation import atomic
+from detheads.foundation.errors import UserError
+from detheads.foundation.reading import open_regular
 
 NAME = ".checked"
 YOUNG_NS = 2 * 10**9
@@ -44,19 +48,29 @@ class CheckedFiles:
             return False
         status = path.stat()
         if _stamp(path) == stamp and max(status.st_mtime_ns, status.st_ctime_ns) < since - YOUNG_NS:
-            with suppress(OSError), self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            with suppress(OSError):
+                self._append(json.dumps(line) + "\n")
         return True
 
+    def _append(self, text: str) -> None:
+        """A folder may come from anybody: nothing is written through a link out of it, nor into a pipe or device."""
+        not_elsewhere = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        opened = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | not_elsewhere, 0o666)
+        try:
+            if stat.S_ISREG(os.fstat(opened).st_mode):
+                os.write(opened, text.encode())
+        finally:
+            os.close(opened)
+
     def _look(self) -> None:
-        with suppress(OSError):
+        with suppress(OSError, UserError):
             size = self._path.stat().st_size
             if size != self._size:
                 self._known, self._size = self._read(), size
 
     def _read(self) -> frozenset[tuple[str, ...]]:
         found = set()
-        with self._path.open("rb") as file:
+        with open_regular(self._path) as file:
             for line in file.read(_LONGEST).splitlines():
                 with suppress(
                     ValueError, RecursionError, TypeError

@@ -124,3 +124,28 @@ def test_a_folder_that_takes_no_files_is_read_all_the_same(cache: Path, read: li
     for _ in range(2):
         FeatureCache(cache).features(range(10))
     assert len(shards(read)) == 8
+
+
+def _as_pipe(record: Path, elsewhere: Path) -> None:
+    os.mkfifo(record)
+
+
+def _as_link(record: Path, elsewhere: Path) -> None:
+    elsewhere.write_text("export PATH=/bin\n")
+    record.symlink_to(elsewhere)
+
+
+def _as_device(record: Path, elsewhere: Path) -> None:
+    record.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("make", [_as_pipe, _as_link, _as_device], ids=["pipe", "link", "device"])
+def test_nothing_is_written_out_of_the_folder_of_a_cache(
+    cache: Path, read: list[str], tmp_path: Path, make: Callable[[Path, Path], None]
+) -> None:
+    make(cache / checked.NAME, tmp_path / "elsewhere")
+    for reading in (1, 2):
+        FeatureCache(cache).features([0])
+        assert len(shards(read)) == reading
+    if make is _as_link:
+        assert (tmp_path / "elsewhere").read_text() == "export PATH=/bin\n"

@@ -189,6 +189,7 @@ def write_cache_and_run(root: Path, data: Path) -> tuple[Path, Path]:
     backbone = load_backbone("timm:test_vit", (SIDE, SIDE), random_weights=True)
     build_cache(read_dataset(data, "train"), backbone, root / "cache")
     cache = FeatureCache(root / "cache")
+    (cache.folder / ".checked").touch()  # else it would appear when the shard has become old enough
     options = {"width": "16", "tower_blocks": "1"}
     with contextlib.redirect_stdout(None):
         Trainer("fcos", options, cache, cache, root / "run", TrainConfig(epochs=1, batch=2, lr=1e-3)).fit()
