@@ -14,6 +14,7 @@ from detheads.cache.storage import FLIPPED_SUFFIX, encode, require_finite
 from detheads.data.dataset import ImageRecord
 from detheads.foundation.ahead import map_ahead
 from detheads.foundation.errors import UserError
+from detheads.ops.threads import compute_alone
 
 Item = TypeVar("Item")
 
@@ -90,7 +91,7 @@ def extract(
     def stored(ran: tuple[Batch, dict[str, Tensor]]) -> tuple[Batch, dict[str, Tensor]]:
         return ran[0], _stored(*ran, settings)
 
-    for batch, rows in map_ahead(stored, computed(), ahead=1):
+    for batch, rows in map_ahead(stored, computed(), ahead=1, start=compute_alone):
         for key, values in rows.items():
             if key not in shard:
                 shard[key] = torch.empty(len(records), *values.shape[1:], dtype=values.dtype)

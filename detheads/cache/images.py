@@ -16,6 +16,7 @@ from detheads.foundation.ahead import map_ahead
 from detheads.foundation.cores import available_cores
 from detheads.foundation.errors import UserError
 from detheads.foundation.geometry import letterbox_image
+from detheads.ops.threads import compute_alone
 
 OnBad = Callable[[ImageRecord, UserError], None]
 """Called with a picture that cannot be used, which is then left out; it may raise instead."""
@@ -113,4 +114,4 @@ def batches(
         return Batch(names, keys, (pixels.pin_memory() if pin else pixels).permute(0, 3, 1, 2))
 
     pictures = usable()
-    yield from map_ahead(together, iter(lambda: list(islice(pictures, batch_size)), []), ahead=1)
+    yield from map_ahead(together, iter(lambda: list(islice(pictures, batch_size)), []), ahead=1, start=compute_alone)

@@ -17,6 +17,7 @@ from detheads.foundation.progress import Progress, silent
 from detheads.headkit.contract import Head, HeadOutput
 from detheads.ops.nms import Candidates, suppress, suppress_softly
 from detheads.ops.scores import detection_scores
+from detheads.ops.threads import compute_alone
 
 Suppression = Callable[[Candidates, Thresholds], tuple[Tensor, Tensor, Tensor]]
 
@@ -59,7 +60,7 @@ def predict_cache(
 
     def run() -> Iterator[tuple[range, HeadOutput]]:
         batches = [range(start, min(start + batch_size, len(cache))) for start in range(0, len(cache), batch_size)]
-        for indices, features in map_ahead(read, batches, ahead=READ_AHEAD, threads=READERS):
+        for indices, features in map_ahead(read, batches, ahead=READ_AHEAD, threads=READERS, start=compute_alone):
             yield indices, head(features)
 
     def detect(ran: tuple[range, HeadOutput]) -> tuple[range, list[dict[str, Any]]]:
@@ -70,7 +71,7 @@ def predict_cache(
     head.eval()
     try:
         threads = min(available_cores(), SUPPRESSING)
-        for indices, found in map_ahead(detect, run(), ahead=threads, threads=threads):
+        for indices, found in map_ahead(detect, run(), ahead=threads, threads=threads, start=compute_alone):
             results += found
             on_progress("evaluation", indices[-1] + 1, len(cache))
     finally:

@@ -10,7 +10,12 @@ Result = TypeVar("Result")
 
 
 def map_ahead(
-    function: Callable[[Item], Result], items: Iterable[Item], *, ahead: int, threads: int = 1
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    ahead: int,
+    threads: int = 1,
+    start: Callable[[], object] | None = None,
 ) -> Generator[Result, None, None]:
     """``function`` of each item, in order, while up to ``ahead`` further ones are computed or wait to be used.
 
@@ -20,9 +25,10 @@ def map_ahead(
     Args:
         function: called in a thread, in several at a time when ``threads`` is more than 1.
         items: taken one by one in the caller's thread.
+        start: called first in each thread.
     """
     waiting: deque[Future[Result]] = deque()
-    pool = ThreadPoolExecutor(threads)
+    pool = ThreadPoolExecutor(threads, initializer=start)
     try:
         for item in items:
             waiting.append(pool.submit(function, item))

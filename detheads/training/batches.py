@@ -14,6 +14,7 @@ from detheads.cache.rows import StoredRows
 from detheads.foundation.ahead import map_ahead
 from detheads.foundation.cores import available_cores
 from detheads.headkit.contract import Matcher
+from detheads.ops.threads import compute_alone
 from detheads.targets.objects import TargetBatch
 from detheads.training.config import TrainConfig
 from detheads.training.shuffle import shuffled
@@ -99,7 +100,7 @@ class BatchReader(Iterator[Batch]):
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         # The threads hold no reference to this object, whose end is theirs.
         read = _Reading(cache, matcher, device, self._stream)
-        self._read = map_ahead(read, order, ahead=readers - 1 + READY, threads=readers)
+        self._read = map_ahead(read, order, ahead=readers - 1 + READY, threads=readers, start=compute_alone)
 
     def __next__(self) -> Batch:
         began = time.perf_counter()
