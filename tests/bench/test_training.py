@@ -33,10 +33,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
 
 
 @pytest.mark.parametrize(
-    ("reading", "readers", "expected"), [(0.3, 1, 1.0), (1.7, 1, 1.7), (3.0, 1, 3.0), (1.7, 4, 1.0)]
+    ("reading", "readers", "least", "most"),
+    [(0.3, 1, 0.8, 1.45), (1.7, 1, 1.45, 2.3), (3.0, 1, 2.3, 4.0), (1.7, 4, 0.8, 1.45)],
 )
 def test_readers_slower_than_training_set_the_ratio_and_the_share_of_waiting(
-    reading: float, readers: int, expected: float, cache: FeatureCache, monkeypatch: pytest.MonkeyPatch
+    reading: float, readers: int, least: float, most: float, cache: FeatureCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A real epoch takes as long as the slower of the two, and reading ahead hides the other."""
     stored = FeatureCache.stored
@@ -50,9 +51,9 @@ def test_readers_slower_than_training_set_the_ratio_and_the_share_of_waiting(
     result = bench_train(cache, "fcos", NARROW, TrainConfig(batch=1), steps=16, readers=readers)
     assert result.steps == 16
     assert STEP <= result.from_memory < 2 * STEP  # a busy machine wakes up late
-    assert result.ratio == pytest.approx(expected, rel=0.25)
+    assert least < result.ratio < most
     assert result.images_per_second == pytest.approx(1 / result.from_cache)
-    assert result.waiting == pytest.approx(1 - 1 / expected, abs=0.15)
+    assert result.waiting == pytest.approx(1 - 1 / result.ratio, abs=0.2)
 
 
 def test_both_kinds_of_epochs_train_on_the_same_boxes_on_the_device_named(
