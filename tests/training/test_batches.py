@@ -189,3 +189,19 @@ def test_a_gpu_is_fed_beside_its_computation_from_pinned_memory(
     assert [call.args[0] for call in computing.wait_event.call_args_list] == events
     assert not any(stream.synchronize.called for stream in (copying, computing))
     assert not any(event.synchronize.called or event.wait.called for event in events)
+
+
+def test_readers_take_no_core_from_the_step_they_read_for(cache: FeatureCache) -> None:
+    threads: list[int] = []
+
+    def matcher(targets: TargetBatch) -> dict[str, torch.Tensor]:
+        threads.append(torch.get_num_threads())
+        return {}
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert len(list(read_batches(cache, ORDER, matcher=matcher, readers=2))) == len(ORDER)
+        assert (set(threads), torch.get_num_threads()) == ({1}, 2)
+    finally:
+        torch.set_num_threads(before)
