@@ -12,6 +12,7 @@ import pytest
 from detheads.backbones.backbone import load_backbone
 from detheads.bench.caching import CacheBench
 from detheads.bench.training import TrainBench
+from detheads.cache import checked
 from detheads.cache.builder import build_cache
 from detheads.data import read_dataset
 from detheads.data.scenes import generate
@@ -64,11 +65,16 @@ def test_bench_train_leaves_nothing_behind(
     cache: Path, tmp_path: Path, detheads: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    before = {path: path.stat().st_mtime_ns for path in cache.iterdir()}
+
+    def contents() -> dict[Path, int]:
+        # Whoever reads files that are older than two seconds notes that they are whole.
+        return {path: path.stat().st_mtime_ns for path in cache.iterdir() if path.name != checked.NAME}
+
+    before = contents()
     line = ("--head", "fcos", "-O", "width=16", "-O", "tower_blocks=1", "--batch", 2, "--steps", 3, "--json")
     assert detheads("bench", "train", cache, *line).code == 0
     assert not list(tmp_path.iterdir())
-    assert {path: path.stat().st_mtime_ns for path in cache.iterdir()} == before
+    assert contents() == before
 
 
 def test_a_cache_smaller_than_a_batch_is_one_sentence(cache: Path, detheads: Callable[..., Any]) -> None:
