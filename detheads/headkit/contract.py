@@ -3,11 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from detheads.foundation.errors import UserError
+from detheads.headkit.controls import Control
 from detheads.targets.objects import TargetBatch, Targets
 
 Matcher = Callable[[TargetBatch], Mapping[str, Tensor]]
@@ -40,6 +42,9 @@ class Head(nn.Module, ABC):
 
     blocks: ClassVar[tuple[int, ...]] = ()
     """Intermediate transformer blocks (0-based) it reads besides the main layers, as layers ``block{i}``."""
+
+    controls: ClassVar[Mapping[str, Control]] = MappingProxyType({})
+    """Its ideas by name, each with the options that turn it off."""
 
     trainable: ClassVar[bool] = True
     """False for a head that is solved, not trained: it has no loss."""

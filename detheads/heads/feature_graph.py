@@ -15,6 +15,7 @@ neighbours (``neighbours=0``) on the same cache does as well.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
 from detheads.headkit.blocks import FinerLevel, conv_norm, join_main, join_stride, joined_channels
+from detheads.headkit.controls import Control
 from detheads.headkit.dense import PyramidConfig, PyramidHead
 from detheads.headkit.octaves import octave_levels, octave_strides
 from detheads.headkit.registry import register
@@ -51,6 +53,9 @@ class Config(PyramidConfig):
 class FeatureGraph(PyramidHead):
     """Messages between patches that are near or alike, ahead of a dense head."""
 
+    controls = MappingProxyType(
+        {"alike": Control("Patches that are alike tell each other what near ones cannot.", {"neighbours": 0})}
+    )
     near: Tensor
 
     def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
