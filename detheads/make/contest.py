@@ -1,6 +1,5 @@
 """Which head, trained for how long: as many as the time allows, on the same features, judged by the same pictures."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +24,9 @@ STARTING_SECONDS = 8.0
 """A head's process takes these to load its libraries (5 to 8 s on two cores of an AMD EPYC)."""
 EVALUATION_SHARE = 1.3
 """A training with its evaluations takes this many times its steps, until the first one has shown how many."""
+COMPARING = 2.5
+"""Heads are compared where there is time for this many trainings: the second head's may take half as long again as the
+first one's. Where there is not, all of it goes into the first."""
 LONGER = 2
 WORTH_TRYING = 1.4
 """A longer training has this many times the epochs, or fewer where time is short, and at least these."""
@@ -227,13 +229,14 @@ def choose_epochs(
         return request.epochs, f"{request.epochs} epochs, as asked for"
     useful, steps = useful_epochs(len(train)), -(-len(train) // batch_for(len(train)))
     step = step_seconds()
-    epoch = steps * step * EVALUATION_SHARE
-    possible = useful if math.isinf(left) else int((left - STARTING_SECONDS) / epoch)
-    if possible >= useful:
+    possible = max(1.0, (left - STARTING_SECONDS) / (steps * step * EVALUATION_SHARE))
+    if possible >= useful * COMPARING:
         return useful, f"{useful} epochs of {steps} steps to compare heads"
-    possible = max(1, possible)
-    return possible, (
-        f"{possible} epochs: a step takes {step:.2f} s (measured), so that {useful}, which would be useful, take "
+    epochs = int(possible)
+    if epochs >= useful:
+        return epochs, f"{epochs} epochs of {steps} steps: there is time for one head, which is given all of it"
+    return epochs, (
+        f"{epochs} epochs: a step takes {step:.2f} s (measured), so that {useful}, which would be useful, take "
         f"longer than the {span(max(left, 0.0))} for training"
     )
 
