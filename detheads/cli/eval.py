@@ -12,14 +12,16 @@ from detheads.cli.checks import require_caches, require_existing, require_output
 from detheads.cli.options import EmbeddingsOption, HeadFiles, SkipBad
 from detheads.cli.output import JsonFlag, emit, remark, steps, table
 from detheads.cli.train import PicturesOption
-from detheads.evaluation.coco import NAMES, Statistics, statistic_text
-from detheads.evaluation.scores import ScoreCurves, score_curves
+from detheads.evaluation.coco import NAMES, statistic_text
 from detheads.foundation.errors import UserError
 
 if TYPE_CHECKING:
     from detheads.report.evaluated import Evaluated
+    from detheads.report.measured import Measured
 
 SIZES = "small, medium, large: below 32 x 32, below 96 x 96, and from there on, in pixels of the original picture"
+
+FALSE = "wrong detections an image at IoU 0.5, from the highest score on that finds half of the objects"
 
 
 def evaluate(
@@ -70,6 +72,7 @@ def evaluate(
     from detheads.backbones.text import read_embeddings
     from detheads.foundation import atomic
     from detheads.report.evaluated import evaluate_results, evaluate_run
+    from detheads.report.measured import measure
 
     if detections is not None:
         assert data is not None
@@ -104,11 +107,15 @@ def evaluate(
         remark(*found.remarks)
     if results is not None:
         atomic.write_json(results, found.detections, indent=None)
-    scores = score_curves(found.dataset.coco_json(), found.detections)
-    answer = found.statistics.to_dict() | {"scores": scores.to_dict(), "remarks": list(found.remarks)}
+    measured = measure(found.dataset, found.detections, found.statistics)
+    answer = found.statistics.to_dict() | {
+        "scores": measured.scores.to_dict(),
+        "errors": measured.errors_by_kind(),
+        "remarks": list(found.remarks),
+    }
     if output is not None or failures is not None:
-        answer |= _written(found, output, failures, data, pictures)
-    emit(answer, as_json, lambda console: _render(console, found.statistics, scores, answer))
+        answer |= _written(found, measured, output, failures, data, pictures)
+    emit(answer, as_json, lambda console: _render(console, measured, answer))
 
 
 def _require_one_question(
@@ -162,15 +169,18 @@ def require_new_results(path: Path | None, force: bool) -> None:
 
 
 def _written(
-    found: "Evaluated", output: Path | None, failures: Path | None, data: Path | None, pictures: int
+    found: "Evaluated",
+    measured: "Measured",
+    output: Path | None,
+    failures: Path | None,
+    data: Path | None,
+    pictures: int,
 ) -> dict[str, Any]:
     """Write the report and the pictures of failures; where they stand."""
     from detheads.report.failures import write_failures
-    from detheads.report.measured import measure
     from detheads.report.run import write_report
 
     answer: dict[str, Any] = {}
-    measured = measure(found.dataset, found.detections, found.statistics)
     if output is not None:
         files = write_report(found, output, data=data, pictures=pictures, measured=measured)
         answer["report"] = str(files.page)
@@ -189,7 +199,7 @@ def _compare(found: Sequence["Evaluated"], as_json: bool) -> None:
     answer = {"runs": [asdict(row) for row in rows]}
 
     def render(console: Console) -> None:
-        columns = ("run", "head", "parameters", "AP", "AP50", "best F1", "AP difference", "95 % interval")
+        columns = ("run", "head", "parameters", "AP", "AP50", "best F1", "false", "AP difference", "95 % interval")
         cells = [
             (
                 row.run,
@@ -198,12 +208,14 @@ def _compare(found: Sequence["Evaluated"], as_json: bool) -> None:
                 statistic_text(row.AP),
                 statistic_text(row.AP50),
                 statistic_text(row.best_f1),
+                statistic_text(row.false_detections, ".2f"),
                 "" if row.difference is None else f"{row.difference:+.4f}",
                 "" if row.interval is None else row.interval.told(),
             )
             for row in rows
         ]
         console.print(table(columns, cells))
+        console.print(f"false: {FALSE}")
         console.print(
             "differences are to the first run; the interval is a paired bootstrap over the images: one that holds 0 "
             "means that other images could turn the order (other seeds are not in it)"
@@ -212,7 +224,8 @@ def _compare(found: Sequence["Evaluated"], as_json: bool) -> None:
     emit(answer, as_json, render)
 
 
-def _render(console: Console, statistics: Statistics, scores: ScoreCurves, answer: Mapping[str, Any]) -> None:
+def _render(console: Console, measured: "Measured", answer: Mapping[str, Any]) -> None:
+    statistics, scores = measured.statistics, measured.scores
     rows = [(name, statistic_text(getattr(statistics, name))) for name in NAMES]
     console.print(table(("statistic", "value"), rows))
     console.print(SIZES)
@@ -222,6 +235,13 @@ def _render(console: Console, statistics: Statistics, scores: ScoreCurves, answe
         for each in points
     ]
     console.print(table(("from score on", "detections", "precision", "recall", "F1"), numbers))
+    console.print(scores.at_recall.told())
+    kinds = [
+        (kind, f"{known['all']:,}", f"{known['at_score']:,}", statistic_text(known["ap50_gained"]))
+        for kind, known in answer["errors"].items()
+        if isinstance(known, dict) and "ap50_gained" in known
+    ]
+    console.print(table(("kind of error", "all", f"from score {measured.score:.2f} on", "AP50 gained"), kinds))
     classes = [
         (
             name,

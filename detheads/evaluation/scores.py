@@ -16,6 +16,9 @@ from detheads.evaluation.coco import class_names, judge_at
 from detheads.evaluation.inputs import Detections, GroundTruth
 
 IOU = 0.5
+RECALL = 0.5
+"""The recall at which precision and false detections are told: where every working detector gets, so that heads of any
+quality can be compared there."""
 TABLE_SCORES = tuple(tenth / 10 for tenth in range(1, 10))
 """The scores of printed tables."""
 RULE = (
@@ -65,6 +68,34 @@ class BestScore:
 
 
 @dataclass(frozen=True)
+class RecallPoint:
+    """What a recall costs, from the highest score on at which so many of the objects are found.
+
+    Attributes:
+        recall: that is asked for.
+        score: from which on it is reached.
+        precision: of the detections of at least that score, all classes together, as they are (not interpolated).
+        false_detections: of at least that score, an image.
+
+    The last three are None where no score finds so many objects, and where there are none.
+    """
+
+    recall: float
+    score: float | None
+    precision: float | None
+    false_detections: float | None
+
+    def told(self) -> str:
+        """The point in a sentence."""
+        if self.score is None or self.precision is None or self.false_detections is None:
+            return f"A recall of {self.recall:g} is not reached at any score."
+        return (
+            f"At a recall of {self.recall:g} (from score {self.score:.4f} on) the precision is {self.precision:.3f}, "
+            f"with {self.false_detections:.2f} false detections an image."
+        )
+
+
+@dataclass(frozen=True)
 class ScoreCurve:
     """Detections of one class or of all, those of the highest score first.
 
@@ -98,6 +129,14 @@ class ScoreCurve:
             score, kept, right / kept if kept else None, right / self.objects, 2 * right / (kept + self.objects)
         )
 
+    def at_recall(self, images: int, recall: float = RECALL) -> RecallPoint:
+        """What a recall costs on so many images."""
+        reached = np.flatnonzero((self.right >= recall * self.objects) & (self.objects > 0))
+        if not len(reached):
+            return RecallPoint(recall, None, None, None)
+        kept, right = int(self.kept[reached[0]]), int(self.right[reached[0]])
+        return RecallPoint(recall, float(self.scores[reached[0]]), right / kept, (kept - right) / images)
+
     def sampled(self) -> list[dict[str, float | None]]:
         """The curve at the scores 0, 0.01, ... 1, as JSON values."""
         return [asdict(self.at(hundredth / 100)) for hundredth in range(101)]
@@ -118,10 +157,20 @@ class ScoreCurve:
 
 @dataclass(frozen=True)
 class ScoreCurves:
-    """The curve of all detections together, and of each class by name, in the order of the category ids."""
+    """The curve of all detections together, and of each class by name, in the order of the category ids.
+
+    Attributes:
+        images: that were judged.
+    """
 
     together: ScoreCurve
     per_class: Mapping[str, ScoreCurve]
+    images: int
+
+    @property
+    def at_recall(self) -> RecallPoint:
+        """What it costs to find half of all objects."""
+        return self.together.at_recall(self.images)
 
     @property
     def best_scores(self) -> dict[str, float]:
@@ -129,11 +178,13 @@ class ScoreCurves:
         return {name: best.score for name, curve in self.per_class.items() if (best := curve.best) is not None}
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values: a table of all detections over scores, and the best score of all and of each class."""
+        """JSON values: a table of all detections over scores, what it costs to find half of the objects, and the best
+        score of all and of each class."""
         return {
             "iou": IOU,
             "rule": RULE,
             "table": [asdict(self.together.at(score)) for score in TABLE_SCORES],
+            "at_recall": asdict(self.at_recall),
             "best": self.together.best and asdict(self.together.best),
             "per_class": {name: curve.best and asdict(curve.best) for name, curve in self.per_class.items()},
         }
@@ -176,7 +227,7 @@ def curves_of(judge: Any) -> ScoreCurves:
     for label, name in enumerate(names):
         rows = verdicts.classes == label
         per_class[name] = ScoreCurve.of(scores[rows], right[rows], int((verdicts.object_classes == label).sum()))
-    return ScoreCurves(ScoreCurve.of(scores, right, len(verdicts.objects)), per_class)
+    return ScoreCurves(ScoreCurve.of(scores, right, len(verdicts.objects)), per_class, len(judge.params.imgIds))
 
 
 def verdicts_of(judge: Any) -> Verdicts:

@@ -16,6 +16,7 @@ class ComparedRun:
     """One run beside the first.
 
     Attributes:
+        false_detections: an image, at a recall of one half; None where that is not reached.
         difference: of its AP to the first one's; None for the first.
         interval: in which 95 % of the differences lie when the images are drawn anew.
     """
@@ -26,6 +27,7 @@ class ComparedRun:
     AP: float | None
     AP50: float | None
     best_f1: float | None
+    false_detections: float | None
     difference: float | None = None
     interval: Interval | None = None
 
@@ -55,9 +57,16 @@ def compare_runs(found: Sequence[Evaluated], on_progress: Progress = silent) -> 
     baseline = Bootstrap(Resampled(judge_at(truth, first.detections, IOUS)))
     rows = []
     for each in found:
-        best, (head, parameters) = score_curves(truth, each.detections).together.best, each.head or ("", 0)
+        curves, (head, parameters) = score_curves(truth, each.detections), each.head or ("", 0)
+        best = curves.together.best
         row = ComparedRun(
-            each.name, head, parameters, each.statistics.AP, each.statistics.AP50, None if best is None else best.f1
+            each.name,
+            head,
+            parameters,
+            each.statistics.AP,
+            each.statistics.AP50,
+            None if best is None else best.f1,
+            curves.at_recall.false_detections,
         )
         if each is not first:
             judged = Resampled(judge_at(truth, each.detections, IOUS))

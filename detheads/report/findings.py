@@ -163,7 +163,9 @@ def _choice_section(measured: Measured) -> Section:
         ]
         tables.append(Table(columns, rows, sorted_by=0))
     plot = Plot("Precision, recall and F1 over scores", SCORES_PLOT, png(scores_figure(together)))
-    return Section("From which score on", tables, [plot], [f"The best score is {RULE}."])
+    return Section(
+        "From which score on", tables, [plot], [measured.scores.at_recall.told(), f"The best score is {RULE}."]
+    )
 
 
 def _errors_section(measured: Measured) -> Section:

@@ -123,7 +123,6 @@ class Measured:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; None where nothing defines one."""
-        everywhere, working = self.errors.counts(), self.errors.counts(self.score)
         return {
             "statistics": self.statistics.to_dict(),
             "precision_recall": [
@@ -131,17 +130,7 @@ class Measured:
             ],
             "scores": self.scores.to_dict() | {"curve": self.scores.together.sampled()},
             "working_point": None if self.working_point is None else asdict(self.working_point),
-            "errors": {
-                "iou": RIGHT,
-                "near_iou": NEAR,
-                "score": self.score,
-                "objects": len(self.errors.found_by),
-                "found": {"all": everywhere[Kind.FOUND], "at_score": working[Kind.FOUND]},
-                **{
-                    kind.label: {"all": everywhere[kind], "at_score": working[kind], "ap50_gained": self.costs[kind]}
-                    for kind in WRONG
-                },
-            },
+            "errors": self.errors_by_kind(),
             "classes": [
                 {key: value for key, value in asdict(each).items() if key != "counts"} | _named(each.counts)
                 for each in self.classes
@@ -151,6 +140,22 @@ class Measured:
                 for each in self.images
                 for image in [self.dataset.images[each.index]]
             ],
+        }
+
+    def errors_by_kind(self) -> dict[str, Any]:
+        """JSON values: how many errors of each kind there are, at all scores and from the working score on, and the AP
+        at IoU 0.5 that their repair would gain."""
+        everywhere, working = self.errors.counts(), self.errors.counts(self.score)
+        return {
+            "iou": RIGHT,
+            "near_iou": NEAR,
+            "score": self.score,
+            "objects": len(self.errors.found_by),
+            "found": {"all": everywhere[Kind.FOUND], "at_score": working[Kind.FOUND]},
+            **{
+                kind.label: {"all": everywhere[kind], "at_score": working[kind], "ap50_gained": self.costs[kind]}
+                for kind in WRONG
+            },
         }
 
     def _counts_by(self, keys: NDArray[np.int64], object_keys: NDArray[np.int64], groups: int) -> list[dict[Kind, int]]:

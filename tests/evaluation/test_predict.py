@@ -150,8 +150,12 @@ def test_eval_prints_the_twelve_statistics_and_those_of_each_class(
     run: Path, world: World, detheads: Callable[..., Any]
 ) -> None:
     answer = _eval(detheads, run, world.caches / "val")
-    assert list(answer) == [*NAMES, "per_class", "scores", "remarks"]
+    assert list(answer) == [*NAMES, "per_class", "scores", "errors", "remarks"]
     assert [each["score"] for each in answer["scores"]["table"]] == [tenth / 10 for tenth in range(1, 10)]
+    objects, reached = len(world.annotations("val")["annotations"]), answer["scores"]["at_recall"]
+    assert answer["errors"]["objects"] == objects  # this world has no crowds
+    kept = answer["errors"]["found"]["all"]
+    assert (reached["score"] is None) == (kept < objects / 2)
     assert ["the head was trained on" in remark for remark in answer["remarks"]] == [True]
     assert list(answer["per_class"]) == [category["name"] for category in world.annotations("val")["categories"]]
     assert 0.05 < answer["AP"] < 1
@@ -195,6 +199,8 @@ def test_eval_for_the_human_names_statistics_and_classes(
     finished = detheads("eval", run, "--cache", world.caches / "val")
     assert all(name in finished.out for name in NAMES)
     assert all(category["name"] in finished.out for category in world.annotations("val")["categories"])
+    assert all(kind in finished.out for kind in ("missed", "misplaced", "confused", "duplicate", "background"))
+    assert "recall of 0.5" in finished.out
 
 
 @pytest.mark.parametrize(

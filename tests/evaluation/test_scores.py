@@ -61,6 +61,14 @@ def test_curves_and_best_scores_are_those_of_counting_by_hand(seed: int) -> None
             point = curve.at(score)
             assert (point.precision, point.recall, point.f1) == pytest.approx(_f1(judged, objects, score))
             assert point.detections == sum(value >= score for value, _ in judged)
+        for recall in (0.1, 0.5, 0.9):
+            reaching = [score for score in tried if objects and _f1(judged, objects, score)[1] >= recall]
+            costs = curve.at_recall(len(known.images), recall)
+            assert costs.score == max(reaching, default=None)
+            if reaching:
+                precision = _f1(judged, objects, max(reaching))[0]
+                wrong = sum(value >= max(reaching) and not right for value, right in judged)
+                assert (costs.precision, costs.false_detections) == (precision, wrong / len(known.images))
         best = curve.best
         assert (best is None) == (not any(right for _, right in judged))
         if best is None:
@@ -80,6 +88,20 @@ def test_the_best_score_lies_halfway_below_the_last_detection_kept_and_is_the_hi
     assert alone is not None and alone.score == 0.25
     equal = ScoreCurve.of(np.array([0.9, 0.8, 0.7, 0.6]), np.array([True, False, False, True]), 1).best
     assert equal is not None and equal.score == pytest.approx(0.85)
+
+
+def test_half_of_the_objects_is_found_at_exactly_half_and_what_never_finds_them_has_no_such_score() -> None:
+    right = np.array([False, True, False, True, False])
+    curve = ScoreCurve.of(np.array([0.9, 0.8, 0.8, 0.4, 0.2]), right, 4)
+    found_at = curve.at_recall(3)  # the second hit, with the two mistakes before it
+    assert (found_at.score, found_at.precision, found_at.false_detections) == (0.4, 0.5, pytest.approx(2 / 3))
+    assert "(from score 0.4000 on) the precision is 0.500, with 0.67 false detections an image" in found_at.told()
+    for never in (
+        ScoreCurve.of(np.array([0.9]), np.array([True]), 3),
+        ScoreCurve.of(np.zeros(0), np.zeros(0, bool), 0),
+    ):
+        assert never.at_recall(3).false_detections is None
+        assert "recall of 0.5 is not reached" in never.at_recall(3).told()
 
 
 def test_classes_without_objects_or_without_a_hit_have_no_best_score() -> None:
