@@ -62,7 +62,8 @@ def compete(job: Job, on_step: Callable[[Status], None] = lambda status: None) -
         load_head_file(path)
     train, val = FeatureCache(job.train), FeatureCache(job.val)
     entry = registry.entry(job.head)
-    by_text = job.text is not None and "text" in registry.choices(entry, "prototypes")
+    compares = job.options.get("prototypes", "text") == "text" and "text" in registry.choices(entry, "prototypes")
+    by_text = job.text is not None and compares
     embeddings = read_embeddings(job.text) if by_text and job.text else None
     config = TrainConfig(**job.training)
     seeds = job.seeds or (config.seed,)

@@ -29,7 +29,10 @@ def evaluate(
         list[Path] | None, typer.Argument(help="Folder of a training run; several are compared.", show_default=False)
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="Feature cache to evaluate on.")] = None,
-    which: Annotated[Literal["best", "last"], typer.Option(help="Which weights of the run.")] = "best",
+    which: Annotated[
+        Literal["best", "last", "live"],
+        typer.Option(help="Which weights of the run; live: the last ones before they were averaged."),
+    ] = "best",
     text: EmbeddingsOption = None,
     head_file: HeadFiles = None,
     soft_nms: Annotated[bool, typer.Option("--soft-nms", help="Soft NMS with linear decay.")] = False,

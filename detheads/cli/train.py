@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -91,6 +92,25 @@ def train(
         ),
     ] = "auto",
     ema_decay: Annotated[float, typer.Option(help="Decay of the averaged weights.")] = 0.9998,
+    sweep: Annotated[
+        int,
+        typer.Option(
+            metavar="POINTS",
+            help="Look at so many checkpoints in the last third of the schedule, live and averaged, and keep the best, "
+            "judged by training pictures that are held out; 0: the best of the evaluations on --val.",
+        ),
+    ] = 0,
+    hold_out: Annotated[
+        int, typer.Option(metavar="PICTURES", help="Held out for --sweep; 0: a tenth, 5000 at most.")
+    ] = 0,
+    train_only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="With --init: parameters or modules that learn, all else stays as it is; cls_calib: cls_project, "
+            "cls_bias and logit_scale. Repeatable.",
+        ),
+    ] = None,
     eval_every: EveryOption = 1,
     precision: PrecisionOption = "auto",
     seed: SeedOption = 0,
@@ -135,6 +155,9 @@ def train(
             shuffle_window=shuffle_window,
             channels_last=channels_last,
             compile=compile_head,
+            sweep=sweep,
+            hold_out=hold_out,
+            train_only=tuple(_names(train_only or [])),
         )
         train_cache, val_cache = open_caches(cache), FeatureCache(val)
         embeddings = read_embeddings(text) if text else None
@@ -168,14 +191,26 @@ def train(
         "seconds": round(result.seconds, 1),
         "validated_on_trained": trainer.identity.validated_on_trained,
         **{name: result.metrics[name] for name in NAMES},
+        **(_swept(output, result) if sweep else {}),
     }
 
     reached = ", ".join(f"{name} {statistic_text(result.metrics[name], '.3f')}" for name in NAMES[:3])
 
     def render(console: Console) -> None:
-        console.print(f"{output}: {reached} at epoch {result.best_epoch}, {result.seconds / 60:.1f} minutes")
+        where = f"epoch {result.best_epoch}"
+        if sweep:
+            where = f"step {answer['step']} ({answer['weights']} weights)"
+        console.print(f"{output}: {reached} at {where}, {result.seconds / 60:.1f} minutes")
 
     emit(answer, as_json, render)
+
+
+def _swept(run: Path, result: "TrainResult") -> dict[str, Any]:
+    """What a sweep looked at and kept."""
+    from detheads.training.sweep import read_sweep
+
+    kept = {name: result.metrics[name] for name in ("step", "weights", "held_out_ap")}
+    return kept | {"sweep": [asdict(point) for point in read_sweep(run)]}
 
 
 def _remarks(trainer: "Trainer") -> list[str]:
@@ -193,6 +228,15 @@ def _remarks(trainer: "Trainer") -> list[str]:
         )
     if trainer.started_from is not None:
         lines.append(trainer.started_from.sentence)
+    if trainer.config.train_only:
+        lines.append(f"{trainer.learning:,} of {trainer.parameters:,} parameters learn; all else stays as it is")
+    if trainer.held_out is not None:
+        lines.append(f"{len(trainer.held_out)} training pictures are held out, by which the sweep is judged")
+        if trainer.held_out_known and trainer.started_from is not None:
+            lines.append(
+                f"{trainer.held_out_known} of them were trained on by {trainer.started_from.source}, so that they "
+                "favour what it learned by heart; sweep in that training, too, and it holds out the same ones"
+            )
     trained_too = trainer.identity.validated_on_trained
     if trained_too:
         lines.append(
@@ -244,6 +288,14 @@ def _smaller(trainer: "Trainer", estimate: "Estimate") -> str:
     if share > WORTH_NAMING:
         return ""
     return f"; a step of {SMALL_HEAD} takes {share:.2f} of it here"
+
+
+def _names(values: Sequence[str]) -> list[str]:
+    """``["cls_project,cls_bias", "logit_scale"]`` -> the three names."""
+    names = [name.strip() for value in values for name in value.split(",")]
+    if not all(names):
+        raise UserError("--train-only takes names with commas between them, such as cls_bias,logit_scale.")
+    return names
 
 
 def parse_options(pairs: Sequence[str]) -> dict[str, str]:

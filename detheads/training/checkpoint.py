@@ -26,12 +26,13 @@ from detheads.training import pictures
 from detheads.training.record import require_recorded
 from detheads.training.sealed import read_sealed, write_sealed
 
-Which = Literal["best", "last"]
+Which = Literal["best", "last", "live"]
+"""``last`` are the averaged weights at the end, ``live`` those that they are the average of."""
 
 KIND = "detheads"
 """The format's name in the files."""
-AVERAGED = "ema."
-"""Prefix of the averaged weights among the tensors of ``last.safetensors``."""
+AVERAGED, LIVE = "ema.", "live."
+"""Prefixes of the averaged and the live weights among the tensors of ``last.safetensors``."""
 AVERAGES = "ema_count"
 """The tensor that counts the averages; only ``last.safetensors`` has one."""
 MOST_CLASSES, LARGEST_SIDE, MOST_CHANNELS = 2**16, 2**16, 2**16
@@ -110,7 +111,7 @@ def untrained(head_name: str, head_config: Mapping[str, Any], cache: FeatureCach
 
 
 def checkpoint_path(run: Path, which: Which) -> Path:
-    return run / f"{which}.safetensors"
+    return run / f"{'last' if which == 'live' else which}.safetensors"
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint, extra: Mapping[str, Tensor] | None = None) -> None:
@@ -119,7 +120,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, extra: Mapping[str, Tens
 
 
 def load_checkpoint(run: str | Path, which: Which = "best") -> Checkpoint:
-    """Read the best or the last weights of a run; of the last ones, the averaged weights.
+    """Read the best or the last weights of a run, the last ones averaged or as they were trained.
 
     Raises:
         UserError: when the run has none, the file is damaged, holds weights that are not finite, or is not the one that
@@ -127,18 +128,18 @@ def load_checkpoint(run: str | Path, which: Which = "best") -> Checkpoint:
     """
     path = checkpoint_path(Path(run), which)
     require_recorded(path)
-    return load_file(path)
+    return load_file(path, LIVE if which == "live" else AVERAGED)
 
 
-def load_file(path: Path) -> Checkpoint:
-    """Read a checkpoint file; of one that holds all that a resume needs, the averaged weights.
+def load_file(path: Path, kind: str = AVERAGED) -> Checkpoint:
+    """Read a checkpoint file; of one that holds all that a resume needs, the averaged weights, or those of ``kind``.
 
     Raises:
         UserError: when it is missing, damaged, or holds weights that are not finite.
     """
     description, tensors = load_tensors(path)
     if AVERAGES in tensors:
-        tensors = {name.removeprefix(AVERAGED): value for name, value in tensors.items() if name.startswith(AVERAGED)}
+        tensors = {name.removeprefix(kind): value for name, value in tensors.items() if name.startswith(kind)}
     try:
         checkpoint = from_description(description)
     except ValueError as error:

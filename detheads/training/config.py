@@ -11,6 +11,12 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Mirror = Literal["auto", "images", "features", "none"]
 
 MAX_SEED = 2**32
+SWEPT = 1 / 3
+"""Share of the schedule, its last part, that a sweep looks at: the source's (phanerozoic/detection-heads) went over the
+steps 80,000 to 117,000 of 118,288."""
+MOST_HELD_OUT = 5000
+"""Pictures that are held out when nobody says how many: those of COCO's validation split, on which AP is known to a few
+tenths of a point. Of fewer than ten times as many pictures it is a tenth."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,11 @@ class TrainConfig:
         channels_last: keep features and weights in that memory format. On a CPU with AVX2 a step then took 0.90 (fcos)
             and 0.95 (split_tower) of the time in fp32, and 1.50 and 1.13 in bf16; no GPU was measured.
         compile: compile the head's forward and backward pass with ``torch.compile``, which takes minutes at first.
+        sweep: checkpoints in the last third of the schedule, of which the best, live or averaged, is shipped (see
+            :mod:`detheads.training.sweep`); 0 ships the best of the evaluations on the validation cache.
+        hold_out: training pictures that a sweep is judged by and that are not trained on; 0 is a tenth of them, and
+            no more than :data:`MOST_HELD_OUT`.
+        train_only: names of the parameters that learn, as :mod:`detheads.training.only` reads them; empty for all.
     """
 
     epochs: int = 12
@@ -54,6 +65,9 @@ class TrainConfig:
     shuffle_window: float = 8.0
     channels_last: bool = False
     compile: bool = False
+    sweep: int = 0
+    hold_out: int = 0
+    train_only: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "eval_every"):
@@ -62,8 +76,11 @@ class TrainConfig:
         for name in ("lr", "clip_norm"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise UserError(f"{name} must be positive, not {getattr(self, name)}.")
-        if self.warmup_steps < 0:
-            raise UserError(f"warmup_steps must be 0 or more, not {self.warmup_steps}.")
+        for name in ("warmup_steps", "sweep", "hold_out"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} must be 0 or more, not {getattr(self, name)}.")
+        if self.hold_out and not self.sweep:
+            raise UserError("pictures are held out to judge a sweep by; give --sweep, too, or leave --hold-out out.")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise UserError(f"weight_decay must be 0 or more, not {self.weight_decay}.")
         if not (math.isfinite(self.shuffle_window) and self.shuffle_window >= 0):
@@ -96,3 +113,16 @@ class TrainConfig:
                 return self.learning_rate(step, length)
             step -= length
         return self.learning_rate(step, stretches[-1])
+
+    def sweep_steps(self, stretches: Sequence[int]) -> tuple[int, ...]:
+        """After how many steps a sweep looks at the weights: evenly over the last third of each stretch, its end too.
+
+        Args:
+            stretches: as :meth:`rate_at` takes them. Fewer steps than points have a point each.
+        """
+        steps, before = set[int](), 0
+        for length in stretches:
+            gap = SWEPT * length / max(1, self.sweep - 1)
+            steps |= {before + max(1, round(length - gap * back)) for back in range(self.sweep)}
+            before += length
+        return tuple(sorted(steps))

@@ -9,7 +9,7 @@ from detheads.headkit.contract import Head
 
 
 class Average:
-    """An average of a head's weights; it never waits for their device.
+    """An average of those weights of a head that learn; the others stay as they are. It never waits for their device.
 
     The decay is warmed up, ``min(decay, (1 + t) / (10 + t))``, because a constant one of 0.9998 would still be mostly
     the initial weights after the two thousand steps of a small run. The first update starts the average.
@@ -33,8 +33,10 @@ class Average:
         """
         share = 1.0 if self.count == 0 else 1.0 - min(self.decay, (1.0 + self.count) / (10.0 + self.count))
         self.count += 1
-        averages: list[Tensor] = list(self.head.parameters())
-        weights: list[Tensor] = list(live.parameters())
+        pairs = zip(self.head.parameters(), live.parameters(), strict=True)
+        learning = [(average, weight) for average, weight in pairs if weight.requires_grad]
+        averages: list[Tensor] = [average for average, _ in learning]
+        weights: list[Tensor] = [weight for _, weight in learning]
         steps = list(torch._foreach_sub(weights, averages))
         torch._foreach_mul_(steps, share if keep is None else share * (1.0 - keep))
         torch._foreach_add_(averages, steps)

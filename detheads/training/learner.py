@@ -15,6 +15,7 @@ from detheads.training.batches import Batch
 from detheads.training.config import TrainConfig
 from detheads.training.distributed import Processes
 from detheads.training.ema import Average
+from detheads.training.only import freeze
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Learner:
             processes: that take each step together; this one alone when None.
         """
         self.head, self.config, self.stretches = head.to(device), config, tuple(stretches)
+        if config.train_only:
+            freeze(head, config.train_only)
         if config.channels_last:
             head.to(memory_format=torch.channels_last)
         self._forward = torch.compile(head) if config.compile else head
@@ -87,7 +90,7 @@ class Learner:
         """
         for group in self._optimizer.param_groups:
             group["lr"] = self.config.rate_at(self.step, self.stretches)
-        self.head.train()
+        self.head.train(not self.config.train_only)  # what does not learn computes as in use
         # Dropout of a resumed run repeats exactly; each process draws for images of its own.
         torch.manual_seed(self.config.seed * 1_000_003 + self.step + self._processes.launch.rank * 2**53)
         features = batch.features

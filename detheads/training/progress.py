@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from detheads.training.checkpoint import Checkpoint
+from detheads.training.sweep import Weights
 
 
 class Progress(BaseModel):
@@ -26,13 +27,16 @@ class Progress(BaseModel):
 
 
 class _Best(BaseModel):
-    """What is looked at of the best evaluation."""
+    """What is looked at of the best evaluation; the last three are those of a sweep's pick."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
     AP: float = Field(ge=0, le=1)
     epoch: int = Field(ge=1)
     per_class: dict[str, dict[str, float | None]]
+    step: int | None = Field(None, ge=1)
+    weights: Weights | None = None
+    held_out_ap: float | None = Field(None, ge=0, le=1)
 
 
 def read_progress(last: Checkpoint, steps_per_epoch: int) -> Progress:
@@ -47,7 +51,7 @@ def read_progress(last: Checkpoint, steps_per_epoch: int) -> Progress:
     except ValidationError as error:
         fault = error.errors()[0]
         raise ValueError(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
-    if best is not None and best.epoch * steps_per_epoch > progress.step:
+    if best is not None and (best.step or best.epoch * steps_per_epoch) > progress.step:
         raise ValueError(f"its best epoch {best.epoch} lies behind its step {progress.step}")
     if len({frozenset(losses) for losses in progress.window}) > 1:
         raise ValueError("the logged losses have different terms")

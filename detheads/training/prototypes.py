@@ -10,9 +10,16 @@ from detheads.headkit import registry
 
 
 def with_prototypes(
-    entry: registry.Entry, options: Mapping[str, Any], class_embeddings: Tensor | None
+    entry: registry.Entry,
+    options: Mapping[str, Any],
+    class_embeddings: Tensor | None,
+    *,
+    inherited: bool = False,
 ) -> dict[str, Any]:
     """Head options with text prototypes when embeddings are given, the head's other kind otherwise.
+
+    Args:
+        inherited: the weights that the head starts from bring embeddings of its classes.
 
     Raises:
         UserError: when the options ask for text and there is none, or for another dimension than there is.
@@ -29,6 +36,6 @@ def with_prototypes(
                 "leave that option out, or give embeddings of that encoder."
             )
         return result | {"prototypes": "text", "text_dim": dimension}
-    if result.get("prototypes") == "text":
+    if result.get("prototypes") == "text" and not inherited:
         raise UserError(f"head {entry.name} with prototypes=text needs class embeddings; give a file with --text.")
     return {"prototypes": next(kind for kind in kinds if kind != "text")} | result

@@ -74,3 +74,16 @@ def require_recorded(path: Path) -> None:
             f"{path} is not the file that the run finished with (its SHA-256 differs from {RECORD_NAME}'s): it was "
             "damaged or replaced; the same 'detheads train' again mends it where it can."
         )
+
+
+def require_last(last: Path) -> None:
+    """Refuse to begin a finished run again, over its best weights, because its last checkpoint is not there.
+
+    Raises:
+        UserError: in that case.
+    """
+    if not last.is_file() and read_record(last.parent) is not None:
+        raise UserError(
+            f"{last.parent} is a finished run whose {last.name} is missing, so it cannot go on; its best weights serve "
+            "as they are, and a training from the start needs another folder with -o."
+        )

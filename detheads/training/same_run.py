@@ -1,22 +1,79 @@
 """Whether a folder holds this very training; where it does not, a sentence in the words of the command line."""
 
 from collections.abc import Mapping
+from dataclasses import MISSING, replace
 from pathlib import Path
 from typing import Any
 
 from detheads.foundation.errors import UserError
 from detheads.foundation.reading import read_json
-from detheads.headkit.options import to_text
+from detheads.headkit import registry
+from detheads.headkit.options import to_json, to_text
+from detheads.training.checkpoint import Checkpoint
 
 OTHERWISE = "give the same, or another folder with -o"
-ABSENT: Mapping[str, Any] = {"shuffle_window": 0, "channels_last": False, "compile": False, "mirror": "auto"}
+ABSENT: Mapping[str, Any] = {
+    "shuffle_window": 0,
+    "channels_last": False,
+    "compile": False,
+    "mirror": "auto",
+    "sweep": 0,
+    "hold_out": 0,
+    "train_only": [],
+}
 """Options of a training that are not recorded where they have this value, which all runs had before there were such
 options: those go on."""
 
 
 def recorded_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options of a training as a run's record holds them."""
-    return {name: value for name, value in options.items() if name not in ABSENT or value != ABSENT[name]}
+    values = {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
+    return {name: value for name, value in values.items() if name not in ABSENT or value != ABSENT[name]}
+
+
+def recorded_head(record: Path, identity: Checkpoint, parameters: int) -> dict[str, Any]:
+    """A head as a run's record holds it: without those options at their default of which a record that is there has
+    never heard, which all runs had before there were such options.
+
+    Args:
+        record: file of the record, which need not be there.
+        parameters: learnable ones of the head.
+    """
+    known = options = identity.head_config
+    if record.is_file():
+        known = _mapping(_mapping(_mapping(read_json(record)).get("head")).get("config"))
+    defaults = registry.defaults(registry.entry(identity.head_name))
+
+    def is_new(name: str) -> bool:
+        return name not in known and defaults[name] is not MISSING and options[name] == to_json(defaults[name])
+
+    kept = {name: value for name, value in options.items() if not is_new(name)}
+    return {"name": identity.head_name, "config": kept, "parameters": parameters}
+
+
+def recorded_identity(identity: Checkpoint) -> dict[str, Any]:
+    """What else of a head's origin makes it another run."""
+    return {
+        "cache_sha256": identity.cache_sha256,
+        "classes": [category.name for category in identity.categories],
+        "class_embeddings_sha256": identity.class_embeddings_sha256,
+        "backbone": identity.backbone_name,
+    }
+
+
+def is_of(kept: Checkpoint, identity: Checkpoint) -> bool:
+    """Whether a checkpoint is of a training.
+
+    Options of the head that it does not name were not there yet and had their default. One that names no embeddings is
+    of an older version, or learned its own; the run's record has been compared already.
+    """
+    if kept.head_name != identity.head_name:
+        return False
+    options = registry.config_dict(registry.entry(kept.head_name), kept.head_config)
+    kept = replace(kept, head_config=options, metrics={}, progress={}, tensors={}, checkpoint_sha256="")
+    if kept.class_embeddings_sha256 is None:
+        kept = replace(kept, class_embeddings_sha256=identity.class_embeddings_sha256, encoder=identity.encoder)
+    return kept == identity
 
 
 def require_same(run: Path, record: str, described: Mapping[str, Any], features: Mapping[str, str]) -> None:
@@ -65,6 +122,8 @@ def _difference(
             option = f"--{name.replace('_', '-')}"
             if isinstance(value, bool):
                 return f"was trained {'without' if value else 'with'} {option}; {OTHERWISE}"
+            if name == "train_only":
+                before, value = (",".join(map(str, names or ["all"])) for names in (before, value))
             return f"was trained with {option} {before}, now {value}; {OTHERWISE}{more}"
     if recorded["init_sha256"] != described["init_sha256"]:
         return f"did not start from these weights (--init); {OTHERWISE}"

@@ -1,6 +1,5 @@
 """A training run: epochs, evaluations, checkpoints and log of a head that learns from a cache, in one folder."""
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,31 +18,31 @@ from detheads.cache.reader import FeatureCache
 from detheads.evaluation.predict import evaluate_cache
 from detheads.foundation import atomic, claims
 from detheads.foundation.errors import UserError
-from detheads.headkit import registry
 from detheads.headkit.contract import Head
 from detheads.headkit.cost import parameters_of
 from detheads.training.batches import Batch, default_readers, epoch_order, read_batches, shuffle_window
-from detheads.training.caches import as_mirrored, require_trainable, trained_on_too
+from detheads.training.caches import as_mirrored, require_trainable
 from detheads.training.checkpoint import (
-    Checkpoint,
     checkpoint_path,
     from_description,
     load_checkpoint,
     load_tensors,
     require_finite,
     save_checkpoint,
-    untrained,
 )
 from detheads.training.config import TrainConfig
 from detheads.training.distributed import Processes
+from detheads.training.held_out import divided
 from detheads.training.learner import Learner
 from detheads.training.log import RunLog, plot_log
+from detheads.training.only import require_unchanged
+from detheads.training.origin import begin
+from detheads.training.pictures import among
 from detheads.training.progress import read_progress
-from detheads.training.prototypes import with_prototypes
-from detheads.training.record import RECORD_NAME, Record, is_recorded, read_record, write_record
-from detheads.training.same_run import recorded_options, require_same
+from detheads.training.record import RECORD_NAME, Record, is_recorded, read_record, require_last, write_record
+from detheads.training.same_run import is_of, recorded_head, recorded_identity, recorded_options, require_same
 from detheads.training.status import Status, TrainResult
-from detheads.training.warm_start import WarmStart, load_source, take_over
+from detheads.training.sweep import KINDS, Weights, log_entry
 from detheads.training.window import LossWindow
 
 RUN = claims.Kind("config.json", "a training run", "training in")
@@ -55,6 +54,11 @@ SAVE_SECONDS = 300.0
 
 class Trainer:
     """Trains one head on one cache into one run folder.
+
+    Attributes:
+        parameters, learning: of the head, and how many of them this training changes.
+        held_out: training pictures that a sweep is judged by; None without one.
+        held_out_known: how many of them the weights that it starts from were trained on.
 
     Args:
         run: a new folder, or that of the same training, which is then resumed.
@@ -91,40 +95,34 @@ class Trainer:
         readers: int | None = None,
     ) -> None:
         require_trainable(train, val)
-        self.train_cache, self.val_cache = as_mirrored(train, config.mirror), val
-        self.run, self.config = Path(run), config
+        self.train_cache, self.held_out = divided(as_mirrored(train, config.mirror), config)
+        self.val_cache, self.run, self.config = val, Path(run), config
         self.extensions = tuple(extensions)
         self.processes = processes or Processes(device or torch.device("cpu"))
         self.processes.require_shares(config.batch)
         self.device, self.readers = self.processes.device, readers or self.processes.fair(default_readers())
         torch.manual_seed(config.seed)
-        entry = registry.entry(head_name)
-        if not entry.head.trainable:
-            raise UserError(f"{head_name} is solved, not trained; fit it with 'detheads analytical fit'.")
-        source = load_source(init) if init is not None else None
-        if source is not None and source.head_name == head_name:
-            head_config = {**source.head_config, **head_config}
-        options = registry.config_dict(entry, with_prototypes(entry, head_config, class_embeddings))
-        head = registry.build(head_name, train.feature_spec, len(train.dataset.categories), options)
-        self.embeddings_sha256: str | None = None
-        if class_embeddings is not None:
-            head.set_class_embeddings(class_embeddings)
-            self.embeddings_sha256 = hashlib.sha256(class_embeddings.numpy().tobytes()).hexdigest()
-        self.identity = replace(
-            untrained(head_name, options, train),
-            class_embeddings_sha256=self.embeddings_sha256,
+        origin = begin(
+            head_name,
+            head_config,
+            self.train_cache,
+            val,
+            class_embeddings=class_embeddings,
             encoder=encoder,
-            validated_on_trained=trained_on_too(train, val),
+            init=init,
+            exactly=bool(config.train_only),
         )
-        self.started_from: WarmStart | None = None
-        if source is not None:
-            embedded = class_embeddings is not None
-            self.started_from = take_over(head, self.identity, source, str(init), own_embeddings=embedded)
-        self.steps_per_epoch = math.ceil(len(train) / config.batch)
+        self.identity, self.started_from, self._kept = origin.identity, origin.warm, origin.kept
+        held = self.held_out.manifest.images if self.held_out is not None else ()
+        self.held_out_known = among(origin.pictures, (image.sha256 for image in held))  # to the weights it starts from
+        self.parameters = parameters_of(origin.head)
+        self.steps_per_epoch = math.ceil(len(self.train_cache) / config.batch)
         stretches = [self.steps_per_epoch * epochs for epochs in (config.epochs, *self.extensions)]
         self.epochs, self.total_steps = config.epochs + sum(self.extensions), sum(stretches)
         self._ends = set(accumulate((config.epochs, *self.extensions)))  # the last epoch of each stretch
-        self.learner = Learner(head, config, stretches, self.device, self.processes)
+        self._sweep = frozenset(config.sweep_steps(stretches))
+        self.learner = Learner(origin.head, config, stretches, self.device, self.processes)
+        self.learning = parameters_of(self.head)
         self.seconds = self._began = self._saved = 0.0
         self._log: RunLog | None = None
         self._window = LossWindow()  # the steps since the last line of the log
@@ -142,10 +140,9 @@ class Trainer:
         """The head with the averaged weights, which are evaluated and shipped."""
         return self.learner.averaged_head
 
-    @property
-    def parameters(self) -> int:
-        """Learnable parameters of the head."""
-        return parameters_of(self.head)
+    def weights(self, kind: Weights) -> Head:
+        """The head with one of the two kinds of weights."""
+        return self.averaged_head if kind == "averaged" else self.head
 
     def optimise(self, batch: Batch) -> dict[str, Tensor]:
         """One optimiser step; returns the loss terms (see :meth:`Learner.optimise`)."""
@@ -189,7 +186,7 @@ class Trainer:
     def _take_up(self, recorded: dict[str, Any]) -> None:
         """Go on with what the folder holds."""
         self._extend(recorded)
-        self._require_last()
+        require_last(checkpoint_path(self.run, "last"))
         if checkpoint_path(self.run, "last").is_file():
             self._resume()
         if self.learner.step < self.total_steps:
@@ -229,7 +226,11 @@ class Trainer:
                 self._note(epoch, self._window.means())
                 self._window.fill(())
             on_step(Status(step, self.total_steps, epoch + 1, losses, self.best.get("AP")))
-            if time.monotonic() - self._saved > SAVE_SECONDS and step % self.steps_per_epoch:
+            swept = step in self._sweep
+            if swept:
+                self._require_finite()
+                self._judge(epoch)
+            if (swept or time.monotonic() - self._saved > SAVE_SECONDS) and step % self.steps_per_epoch:
                 self._require_finite()
                 self._save_last()
         self._require_finite()
@@ -245,18 +246,37 @@ class Trainer:
         raise UserError(found.sentence)
 
     def _evaluate(self, epoch: int) -> None:
-        statistics = self.processes.from_first(self._statistics)
+        """Judge the averaged weights by the validation cache; without a sweep they are the best, or not."""
+        statistics = self.processes.from_first(lambda: self._statistics("averaged", self.val_cache))
         self._note(epoch, {name: value for name, value in statistics.items() if name != "per_class"})
-        if not self.best or statistics["AP"] > self.best["AP"]:
-            self.best = statistics | {"epoch": epoch + 1}
-            if self.processes.first:
-                self._save_best(self._position(epoch))
+        if self.held_out is None and (not self.best or statistics["AP"] > self.best["AP"]):
+            self._take("averaged", epoch, statistics)
 
-    def _statistics(self) -> dict[str, Any]:
-        """COCO statistics of the averaged weights."""
-        evaluated = evaluate_cache(self.averaged_head, self.val_cache, batch_size=self.config.batch)
+    def _judge(self, epoch: int) -> None:
+        """Look at both kinds of weights by the held-out pictures, and keep the better one where none was as good yet.
+
+        The validation cache says how good the kept weights are, and has no part in which they are.
+        """
+        held_out = self.held_out
+        assert held_out is not None
+        aps = {kind: self.processes.from_first(lambda k=kind: self._statistics(k, held_out)["AP"]) for kind in KINDS}
+        self._note(epoch, log_entry(aps))
+        kind = max(KINDS, key=lambda kind: aps[kind])
+        if not self.best or aps[kind] > self.best["held_out_ap"]:
+            statistics = self.processes.from_first(lambda: self._statistics(kind, self.val_cache))
+            self._take(kind, epoch, statistics | {"step": self.learner.step, "weights": kind, "held_out_ap": aps[kind]})
+
+    def _statistics(self, kind: Weights, cache: FeatureCache) -> dict[str, Any]:
+        """COCO statistics of one kind of weights."""
+        evaluated = evaluate_cache(self.weights(kind), cache, batch_size=self.config.batch)
         evaluated.require_ap()
         return evaluated.to_dict()
+
+    def _take(self, kind: Weights, epoch: int, statistics: Mapping[str, Any]) -> None:
+        """These weights are the best so far."""
+        self.best = {**statistics, "epoch": epoch + 1}
+        if self.processes.first:
+            self._save_best(kind, self._position(epoch))
 
     def _note(self, epoch: int, values: dict[str, Any]) -> None:
         """Write into the log, which the first process has."""
@@ -273,22 +293,15 @@ class Trainer:
 
     def _described(self) -> dict[str, Any]:
         """The resolved configuration: what makes it another run."""
-        identity = self.identity
+        # A window that is no smaller than the cache is none.
+        window = {"shuffle_window": 0} if math.isinf(shuffle_window(self.config, self.train_cache)) else {}
         return {
-            "head": {"name": identity.head_name, "config": identity.head_config, "parameters": self.parameters},
-            "training": self._options(),
-            "cache_sha256": identity.cache_sha256,
+            "head": recorded_head(self.run / RUN.record, self.identity, self.parameters),
+            "training": recorded_options(asdict(self.config) | window),
             "val_cache_sha256": self.val_cache.sha256,
-            "classes": [category.name for category in identity.categories],
-            "class_embeddings_sha256": self.embeddings_sha256,
-            "backbone": identity.backbone_name,
             "init_sha256": self.started_from and self.started_from.sha256,
+            **recorded_identity(self.identity),
         }
-
-    def _options(self) -> dict[str, Any]:
-        """The training's options as they are recorded: a window that is no smaller than the cache is none."""
-        whole = math.isinf(shuffle_window(self.config, self.train_cache))
-        return recorded_options(asdict(self.config) | ({"shuffle_window": 0} if whole else {}))
 
     def _features(self) -> dict[str, str]:
         """Digests of the features, which new annotations leave as they are."""
@@ -314,15 +327,6 @@ class Trainer:
         if self.extensions != before:
             atomic.write_json(self.run / RUN.record, {**recorded, "extensions": list(self.extensions)})
 
-    def _require_last(self) -> None:
-        """A finished run without its last checkpoint is not begun again over its best weights."""
-        last = checkpoint_path(self.run, "last")
-        if not last.is_file() and read_record(self.run) is not None:
-            raise UserError(
-                f"{self.run} is a finished run whose {last.name} is missing, so it cannot go on; its best weights "
-                "serve as they are, and a training from the start needs another folder with -o."
-            )
-
     def _resume(self) -> None:
         last = checkpoint_path(self.run, "last")
         record = read_record(self.run)
@@ -335,7 +339,7 @@ class Trainer:
             )
         try:
             kept = from_description(description)
-            if not self._wrote(kept):
+            if not is_of(kept, self.identity):
                 raise ValueError("it is of another training")
             progress = read_progress(kept, self.steps_per_epoch)
             require_finite(tensors, last)
@@ -346,39 +350,32 @@ class Trainer:
         self._window.fill(progress.window)
         self._mend_best(record)
 
-    def _wrote(self, kept: Checkpoint) -> bool:
-        """Whether a checkpoint is of this training. One that names no embeddings is of an older version, or learned its
-        own; the run's record has been compared already."""
-        kept = replace(kept, metrics={}, progress={}, tensors={}, checkpoint_sha256="")
-        if kept.class_embeddings_sha256 is None:
-            told = self.identity.class_embeddings_sha256
-            kept = replace(kept, class_embeddings_sha256=told, encoder=self.identity.encoder)
-        return kept == self.identity
-
     def _mend_best(self, record: Record | None) -> None:
         """Make ``best`` anew from ``last`` where it is missing or damaged, and these are the weights it held."""
         if not self.best:
             return
         path = checkpoint_path(self.run, "best")
         try:
-            whole = self._wrote(load_checkpoint(self.run, "best"))
+            whole = is_of(load_checkpoint(self.run, "best"), self.identity)
         except UserError:
             whole = False
         if whole:
             return
         epoch = int(self.best["epoch"])
-        if self.learner.step != epoch * self.steps_per_epoch:
+        if self.learner.step != (self.best.get("step") or epoch * self.steps_per_epoch):
             raise UserError(
                 f"{path} is missing or damaged, and the weights of its epoch {epoch} are nowhere else; use the last "
                 "ones ('detheads eval --which last'), or train again with another folder (-o)."
             )
-        self._save_best(self._position(epoch - 1))
+        self._save_best(self.best.get("weights", "averaged"), self._position(epoch - 1))
         self.remarks.append(f"{path} was missing or damaged and was made anew: the last weights are the best ones")
         if record is not None:
             self._record()
 
-    def _save_best(self, position: dict[str, Any]) -> None:
-        tensors = self.averaged_head.state_dict()
+    def _save_best(self, kind: Weights, position: dict[str, Any]) -> None:
+        if self._kept is not None:
+            require_unchanged(self.weights(kind), self._kept, self.config.train_only)
+        tensors = self.weights(kind).state_dict()
         checkpoint = replace(self.identity, metrics=self.best, progress=position, tensors=tensors)
         save_checkpoint(checkpoint_path(self.run, "best"), checkpoint)
 

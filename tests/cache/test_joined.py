@@ -10,6 +10,7 @@ import torch
 from detheads.backbones.backbone import Backbone
 from detheads.cache.builder import build_cache
 from detheads.cache.joined import JoinedCache, open_caches
+from detheads.cache.part import PartOfCache
 from detheads.cache.reader import FeatureCache
 from detheads.data import Dataset, read_dataset
 from detheads.foundation.errors import UserError
@@ -94,3 +95,24 @@ def test_caches_of_other_classes_are_refused_by_name(
     build_cache(dogs, backbones[VIT], tmp_path / "dogs", flips=True)
     with pytest.raises(UserError, match=r"different classes: only .*a has 'Eule', only .*dogs has 'dog'"):
         open_caches([caches / "a", tmp_path / "dogs"])
+
+
+def test_a_part_of_a_cache_has_its_pictures_alone_whether_it_is_joined_or_not(caches: Path) -> None:
+    whole, positions = FeatureCache(caches / "whole"), (9, 2, 5)
+    for cache in (whole, open_caches([caches / "a", caches / "b"])):
+        part, turned = PartOfCache(cache, positions), PartOfCache(cache.turning_features(), positions)
+        assert len(part) == 3
+        for name, values in part.features([0, 1, 2], [False, True, False]).items():
+            assert torch.equal(values, cache.features(positions, [False, True, False])[name])
+            flipped = turned.features([1], [True])[name]
+            assert torch.equal(flipped, cache.features([2])[name].flip(3))
+        for index, position in enumerate(positions):
+            assert torch.equal(part.targets(index, True).boxes, cache.targets(position, True).boxes)
+            assert part.letterbox(index) == cache.letterbox(position)
+            assert part[index].image == cache[position].image
+            assert part.shard_numbers[index] == cache.shard_numbers[position]
+        assert (part.sha256, part.features_sha256) == (cache.sha256, cache.features_sha256)
+        ids = {image["id"] for image in part.dataset.coco_json()["images"]}
+        assert ids == {cache.dataset.images[position].id for position in positions}
+        with pytest.raises(IndexError, match="image 3 of 3 in a part of a cache"):
+            part.features([3])

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -47,6 +48,25 @@ def test_logits_and_gradients_equal_those_by_way_of_the_space_of_the_classes(tex
     )
     torch.testing.assert_close(found[0] * size, expected[0] * size, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(found[1:], expected[1:], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("classes", "text_dim"), [(7, 24), (40, 24), (12, 96)])
+def test_the_projection_starts_from_numpys_right_singular_vectors_up_to_their_signs(
+    classes: int, text_dim: int
+) -> None:
+    """As many columns as there are; those beyond keep the random numbers that they had."""
+    torch.manual_seed(0)
+    classifier = CosineClassifier(16, classes, text_dim, learned=False)
+    before = classifier.cls_project.weight.detach().clone()
+    texts = torch.randn(classes, text_dim) * torch.linspace(1, 3, text_dim)  # singular values of their own
+    classifier.set_embeddings(texts)
+    rows = texts.double().numpy()
+    components = np.linalg.svd(rows / np.linalg.norm(rows, axis=1, keepdims=True)).Vh
+    count = min(classes, text_dim, 16)
+    found = classifier.cls_project.weight.detach().double().numpy()  # [text_dim, hidden]
+    signs = np.sign((found[:, :count] * components[:count].T).sum(axis=0))
+    np.testing.assert_allclose(found[:, :count] * signs, components[:count].T, rtol=0, atol=1e-4)
+    assert torch.equal(classifier.cls_project.weight[:, count:], before[:, count:])
 
 
 @pytest.mark.parametrize("learned", [False, True])

@@ -77,6 +77,22 @@ def test_it_is_with_texts_that_resemble_each_other(name: str, classes: int, seed
     assert 0.5 < _first_loss_by_the_priors(head, spec, classes) < 2
 
 
+TEXTS = {
+    "all alike": torch.ones(7, 24),
+    "opposite": torch.linspace(-1, 1, 7).sign()[:, None] * torch.ones(24) + torch.eye(7, 24) / 100,
+    "orthogonal": torch.eye(7, 24),
+    "more classes than dimensions": torch.randn(80, 6, generator=torch.Generator().manual_seed(0)),
+}
+
+
+@pytest.mark.parametrize("texts", TEXTS)
+@pytest.mark.parametrize("name", TEXT)
+def test_it_is_with_any_texts(name: str, texts: str) -> None:
+    embeddings = F.normalize(TEXTS[texts], dim=1)
+    head, spec = _head(name, len(embeddings), embeddings)
+    assert 0.5 < _first_loss_by_the_priors(head, spec, len(embeddings)) < 2
+
+
 @pytest.mark.parametrize("classes", [1, 7, 80])
 @pytest.mark.parametrize("name", TEXT)
 def test_it_is_with_real_texts(name: str, classes: int, clip_embeddings: Path) -> None:

@@ -19,10 +19,18 @@ from detheads.foundation.reading import read_json
 from detheads.headkit import registry
 from detheads.headkit.contract import Head
 from detheads.training import trainer as trainer_module
-from detheads.training.checkpoint import build_head, checkpoint_path, load_checkpoint, load_tensors, save_checkpoint
+from detheads.training.checkpoint import (
+    KIND,
+    build_head,
+    checkpoint_path,
+    load_checkpoint,
+    load_tensors,
+    save_checkpoint,
+)
 from detheads.training.config import TrainConfig
 from detheads.training.log import read_log
 from detheads.training.record import RECORD_NAME, read_record
+from detheads.training.sealed import write_sealed
 from detheads.training.status import Status
 from detheads.training.trainer import Trainer
 from detheads.training.warm_start import take_over
@@ -211,6 +219,23 @@ def test_training_on_the_validation_pictures_is_remarked_and_recorded(
     assert "5 of the 5 validation pictures are training pictures too" in finished.err
     assert json.loads(finished.out)["validated_on_trained"] == 5
     assert load_checkpoint(tmp_path / "run").validated_on_trained == 5
+
+
+def test_a_run_from_before_there_was_an_option_of_its_head_goes_on(trainer: Make) -> None:
+    """Its record and its checkpoints do not name the option, which had its default."""
+    run = trainer(epochs=1).fit().run
+    record = read_json(run / "config.json")
+    del record["head"]["config"]["dropout"]
+    atomic.write_json(run / "config.json", record)
+    for which in ("best", "last"):
+        path = checkpoint_path(run, which)  # type: ignore[arg-type]
+        description, tensors = load_tensors(path)
+        del description["head_config"]["dropout"]
+        write_sealed(path, KIND, description, tensors)
+    (run / RECORD_NAME).unlink()
+    with pytest.raises(UserError, match=r"was trained with -O dropout=none, now 0.1"):
+        trainer(epochs=1, head_options={"dropout": 0.1})
+    assert trainer(epochs=1, extensions=(1,)).fit().metrics["epoch"] in {1, 2}
 
 
 def test_weights_are_taken_over_by_the_name_of_the_class(trainer: Make) -> None:

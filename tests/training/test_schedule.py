@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -39,25 +40,48 @@ def test_short_runs_have_a_short_warm_up(total: int) -> None:
     assert rates.index(max(rates)) <= max(1, total // 10)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("decay", [0.9998, 0.5, 0.0])
-def test_the_average_follows_the_warmed_up_decay(world: World, decay: float) -> None:
+def test_the_average_is_the_closed_form_of_the_warmed_up_decay(
+    world: World, decay: float, dtype: torch.dtype, tolerance: float
+) -> None:
+    """After ``n`` updates the weights of update ``k`` count ``(1 - d_k) d_(k+1) ... d_(n-1)``; the first starts the
+    average, so that of the initial weights nothing is left."""
     torch.manual_seed(0)
-    head = registry.build("fcos", world.cache("val").feature_spec, 10, NARROW["fcos"])
+    head = registry.build("fcos", world.cache("val").feature_spec, 10, NARROW["fcos"]).to(dtype)
     average = Average(head, decay)
-    parameter = next(head.parameters())
-    expected: list[float] | None = None
-    for step in range(40):
+    parameter, seen = next(head.parameters()), []
+    for _ in range(40):
         with torch.no_grad():
             parameter.copy_(torch.randn_like(parameter))
         average.update(head)
-        value = parameter.detach().flatten()[:3].double().tolist()
-        weight = min(decay, (1 + step) / (10 + step))
-        # The first update starts the average; what lies before it is the initial weights.
-        expected = (
-            value if expected is None else [weight * a + (1 - weight) * b for a, b in zip(expected, value, strict=True)]
-        )
-        found = next(average.head.parameters()).flatten()[:3].tolist()
-        assert found == pytest.approx(expected, rel=1e-4, abs=1e-6), step
+        seen.append(parameter.detach().flatten()[:50].double().numpy().copy())
+    decays = np.minimum(decay, (1 + np.arange(40)) / (10 + np.arange(40)))
+    decays[0] = 0.0
+    shares = (1 - decays) * np.append(np.cumprod(decays[:0:-1])[::-1], 1.0)
+    assert shares.sum() == pytest.approx(1)
+    found = next(average.head.parameters()).flatten()[:50].numpy()
+    np.testing.assert_allclose(found, shares @ np.array(seen), rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("points", "stretches", "steps"),
+    [
+        (11, [118_288], [78_859, *range(82_802, 114_347, 3943), 118_288]),
+        (4, [30], [20, 23, 27, 30]),
+        (1, [30], [30]),
+        (3, [30, 12], [20, 25, 30, 38, 40, 42]),
+        (11, [2], [1, 2]),
+        (0, [30], []),
+    ],
+)
+def test_a_sweep_looks_evenly_over_the_last_third_of_each_stretch(
+    points: int, stretches: list[int], steps: list[int]
+) -> None:
+    """The first is the source's: 16 epochs of COCO's 118,287 pictures, 16 a step; it swept steps 80,000 to 117,000."""
+    found = list(TrainConfig(sweep=points).sweep_steps(stretches))
+    assert found == pytest.approx(steps, abs=1)
+    assert len(found) == len(steps)
 
 
 @pytest.mark.parametrize("batch", [4, 5, 10, 16])

@@ -72,6 +72,15 @@ def test_asking_for_text_without_a_file_is_one_sentence(
     assert finished.err.splitlines()[-1].endswith("needs class embeddings; give a file with --text.")
 
 
+@pytest.mark.parametrize("head", TEXT_HEADS)
+def test_embeddings_do_not_change_what_was_asked_for(head: str, trainer: Callable[..., Trainer]) -> None:
+    """A head without its idea, in an arena with ``--text``, is not silently the head with it."""
+    for kind in registry.choices(registry.entry(head), "prototypes"):
+        if kind != "text":
+            with pytest.raises(UserError, match=f"-O prototypes={kind} compares with no text; leave that option or"):
+                trainer(head, class_embeddings=torch.eye(10), head_options={"prototypes": kind})
+
+
 def test_a_head_without_text_refuses_embeddings(trainer: Callable[..., Trainer]) -> None:
     with pytest.raises(UserError, match="does not compare classes with text"):
         trainer("fcos", class_embeddings=torch.eye(10))

@@ -130,12 +130,16 @@ def test_a_finished_run_only_reports(trainer: Make) -> None:
     assert {path.name: path.read_bytes() for path in first.run.iterdir() if path.suffix == ".safetensors"} == before
 
 
-def test_a_killed_process_resumes_to_the_same_bits(world: World, tmp_path: Path, detheads: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_killed_process_resumes_to_the_same_bits(
+    precision: str, world: World, tmp_path: Path, detheads: Callable[..., Any]
+) -> None:
     """SIGKILL at a random moment after the first checkpoint; the same command finishes the run."""
 
     def arguments(run: Path) -> list[str]:
         line = f"train fcos -O width=16 -O tower_blocks=1 --epochs 16 --eval-every 8 --batch 4 --threads 1 -o {run}"
-        return [*line.split(), "--cache", str(world.caches / "train"), "--val", str(world.caches / "val"), "--json"]
+        caches = ["--cache", str(world.caches / "train"), "--val", str(world.caches / "val")]
+        return [*line.split(), "--precision", precision, *caches, "--json"]
 
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
