@@ -39,7 +39,8 @@ def recorded_head(record: Path, identity: Checkpoint, parameters: int) -> dict[s
         record: file of the record, which need not be there.
         parameters: learnable ones of the head.
     """
-    known = options = identity.head_config
+    options = identity.head_config
+    known: Mapping[str, Any] = options
     if record.is_file():
         known = _mapping(_mapping(_mapping(read_json(record)).get("head")).get("config"))
     defaults = registry.defaults(registry.entry(identity.head_name))

@@ -257,9 +257,9 @@ class Trainer:
 
         The validation cache says how good the kept weights are, and has no part in which they are.
         """
-        held_out = self.held_out
-        assert held_out is not None
-        aps = {kind: self.processes.from_first(lambda k=kind: self._statistics(k, held_out)["AP"]) for kind in KINDS}
+        cache = self.held_out
+        assert cache is not None
+        aps = self.processes.from_first(lambda: {kind: self._statistics(kind, cache)["AP"] for kind in KINDS})
         self._note(epoch, log_entry(aps))
         kind = max(KINDS, key=lambda kind: aps[kind])
         if not self.best or aps[kind] > self.best["held_out_ap"]:

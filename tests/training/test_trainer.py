@@ -130,7 +130,7 @@ def test_a_finished_run_only_reports(trainer: Make) -> None:
     assert {path.name: path.read_bytes() for path in first.run.iterdir() if path.suffix == ".safetensors"} == before
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_a_killed_process_resumes_to_the_same_bits(
     precision: str, world: World, tmp_path: Path, detheads: Callable[..., Any]
 ) -> None:
