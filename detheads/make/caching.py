@@ -12,11 +12,15 @@ from detheads.cache.builder import build_cache, settings_for
 from detheads.cache.reader import FeatureCache
 from detheads.data import Dataset
 from detheads.foundation.progress import Progress, under
+from detheads.foundation.text import file_name
 from detheads.make.divide import Division, subset
 from detheads.make.ledger import Ledger
 from detheads.make.rates import caching_seconds
 from detheads.make.request import Request
 from detheads.make.sizes import Costs, InputChoice, choose_input
+
+TRIAL_NAME = "trial"
+"""Where backbones are compared: a folder among what is made of a backbone's features."""
 
 
 class Encoders:
@@ -80,7 +84,7 @@ def decide_input(
         spec = encoders.at(request.size).spec
         return asdict(choose_input(spec, division.train, judges, left, free, costs, request.size))
 
-    decision = ledger.decided("input", choose)
+    decision = ledger.decided(f"input of {request.backbone}", choose)
     return InputChoice(**{**decision, "size": tuple(decision["size"]), "why": tuple(decision["why"])})
 
 
@@ -92,7 +96,7 @@ def build_caches(
     Raises:
         UserError: as :func:`build_cache`.
     """
-    encoder, place = encoders.at(choice.size), request.work / choice.name
+    encoder, place = encoders.at(choice.size), place_of(request, choice)
 
     def build(dataset: Dataset, name: str, flips: bool, reuse: Sequence[Path] = ()) -> FeatureCache:
         build_cache(
@@ -107,7 +111,8 @@ def build_caches(
         return FeatureCache(place / name)
 
     learned = subset(division.train, choice.train, request.seed)
-    train = build(learned, "train", choice.flips)
+    compared = place / TRIAL_NAME / "train"
+    train = build(learned, "train", choice.flips, [compared] if compared.exists() else ())
     if division.folds:
         folds = [
             (
@@ -119,6 +124,11 @@ def build_caches(
         return Caches(train, train, learned, learned, folds)
     judges = subset(division.val, choice.val, request.seed)
     return Caches(train, build(judges, "val", False), learned, judges, ())
+
+
+def place_of(request: Request, choice: InputChoice) -> Path:
+    """The folder of all that is made of a backbone's features at an input."""
+    return request.work / f"{file_name(request.backbone)}-{choice.name}"
 
 
 def _existing(folder: Path) -> Path:

@@ -18,7 +18,7 @@ from detheads.make.contenders import Contender, batch_for, contenders_for, train
 from detheads.make.ledger import Ledger
 from detheads.make.rates import faster_precision, step_seconds
 from detheads.make.request import Request
-from detheads.training.config import Precision
+from detheads.training.config import Precision, TrainConfig
 
 STARTING_SECONDS = 8.0
 """A head's process takes these to load its libraries (5 to 8 s on two cores of an AMD EPYC)."""
@@ -83,13 +83,13 @@ def measure_heads(
         config = training_config(request, len(train), 1, precision)
         on_progress("measuring", 0, 0)
         clock, processor = ledger.decided(
-            f"seconds of a step of {contender.head} in {precision}",
+            f"seconds of a step of {contender.head} on {request.backbone} in {precision}",
             lambda: step_seconds(contender.head, contender.options, train, config, device),
         )
         return clock, processor
 
     precision: Precision = request.precision or ledger.decided(
-        "precision", lambda: faster_precision(lambda each: seconds(first, each)[1], device)
+        f"precision on {request.backbone}", lambda: faster_precision(lambda each: seconds(first, each)[1], device)
     )
     return Timing(precision, lambda contender: seconds(contender, precision)[0])
 
@@ -195,25 +195,40 @@ class Contest:
 
     def _try(self, contender: Contender, train: FeatureCache, epochs: int) -> Trial | None:
         """Train one head in an arena; None when it fails."""
+        config = training_config(self._request, len(train), epochs, self._timing.precision)
         folder = _arena(train, epochs)
-        title = f"training {contender.head}, {epochs} epochs"
-        watch = Watch(on_step=lambda head, step, total: self._on_progress(title, step, total))
-        (row,) = run_arena(
-            Contestants({contender.head: contender.options}, tuple(self._request.head_files)),
-            train.folder,
-            self._val.folder,
-            folder,
-            training_config(self._request, len(train), epochs, self._timing.precision),
-            where=Where(devices=(str(self._device),), threads=self._request.threads),
-            measure_latency=False,
-            watch=watch,
-        )
+        row = train_head(self._request, contender, train, self._val, config, folder, self._device, self._on_progress)
         if row.status == "failed":
             self.failed.append(row)
             return None
         trial = Trial(contender, row, epochs, train, run_folder(folder, contender.head))
         self.trials = sorted([*self.trials, trial], key=lambda each: -each.ap)
         return trial
+
+
+def train_head(
+    request: Request,
+    contender: Contender,
+    train: FeatureCache,
+    val: FeatureCache,
+    config: TrainConfig,
+    folder: Path,
+    device: torch.device,
+    on_progress: Progress,
+) -> Row:
+    """Train one head in an arena in ``folder``, or read what it reached there before."""
+    title = f"training {contender.head}, {config.epochs} epochs"
+    (row,) = run_arena(
+        Contestants({contender.head: contender.options}, tuple(request.head_files)),
+        train.folder,
+        val.folder,
+        folder,
+        config,
+        where=Where(devices=(str(device),), threads=request.threads),
+        measure_latency=False,
+        watch=Watch(on_step=lambda head, step, total: on_progress(title, step, total)),
+    )
+    return row
 
 
 def choose_epochs(

@@ -8,12 +8,14 @@ from typing import Any
 from detheads.export.pipeline import ExportResult
 from detheads.foundation.atomic import sized
 from detheads.foundation.reading import read_json
+from detheads.make.backbones import ChosenBackbone
 from detheads.make.budget import BEST, span
+from detheads.make.caching import place_of
 from detheads.make.contest import Trial
 from detheads.make.divide import Division
 from detheads.make.look import Look
 from detheads.make.page import Story, write_page
-from detheads.make.request import BACKBONE, Request, work_folder
+from detheads.make.request import Request, work_folder
 from detheads.make.sizes import InputChoice
 from detheads.report.evaluated import Evaluated
 from detheads.training.trainer import RUN
@@ -43,6 +45,7 @@ class Made:
     options: Mapping[str, Any]
     parameters: int
     epochs: int
+    backbone: str
     size: tuple[int, int]
     flips: bool
     train_pictures: int
@@ -87,6 +90,7 @@ class Parts:
     look: Look
     division: Division
     remarks: Sequence[str]
+    chosen: ChosenBackbone
     choice: InputChoice
     trained: Trained
     exported: ExportResult
@@ -117,7 +121,8 @@ def tell(request: Request, parts: Parts, seconds: Mapping[str, float]) -> Made:
         train_pictures=choice.train,
         val_pictures=choice.val,
         judged=_judged(parts),
-        why=_why(request, parts),
+        backbone=parts.chosen.request.backbone,
+        why=_why(parts),
         remarks=parts.remarks,
         trials=[
             {
@@ -172,13 +177,13 @@ def _judged(parts: Parts) -> str:
     return f"Judged by {parts.choice.val:,} pictures that were not trained on; {chosen}, so it is slightly optimistic."
 
 
-def _why(request: Request, parts: Parts) -> dict[str, list[str]]:
+def _why(parts: Parts) -> dict[str, list[str]]:
     """Every choice with its reasons."""
     best, choice = parts.trained.trials[0], parts.choice
     config = read_json(best.run / RUN.record)["training"]
     return {
         "pictures": [parts.division.sentence],
-        "backbone": [f"{request.backbone}: {_backbone_reason(request)}"],
+        "backbone": [parts.chosen.request.backbone, *parts.chosen.why],
         "input": [
             *choice.why,
             f"the features take {sized(choice.bytes)} and {span(choice.seconds)} to cache, "
@@ -192,15 +197,9 @@ def _why(request: Request, parts: Parts) -> dict[str, list[str]]:
     }
 
 
-def _backbone_reason(request: Request) -> str:
-    if request.backbone != BACKBONE:
-        return "as asked for"
-    return "its weights come with the installation and allow all use; --backbone takes another one"
-
-
 def _commands(request: Request, parts: Parts) -> list[tuple[str, str]]:
     bundle, best = shlex.quote(str(request.output)), shlex.quote(str(parts.trained.trials[0].run))
-    place = shlex.quote(str(request.work / parts.choice.name))
+    place = shlex.quote(str(place_of(parts.chosen.request, parts.choice)))
     val = "train" if parts.division.folds else "val"
     compare = f"detheads arena run --cache {place}/train --val {place}/{val} -o arena"
     return [
@@ -221,8 +220,7 @@ def _more_time(request: Request) -> list[tuple[str, str]]:
     line = ["detheads", "make", str(request.data), "-o", str(request.output), "--budget", budget]
     if request.work != work_folder(request.output):
         line += ["--work", str(request.work)]
-    if request.backbone != BACKBONE:
-        line += ["--backbone", request.backbone]
-    if request.weights is not None:
-        line += ["--weights", str(request.weights)]
+    if request.named:
+        for each in request.candidates:
+            line += ["--backbone", each.name if each.weights is None else f"{each.name}={each.weights}"]
     return [(shlex.join(line), "more time: what is cached is used again")]

@@ -9,10 +9,18 @@ from detheads.make.budget import Budget
 from detheads.training.config import Precision
 
 BACKBONE = "effnet_lite0"
-"""The backbone when none is named: its weights come with the installation, under a licence that allows all use, and on
-the development data it beats the ViT-S that could be measured (docs/results.md: AP 0.216 against 0.130)."""
+"""The first backbone where none is named: its weights come with the installation, under a licence that allows all use,
+and on the development data it beats the ViT-S that could be measured (docs/results.md: AP 0.216 against 0.130)."""
 WORK_SUFFIX = ".make"
 """Ending of the folder beside the bundle that keeps caches, runs and the page."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A backbone that may be chosen, with its weight file where it has one of its own."""
+
+    name: str
+    weights: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -23,6 +31,9 @@ class Request:
         data: the dataset's folder.
         output: the bundle, ``NAME.detheads``.
         work: folder for caches, runs and the page.
+        backbone, weights: that is used, or the first of several that are compared.
+        rivals: the others.
+        named: whether the user named them.
         size: input height and width in pixels; chosen when None.
         head, options: the only head to train; chosen when None.
         head_files: Python files of heads that are not in the package.
@@ -39,6 +50,8 @@ class Request:
     budget: Budget
     backbone: str = BACKBONE
     weights: Path | None = None
+    rivals: Sequence[Candidate] = ()
+    named: bool = False
     size: tuple[int, int] | None = None
     head: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -50,6 +63,11 @@ class Request:
     threads: int | None = None
     skip_bad: bool = False
     force: bool = False
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """The backbones that may be used, the first one first."""
+        return [Candidate(self.backbone, self.weights), *self.rivals]
 
 
 def work_folder(output: Path) -> Path:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from shutil import disk_usage
 from typing import Any
 
@@ -14,6 +14,7 @@ from detheads.foundation import atomic, claims
 from detheads.foundation.progress import Progress, Remark, silent, unheard
 from detheads.foundation.text import json_text
 from detheads.make.altered import altered_bytes, altered_pictures, altered_seconds, cache_altered
+from detheads.make.backbones import choose_backbone
 from detheads.make.caching import Caches, Encoders, build_caches, decide_input
 from detheads.make.contenders import FIRST_HEADS, contenders_for
 from detheads.make.contest import Contest
@@ -51,8 +52,8 @@ def make(request: Request, on_progress: Progress = silent, on_remark: Remark = u
     device = pick_device(request.device)
     use_threads(request.threads)
     contenders_for(request, device)
-    encoders = Encoders(request, device)
-    encoders.at(request.size)  # what the user chose himself and cannot be ends it here
+    for each in request.candidates:  # what the user chose himself and cannot be ends it here
+        Encoders(replace(request, backbone=each.name, weights=each.weights), device).at(request.size)
     look = look_at(request)
     with claims.claimed(request.work, MAKING, _described(request, look)):
         ledger = Ledger(request.work, _asked(request))
@@ -61,6 +62,12 @@ def make(request: Request, on_progress: Progress = silent, on_remark: Remark = u
             division = divide(look, request, on_progress)
         for sentence in (*remarks, division.sentence):
             on_remark(sentence)
+        with ledger.step("backbone"):
+            chosen = choose_backbone(request, division, ledger, device, on_progress)
+            asked, request = request, chosen.request
+            encoders = Encoders(request, device)
+        if len(chosen.why) > 1:
+            on_remark("; ".join(chosen.why))
         with ledger.step("cache"):
             choice = decide_input(request, division, ledger, encoders, on_progress)
             proven = proof_pictures(choice.val or choice.train, choice.picture_seconds, request.budget)
@@ -84,7 +91,9 @@ def make(request: Request, on_progress: Progress = silent, on_remark: Remark = u
             exported = export_proven(run, request, caches.judges, proven, on_progress)
         on_progress("page", 0, 0)
         with ledger.step("page"):
-            made = tell(request, Parts(look, division, remarks, choice, trained, exported, proven), ledger.seconds)
+            made = tell(
+                asked, Parts(look, division, remarks, chosen, choice, trained, exported, proven), ledger.seconds
+            )
     return made
 
 
@@ -150,8 +159,9 @@ def _described(request: Request, look: Look) -> dict[str, Any]:
     return {
         "dataset": look.train.name,
         "annotations_sha256": digest.hexdigest(),
-        "backbone": request.backbone,
-        "weights_sha256": None if request.weights is None else atomic.sha256_of(request.weights),
+        "backbones": {
+            each.name: None if each.weights is None else atomic.sha256_of(each.weights) for each in request.candidates
+        },
         "seed": request.seed,
     }
 
