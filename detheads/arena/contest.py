@@ -4,21 +4,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from detheads.arena.records import Row, SeedResult, detections_path, run_folder
+from detheads.arena.records import ControlOf, Row, SeedResult, detections_path, run_folder
 from detheads.backbones.text import read_embeddings
 from detheads.cache.reader import FeatureCache
-from detheads.evaluation.coco import NAMES
+from detheads.evaluation.coco import NAMES, judge_at
 from detheads.evaluation.predict import predict_cache
+from detheads.evaluation.scores import IOU, curves_of
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
 from detheads.headkit import registry
 from detheads.headkit.cost import measure
 from detheads.headkit.head_file import load_head_file
+from detheads.report.errors import WRONG, find_errors
 from detheads.training.checkpoint import build_head, load_checkpoint
 from detheads.training.config import TrainConfig
 from detheads.training.status import Status, TrainResult
@@ -29,6 +31,8 @@ class Job(BaseModel):
     """All that a process needs to know to train one head of an arena. Paths are absolute.
 
     Attributes:
+        head: its name in the library.
+        control: of which of its ideas it is the control; None for the head as it is.
         threads: of this head's process.
         seeds: to train with, one after another; the training's own when empty.
         text: class embeddings for heads that compare with text.
@@ -40,6 +44,7 @@ class Job(BaseModel):
 
     arena: Path
     head: str
+    control: ControlOf | None = None
     options: dict[str, Any]
     train: Path
     val: Path
@@ -49,6 +54,20 @@ class Job(BaseModel):
     text: Path | None = None
     head_files: tuple[Path, ...] = ()
     device: str = "cpu"
+
+    @property
+    def name(self) -> str:
+        """Among the heads of the arena."""
+        return self.control.name if self.control else self.head
+
+
+class Measured(NamedTuple):
+    """What one seed reached, its best weights on the validation cache; as in :class:`Row`."""
+
+    result: TrainResult
+    metrics: dict[str, float | None]
+    per_class: dict[str, float | None]
+    errors: dict[str, float | None]
 
 
 def compete(job: Job, on_step: Callable[[Status], None] = lambda status: None) -> Row:
@@ -67,14 +86,15 @@ def compete(job: Job, on_step: Callable[[Status], None] = lambda status: None) -
     embeddings = read_embeddings(job.text) if by_text and job.text else None
     config = TrainConfig(**job.training)
     seeds = job.seeds or (config.seed,)
-    results = []
+    reached = []
     for number, seed in enumerate(seeds):
+        run = run_folder(job.arena, job.name, seed if number else None)
         trainer = Trainer(
             job.head,
             job.options,
             train,
             val,
-            run_folder(job.arena, job.head, seed if number else None),
+            run,
             replace(config, seed=seed),
             device=torch.device(job.device),
             class_embeddings=embeddings.of(train.dataset.class_names) if embeddings else None,
@@ -85,40 +105,61 @@ def compete(job: Job, on_step: Callable[[Status], None] = lambda status: None) -
             total = status.total_steps
             on_step(replace(status, step=before * total + status.step, total_steps=len(seeds) * total))
 
-        results.append(trainer.fit(advance))
-    checkpoint = load_checkpoint(run_folder(job.arena, job.head))
+        result = trainer.fit(advance)
+        detections = predict_cache(build_head(load_checkpoint(run)).to(job.device), val)
+        if not number:
+            atomic.write_json(detections_path(job.arena, job.name), detections, indent=None)
+        reached.append(_measured(result, detections, val))
+    checkpoint = load_checkpoint(run_folder(job.arena, job.name))
     head = build_head(checkpoint)
-    atomic.write_json(detections_path(job.arena, job.head), predict_cache(head, val), indent=None)
     cost = measure(head, train.feature_spec)
     return Row(
-        head=job.head,
-        summary=entry.summary,
+        head=job.name,
+        summary=_summary(job),
+        control=job.control,
         status="done",
         options=checkpoint.head_config,
         parameters=cost.parameters,
         gflops=round(cost.flops / 1e9, 3),
         candidates=cost.candidates,
         nms_free=entry.head.nms_free,
-        best_epoch=results[0].best_epoch,
-        seconds=round(sum(result.seconds for result in results), 1),
-        **_reached(seeds, results),
+        best_epoch=reached[0].result.best_epoch,
+        seconds=round(sum(each.result.seconds for each in reached), 1),
+        **_reached(seeds, reached),
     )
 
 
-def _reached(seeds: Sequence[int], results: Sequence[TrainResult]) -> dict[str, Any]:
-    """Statistics of a row: those of the only seed, or the means of several with their spread."""
-    metrics = [{name: result.metrics[name] for name in NAMES} for result in results]
-    classes = [{name: values["AP"] for name, values in result.metrics["per_class"].items()} for result in results]
-    if len(seeds) == 1:
-        return {"metrics": metrics[0], "per_class": classes[0]}
-    aps = [values["AP"] for values in metrics]
+def _measured(result: TrainResult, detections: Sequence[Mapping[str, Any]], val: FeatureCache) -> Measured:
+    judge = judge_at(val.dataset.coco_json(), detections, [IOU])
+    half, errors = curves_of(judge).at_recall, find_errors(judge, val.dataset)
+    return Measured(
+        result,
+        {
+            **{name: result.metrics[name] for name in NAMES},
+            "precision": half.precision,
+            "false_detections": half.false_detections,
+        },
+        {name: values["AP"] for name, values in result.metrics["per_class"].items()},
+        {kind.label: errors.cost(kind) for kind in WRONG},
+    )
+
+
+def _reached(seeds: Sequence[int], each: Sequence[Measured]) -> dict[str, Any]:
+    """Statistics of a row: means over its seeds, with the spread of AP where there are several."""
+    aps = [ap for one in each if (ap := one.metrics["AP"]) is not None]
     return {
-        "metrics": _means(metrics),
-        "per_class": _means(classes),
-        "spread": None if None in aps else stdev(aps),
+        "metrics": _means([one.metrics for one in each]),
+        "per_class": _means([one.per_class for one in each]),
+        "errors": _means([one.errors for one in each]),
+        "spread": stdev(aps) if 1 < len(aps) == len(each) else None,
         "seeds": tuple(
-            SeedResult(seed=seed, metrics=values, best_epoch=result.best_epoch, seconds=round(result.seconds, 1))
-            for seed, values, result in zip(seeds, metrics, results, strict=True)
+            SeedResult(
+                seed=seed,
+                metrics=one.metrics,
+                best_epoch=one.result.best_epoch,
+                seconds=round(one.result.seconds, 1),
+            )
+            for seed, one in zip(seeds, each, strict=True)
         ),
     }
 
@@ -134,8 +175,21 @@ def _means(values: Sequence[Mapping[str, float | None]]) -> dict[str, float | No
 
 def failed(job: Job, error: str) -> Row:
     """The row of a head that could not finish."""
+    return Row(
+        head=job.name,
+        summary=_summary(job),
+        control=job.control,
+        status="failed",
+        error=error,
+        options=job.options,
+    )
+
+
+def _summary(job: Job) -> str:
+    if job.control is not None:
+        return f"{job.head} with its idea {job.control.idea!r} turned off ({job.control.turned_off})."
     known = registry.entries().get(job.head)
-    return Row(head=job.head, summary=known.summary if known else "", status="failed", error=error, options=job.options)
+    return known.summary if known else ""
 
 
 def describe(error: BaseException) -> str:

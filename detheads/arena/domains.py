@@ -11,6 +11,8 @@ from statistics import fmean
 
 from scipy.stats import rankdata
 
+from detheads.arena.claims import Claim, claims_of
+from detheads.arena.findings import claims_section
 from detheads.arena.pool import Watch
 from detheads.arena.records import Row
 from detheads.arena.run import Contestants, Where, run_arena
@@ -24,7 +26,7 @@ from detheads.evaluation.predict import evaluate_cache
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
 from detheads.foundation.progress import Progress, silent, under
-from detheads.report.markdown import plain, table_lines
+from detheads.report.markdown import plain, section_lines, table_lines
 from detheads.report.sections import Column, Table, Value
 from detheads.training.checkpoint import build_head, load_checkpoint
 from detheads.training.config import TrainConfig
@@ -64,6 +66,11 @@ class DomainsResult:
 
     rows: Mapping[str, Sequence[Row]]
     skipped: Sequence[Skipped] = field(default_factory=tuple)
+
+    @property
+    def claims(self) -> list[Claim]:
+        """What became of the claims of the heads that have a control, over all domains."""
+        return claims_of(self.rows)
 
     @property
     def heads(self) -> list[str]:
@@ -256,13 +263,14 @@ def _write(folder: Path, result: DomainsResult) -> None:
         "domains": {domain: [row.model_dump() for row in rows] for domain, rows in result.rows.items()},
         "skipped": {entry.name: entry.reason for entry in result.skipped},
         "heads": {head: {"mean_AP": result.mean(head), "mean_rank": result.mean_rank(head)} for head in result.heads},
+        "claims": [claim.to_dict() for claim in result.claims],
     }
     atomic.write_json(folder / DOMAINS_NAME, answer)
     atomic.write_text(folder / "domains.md", markdown(result))
 
 
 def markdown(result: DomainsResult) -> str:
-    """Heads by domains: AP in each, mean and mean rank, and the domains left out."""
+    """Heads by domains: AP in each, mean and mean rank; what became of their claims; the domains left out."""
     columns = [Column("head"), *(Column(domain, ".3f") for domain in result.rows)]
     columns += [Column("mean AP", ".3f"), Column("mean rank", ".2f")]
     rows: list[list[Value]] = []
@@ -271,6 +279,8 @@ def markdown(result: DomainsResult) -> str:
         cells = ["failed" if value is None else value for value in values]
         rows.append([head, *cells, result.mean(head), result.mean_rank(head)])
     lines = [*table_lines(Table(columns, rows)), ""]
+    if claims := result.claims:
+        lines += [*section_lines(claims_section(claims)), ""]
     lines += [f"Left out: {plain(f'{entry.name} ({entry.reason})')}" for entry in result.skipped]
     return "\n".join(lines).rstrip() + "\n"
 

@@ -8,8 +8,8 @@ from typing import Literal
 
 from detheads.arena.records import Row, Setting
 from detheads.evaluation.coco import NAMES, UNDEFINED
-from detheads.report.markdown import plain, table_lines
-from detheads.report.sections import MISSING, Column, Table, Value
+from detheads.report.markdown import plain, section_lines, table_lines
+from detheads.report.sections import MISSING, Column, Section, Table, Value
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Entry:
 
     Attributes:
         AP, AP50, AP75, APs, APm, APl: in ``[0, 1]``, means where there are several seeds.
+        precision, false_detections: of the detections that find half of the objects; the latter an image.
         spread: sample standard deviation of AP over the seeds; None for one.
         seeds: how many.
         parameters, gflops: of the head, one image.
@@ -37,6 +38,8 @@ class Entry:
     APs: float | None
     APm: float | None
     APl: float | None
+    precision: float | None
+    false_detections: float | None
     parameters: int | None
     gflops: float | None
     milliseconds: float | None
@@ -52,6 +55,8 @@ COLUMNS: Mapping[str, Column] = {
     "AP": Column("AP", ".3f", "mean over IoU 0.50:0.95 on the validation images, at the best epoch", UNDEFINED),
     "AP50": Column("AP50", ".3f", "AP at IoU 0.50", UNDEFINED),
     "AP75": Column("AP75", ".3f", "AP at IoU 0.75", UNDEFINED),
+    "precision": Column("precision", ".3f", "where half of the objects are found at IoU 0.5", UNDEFINED),
+    "false_detections": Column("false", ".2f", "wrong detections an image, there", UNDEFINED, high_first=False),
     "parameters": Column("parameters", ",", "of the head, without the backbone", high_first=False),
     "gflops": Column("GFLOPs", ".2f", "of the head, one image", high_first=False),
     "milliseconds": Column(
@@ -90,7 +95,7 @@ def leaderboard(rows: Iterable[Row]) -> list[Entry]:
         Entry(
             head=row.head,
             status=row.status,
-            **{name: row.metrics.get(name) for name in NAMES[:6]},
+            **{name: row.metrics.get(name) for name in (*NAMES[:6], "precision", "false_detections")},
             spread=row.spread,
             seeds=max(1, len(row.seeds)),
             parameters=row.parameters,
@@ -154,12 +159,15 @@ def _best(done: Sequence[Entry]) -> str:
     return f"Highest mean: {reached}; within the spread are {', '.join(near)}, which are not shown to be worse."
 
 
-def markdown(setting: Setting, entries: Sequence[Entry]) -> str:
-    """The leaderboard as Markdown, with what all heads have in common above the table."""
+def markdown(setting: Setting, entries: Sequence[Entry], sections: Sequence[Section] = ()) -> str:
+    """The leaderboard as Markdown, with what all heads have in common above the table, and further sections below."""
     lines = [f"# Arena: {plain(setting.dataset)}", "", plain(verdict(entries)), ""]
     lines += [f"- {title}: {plain(text)}" for title, text in facts(setting).items()]
     table = Table(list(COLUMNS.values()), [_values(entry) for entry in entries])
-    return "\n".join([*lines, "", *table_lines(table)]) + "\n"
+    lines += ["", *table_lines(table)]
+    for section in sections:
+        lines += ["", *section_lines(section)]
+    return "\n".join(lines) + "\n"
 
 
 def _values(entry: Entry) -> list[Value]:

@@ -71,26 +71,26 @@ def run_local(jobs: Sequence[Job], processes: int, devices: Sequence[str], watch
 def _run_process(
     job: Job, children: dict[str, "subprocess.Popen[str]"], on_step: Callable[[str, int, int], None]
 ) -> Row:
-    specification = log_path(job.arena, job.head).with_suffix(".json")
+    specification = log_path(job.arena, job.name).with_suffix(".json")
     atomic.write_text(specification, job.model_dump_json(indent=2))
     command = [sys.executable, "-m", "detheads.arena.worker", str(specification)]
-    with log_path(job.arena, job.head).open("w", encoding="utf-8") as log:
+    with log_path(job.arena, job.name).open("w", encoding="utf-8") as log:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as child:
-            children[job.head] = child
+            children[job.name] = child
             assert child.stdout is not None
             for line in child.stdout:
                 try:
                     message = json.loads(line)
-                    on_step(job.head, message["step"], message["total"])
+                    on_step(job.name, message["step"], message["total"])
                 except (ValueError, KeyError, TypeError):  # something else printed
                     log.write(line)
-        del children[job.head]
-    row = read_row(job.arena, job.head)
+        del children[job.name]
+    row = read_row(job.arena, job.name)
     if row is not None:
         return row
     if child.returncode == DISK_FULL:
         raise disk_full(job.arena)
-    row = failed(job, f"{_ending(child.returncode)}; see {log_path(job.arena, job.head)}")
+    row = failed(job, f"{_ending(child.returncode)}; see {log_path(job.arena, job.name)}")
     write_row(job.arena, row)
     return row
 
@@ -105,7 +105,7 @@ def run_ray(jobs: Sequence[Job], workers: Workers, watch: Watch) -> None:
         ModuleNotFoundError: when Ray is not installed.
         UserError: when there is no cluster at the address, it has not what a worker needs, or the disk is full.
     """
-    waiting = {job.head: job for job in jobs}
+    waiting = {job.name: job for job in jobs}
 
     def on_part(head: str, failure: str, row: str) -> None:
         job = waiting[head]

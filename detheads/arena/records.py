@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
 from detheads.foundation.reading import read_json
+from detheads.headkit.options import to_text
 
 SETTING_NAME = "arena.json"
 
@@ -49,6 +50,34 @@ class Setting(BaseModel):
     versions: dict[str, str]
 
 
+class ControlOf(BaseModel):
+    """Which idea of which head a control lacks.
+
+    Attributes:
+        head, idea: by their names.
+        claim, options, metric, allowance: as in :class:`detheads.headkit.controls.Control`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    head: str
+    idea: str
+    claim: str
+    options: dict[str, Any]
+    metric: str
+    allowance: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """Of the control among the heads of an arena."""
+        return f"{self.head}-without-{self.idea}"
+
+    @property
+    def turned_off(self) -> str:
+        """The options as ``-O`` takes them."""
+        return " ".join(f"{name}={to_text(value)}" for name, value in self.options.items())
+
+
 class SeedResult(BaseModel):
     """What one seed of a head reached; as in :class:`Row`."""
 
@@ -64,15 +93,18 @@ class Row(BaseModel):
     """How one head did.
 
     Attributes:
-        head: its name.
+        head: its name; of a control that of :class:`ControlOf`.
         summary: what it is, in one line.
+        control: of which idea it is the control, None for a head as it is.
         status: ``done``, or ``failed`` with ``error`` saying why in one sentence.
         options: the head's resolved configuration.
         parameters, gflops, candidates, nms_free: what it costs (one image), None when it could not be built.
-        metrics: the twelve COCO statistics by name on the validation cache (None where undefined), at the best epoch.
+        metrics: the twelve COCO statistics by name on the validation cache (None where undefined), at the best epoch,
+            and what it costs to find half of the objects: ``precision`` and ``false_detections`` an image.
         per_class: AP by class name.
+        errors: AP50 that the repair of each kind of error alone would gain (see :mod:`detheads.report.errors`).
         best_epoch: 1-based; of the first seed.
-        seeds: what each seed reached, where there are several; metrics and per_class are then their means.
+        seeds: what each seed reached; metrics, per_class and errors are their means.
         spread: sample standard deviation of AP over the seeds; None for one seed.
         seconds: wall time of training and evaluations.
         milliseconds: of the head and its decoding in ONNX Runtime, one image, one thread, without backbone and
@@ -84,6 +116,7 @@ class Row(BaseModel):
 
     head: str
     summary: str = ""
+    control: ControlOf | None = None
     status: Literal["done", "failed"]
     error: str | None = None
     options: dict[str, Any] = {}
@@ -93,6 +126,7 @@ class Row(BaseModel):
     nms_free: bool | None = None
     metrics: dict[str, float | None] = {}
     per_class: dict[str, float | None] = {}
+    errors: dict[str, float | None] = {}
     best_epoch: int | None = None
     seconds: float | None = None
     seeds: tuple[SeedResult, ...] = ()

@@ -3,7 +3,9 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from detheads.arena.claims import claims_of
 from detheads.arena.examples import examples_of
+from detheads.arena.findings import claims_section, errors_section
 from detheads.arena.leaderboard import csv_text, leaderboard, markdown
 from detheads.arena.page import render_page
 from detheads.arena.plots import curves_figure, pareto_figure
@@ -63,9 +65,15 @@ def write_report(arena: Path, *, data: Path | None = None, pictures: int = 4, he
         curves=arena / "curves.png",
         pictures=arena / PICTURES_NAME if examples else None,
     )
-    table = markdown(setting, entries)
+    claims = claims_of({setting.dataset: rows})
+    sections = [*([claims_section(claims)] if claims else []), *errors_section(rows)]
+    table = markdown(setting, entries, sections)
     atomic.write_text(files.markdown, f"{table}\n{no_examples}\n" if no_examples else table)
-    answer = {"setting": setting.model_dump(), "heads": [asdict(entry) for entry in entries]}
+    answer = {
+        "setting": setting.model_dump(),
+        "heads": [asdict(entry) for entry in entries],
+        "claims": [claim.to_dict() for claim in claims],
+    }
     atomic.write_json(files.json, answer)
     atomic.write_text(files.csv, csv_text(entries))
     pareto, curves = png(pareto_figure(entries)), png(curves_figure(arena, entries))
@@ -73,5 +81,5 @@ def write_report(arena: Path, *, data: Path | None = None, pictures: int = 4, he
     atomic.write_bytes(files.curves, curves)
     write_strips(arena, dict(zip(strip_names(examples), examples, strict=True)))
     plots = {"AP against parameters": pareto, "Training": curves}
-    atomic.write_text(files.page, render_page(setting, rows, entries, plots, examples, no_examples))
+    atomic.write_text(files.page, render_page(setting, rows, entries, sections, plots, examples, no_examples))
     return files

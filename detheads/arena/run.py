@@ -3,7 +3,7 @@
 import glob
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from detheads.arena.contest import Job
 from detheads.arena.pool import Watch, run_local, run_ray
 from detheads.arena.records import (
     SETTING_NAME,
+    ControlOf,
     Row,
     Setting,
     read_row,
@@ -42,10 +43,17 @@ ARENA = claims.Kind(SETTING_NAME, "an arena", "running the arena")
 
 @dataclass(frozen=True)
 class Contestants:
-    """The heads of an arena with the options given for each, and the files of those that are not in the package."""
+    """The heads of an arena with the options given for each.
+
+    Attributes:
+        options: by name.
+        head_files: of heads that are not in the package.
+        controls: those of the names that are heads with an idea turned off.
+    """
 
     options: Mapping[str, Mapping[str, Any]]
     head_files: tuple[Path, ...] = ()
+    controls: Mapping[str, ControlOf] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -155,10 +163,12 @@ def run_arena(
                 _forget_run(folder, name)
                 known = None
             if known is None:
+                control = contestants.controls.get(name)
                 jobs.append(
                     Job(
                         arena=folder.resolve(),
-                        head=name,
+                        head=control.head if control else name,
+                        control=control,
                         options=dict(options),
                         train=train.resolve(),
                         val=val.resolve(),

@@ -40,9 +40,10 @@ from detheads.training.config import Precision
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from detheads.arena.claims import Claim
     from detheads.arena.pool import Watch
     from detheads.arena.records import Row
-    from detheads.arena.run import Where
+    from detheads.arena.run import Contestants, Where
     from detheads.training.config import TrainConfig
 
 app = typer.Typer(help="Train and compare heads under one budget; report; many domains.", no_args_is_help=True)
@@ -51,6 +52,13 @@ HeadsOption = Annotated[str, typer.Option(help="Names separated by commas, or al
 OptionsOption = Annotated[
     list[str] | None,
     typer.Option("-O", "--option", help="width=64 for every head that has it, fcos.width=64 for one; repeatable."),
+]
+ControlsFlag = Annotated[
+    bool, typer.Option("--with-controls", help="Each head beside itself without each of its ideas; give --seeds, too.")
+]
+ControlOption = Annotated[
+    list[str] | None,
+    typer.Option("--control", metavar="HEAD.IDEA", help="Only these of the controls; repeatable."),
 ]
 MANY = 100_000
 """Workers, as many as a cluster has room for."""
@@ -94,6 +102,8 @@ def run(
     output: OutputOption,
     heads: HeadsOption = "all",
     option: OptionsOption = None,
+    with_controls: ControlsFlag = False,
+    control: ControlOption = None,
     head_file: HeadFiles = None,
     text: TextOption = None,
     epochs: EpochsOption = 12,
@@ -119,9 +129,10 @@ def run(
     require_existing(text)
     require_outputs(folders=[output])
 
-    from detheads.arena.run import choose, run_arena
+    from detheads.arena.claims import claims_of
+    from detheads.arena.run import run_arena
 
-    contestants = choose(heads, list(parse_options(option or []).items()), head_file or ())
+    contestants = _contestants(heads, option, head_file, with_controls, control)
     config = _budget(epochs, batch, lr, weight_decay, eval_every, precision, seed)
     where = _where(jobs, threads, device, ray, gpus_per_head, retries)
     with _watching(len(contestants.options)) as watch:
@@ -138,8 +149,13 @@ def run(
             watch=watch,
             seeds=parse_seeds(seeds),
         )
-    answer = {"arena": str(output), "rows": [row.model_dump() for row in rows]}
-    emit(answer, as_json, lambda console: _render(console, rows, output))
+    claims = claims_of({output.name: rows})
+    answer = {
+        "arena": str(output),
+        "rows": [row.model_dump() for row in rows],
+        "claims": [claim.to_dict() for claim in claims],
+    }
+    emit(answer, as_json, lambda console: _render(console, rows, claims, output))
 
 
 @app.command()
@@ -178,6 +194,8 @@ def domains(
     layers: Annotated[str, typer.Option(help="Further transformer blocks to store, such as 2,5,8.")] = "",
     flips: Annotated[bool, typer.Option("--flips", help="Store features of each mirrored training image too.")] = False,
     option: OptionsOption = None,
+    with_controls: ControlsFlag = False,
+    control: ControlOption = None,
     head_file: HeadFiles = None,
     text: TextOption = None,
     epochs: EpochsOption = 12,
@@ -201,14 +219,13 @@ def domains(
     require_outputs(folders=[output])
 
     from detheads.arena.domains import DOMAINS_NAME, Skipped, find_domains, markdown, run_domains, run_zero_shot
-    from detheads.arena.run import choose
     from detheads.backbones.backbone import load_backbone
     from detheads.foundation.reading import read_json
     from detheads.ops.devices import pick_device
 
     require_backbone_of(backbone_file, backbone)
     found = find_domains(root)
-    contestants = choose(heads, list(parse_options(option or []).items()), head_file or ())
+    contestants = _contestants(heads, option, head_file, with_controls, control)
     config = _budget(epochs, batch, lr, weight_decay, eval_every, precision, seed)
     if zero_shot is not None and text is None:
         raise UserError("--zero-shot needs the embeddings of all class names; give their file with --text.")
@@ -246,6 +263,16 @@ def domains(
         as_json,
         lambda console: console.print(*markdown(result).splitlines(), sep="\n"),
     )
+
+
+def _contestants(
+    heads: str, options: list[str] | None, files: list[Path] | None, with_controls: bool, named: list[str] | None
+) -> "Contestants":
+    from detheads.arena.controls import with_controls as and_controls
+    from detheads.arena.run import choose
+
+    chosen = choose(heads, list(parse_options(options or []).items()), files or ())
+    return and_controls(chosen, named or ()) if with_controls or named else chosen
 
 
 def _budget(
@@ -313,7 +340,7 @@ def _watching(count: int) -> "Iterator[Watch]":
         )
 
 
-def _render(console: Console, rows: Sequence["Row"], folder: Path) -> None:
+def _render(console: Console, rows: Sequence["Row"], claims: Sequence["Claim"], folder: Path) -> None:
     def number(value: float | None, pattern: str) -> str:
         return "" if value is None else format(value, pattern)
 
@@ -322,6 +349,7 @@ def _render(console: Console, rows: Sequence["Row"], folder: Path) -> None:
             row.head,
             statistic_text(row.metrics["AP"], ".3f") + ("" if row.spread is None else f" ± {row.spread:.3f}"),
             statistic_text(row.metrics["AP50"], ".3f"),
+            statistic_text(row.metrics.get("false_detections"), ".2f"),
             number(row.parameters, ","),
             number(row.gflops, ".2f"),
             number(row.milliseconds, ".1f"),
@@ -330,8 +358,10 @@ def _render(console: Console, rows: Sequence["Row"], folder: Path) -> None:
         for row in rows
         if row.status == "done"
     ]
-    console.print(table(("head", "AP", "AP50", "parameters", "GFLOPs", "ms", "minutes"), cells))
+    console.print(table(("head", "AP", "AP50", "false", "parameters", "GFLOPs", "ms", "minutes"), cells))
     for row in rows:
         if row.status == "failed":
             console.print(f"{row.head} failed: {row.error}")
+    console.print("false: wrong detections an image at IoU 0.5, where half of the objects are found")
+    console.print(*(claim.told() for claim in claims), sep="\n", end="\n" if claims else "")
     console.print(f"{folder}; 'detheads arena report {folder}' draws and compares")

@@ -17,8 +17,11 @@ class Control:
         claim: what the idea is said to gain, in one sentence that a figure can contradict.
         options: of the head, that turn the idea off.
         metric: that the claim is about.
+        allowance: share of the control's metric that may be lost while the claim still stands: for ideas that cost
+            less and only have to do about as well.
     """
 
     claim: str
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     metric: Metric = "AP"
+    allowance: float = 0.0

@@ -39,7 +39,7 @@ def render_markdown(document: Document) -> str:
     lines = [f"# {plain(document.title)}", "", plain(document.verdict), ""]
     lines += [f"- {title}: {plain(text)}" for title, text in document.facts.items()]
     for section in document.sections:
-        lines += ["", *_section(section)]
+        lines += ["", *section_lines(section)]
     return "\n".join(lines) + "\n"
 
 
@@ -48,7 +48,8 @@ def strip_names(examples: Sequence[Example], beginning: str = "strip") -> list[s
     return [f"pictures/{beginning}-{place:02d}-{each.image_id}.jpg" for place, each in enumerate(examples, start=1)]
 
 
-def _section(section: Section) -> list[str]:
+def section_lines(section: Section) -> list[str]:
+    """A section as Markdown; its plots and pictures lie beside it."""
     parts = [[f"## {plain(section.title)}"], *(table_lines(table) for table in section.tables)]
     parts += [[f"![{plain(plot.title)}]({plot.name})"] for plot in section.plots]
     parts += [[plain(sentence)] for sentence in section.sentences]

@@ -17,9 +17,12 @@ import pytest
 
 from detheads.arena.records import Row, read_row, read_rows, run_folder
 from detheads.arena.run import ARENA, Contestants, Where, choose, run_arena
+from detheads.evaluation.coco import NAMES
+from detheads.evaluation.scores import score_curves
 from detheads.foundation import claims
 from detheads.foundation.errors import UserError
 from detheads.headkit import registry
+from detheads.report.evaluated import evaluate_run
 from detheads.training.checkpoint import load_checkpoint
 from detheads.training.config import TrainConfig
 from detheads.training.trainer import Trainer
@@ -99,8 +102,10 @@ def test_a_row_says_what_the_trainer_measures_for_the_same_head(arena: Path, wor
     caches = world.cache("train"), world.cache("val")
     trained = Trainer("fcos", options, *caches, tmp_path / "run", BUDGET).fit()
     assert row.parameters == trained.parameters
-    assert row.metrics == {name: trained.metrics[name] for name in row.metrics}
-    assert len(row.metrics) == 12
+    assert {name: row.metrics[name] for name in NAMES} == {name: trained.metrics[name] for name in NAMES}
+    found = evaluate_run(tmp_path / "run", caches[1])
+    costs = score_curves(caches[1].dataset.coco_json(), found.detections).at_recall
+    assert (row.metrics["precision"], row.metrics["false_detections"]) == (costs.precision, costs.false_detections)
     assert row.options == registry.config_dict(registry.entry("fcos"), options)
     assert set(row.per_class) == set(world.cache("val").dataset.class_names)
     assert row.seconds is not None
