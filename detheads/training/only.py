@@ -49,7 +49,7 @@ def freeze(head: Head, names: Sequence[str]) -> None:
         parameter.requires_grad_(name in learning)
 
 
-def require_unchanged(head: Head, started: Mapping[str, Tensor], names: Sequence[str]) -> None:
+def require_unchanged(head: Head, started: Mapping[str, Tensor], names: Sequence[str]) -> int:
     """Compare all that does not learn with what the training started from.
 
     Args:
@@ -57,16 +57,21 @@ def require_unchanged(head: Head, started: Mapping[str, Tensor], names: Sequence
         started: the state that it started from, on the CPU.
         names: of what learns, as :func:`chosen` takes them.
 
+    Returns:
+        How many tensors were compared: parameters and buffers.
+
     Raises:
         UserError: naming the first tensor that has another bit.
     """
     learning = set(chosen(head, names))
-    for name, value in head.state_dict().items():
-        if name not in learning and not _same_bits(value.cpu(), started[name]):
+    staying = {name: value for name, value in head.state_dict().items() if name not in learning}
+    for name, value in staying.items():
+        if not _same_bits(value.cpu(), started[name]):
             raise UserError(
                 f"the head changes its {name} by itself while it is computed, so some of its parameters cannot be "
                 "trained alone; leave --train-only out."
             )
+    return len(staying)
 
 
 def _same_bits(one: Tensor, other: Tensor) -> bool:

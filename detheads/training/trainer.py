@@ -173,6 +173,9 @@ class Trainer:
                     plot_log(self.run)
             if first:
                 self._record()
+        if self._kept is not None and self.started_from is not None:
+            count = require_unchanged(self.head, self._kept, self.config.train_only)
+            self.remarks.append(f"the other {count} tensors are, bit for bit, those of {self.started_from.source}")
         best_epoch, remarked = int(self.best["epoch"]), tuple(self.remarks)
         return TrainResult(self.run, self.parameters, self.best, best_epoch, self.seconds, remarked)
 

@@ -201,6 +201,7 @@ def test_the_command_calibrates_and_says_how_much_learns(
     assert finished.code == 0, finished.err
     assert f"{16 * 16 + 10 + 1} of {json.loads(finished.out)['parameters']:,} parameters learn" in finished.err
     before, after = (load_checkpoint(tmp_path / run).tensors for run in "ab")
+    assert f"the other {len(before) - 3} tensors are, bit for bit, those of {tmp_path / 'a'}" in finished.err
     assert _changed(before, after) == CALIBRATED
     assert (
         "was trained with --train-only cls_project,cls_bias,logit_scale, now cls_bias"
