@@ -16,6 +16,7 @@ from detheads.training import trainer as trainer_module
 from detheads.training.distributed import Processes, together
 from detheads.training.launch import Launch, launched, one_voice
 from detheads.training.log import read_log
+from detheads.training.sweep import read_sweep
 from tests.training.pair import Job, environment, odd_gradients, second_process
 from tests.training.world import World
 
@@ -26,6 +27,9 @@ CONFIG = {"epochs": 2, "batch": 3, "eval_every": 2, "lr": 1e-3}
 """Ten images: batches of three are shared as two and one, and the last, of one image, is taken by both processes."""
 EVEN = CONFIG | {"batch": 4}
 """The last batch has an image for each process, as a head has to have it that keeps sums of all that it saw."""
+SWEPT = CONFIG | {"sweep": 2}
+"""Of the ten images one is held out; all processes hear from the first one what the sweep found."""
+CONFIGS = {"prototype": EVEN, "centernet": SWEPT}
 ROUNDED = {"relational_corners": 2e-3}
 """Heads that take more maxima than others: which of two nearly equal values wins, and with it where gradients go, is up
 to the rounding of another batch size. In float64 the gradients of one and two processes agree to 1e-6."""
@@ -56,7 +60,7 @@ def every_step_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _job(head: str, world: World, run: Path, killed_at: int = 0) -> Job:
-    return Job(head, str(world.caches), str(run), EVEN if head == "prototype" else CONFIG, killed_at)
+    return Job(head, str(world.caches), str(run), CONFIGS.get(head, CONFIG), killed_at)
 
 
 def _pairs(world: World, runs: Path, heads: tuple[str, ...] | list[str]) -> Pairs:
@@ -96,6 +100,10 @@ def _assert_same_run(head: str, world: World, pairs: Pairs, folder: Path) -> Non
     _assert_same_curve(alone.run, pairs.runs / head, ROUNDED.get(head, 1e-4))
     one, other = ([entry["AP"] for entry in read_log(run) if "AP" in entry] for run in (folder, pairs.runs / head))
     assert one == pytest.approx(other, abs=1e-3)
+    alone_looks, looks = read_sweep(folder), read_sweep(pairs.runs / head)
+    assert [point.step for point in looks] == [point.step for point in alone_looks]
+    assert [point.live for point in looks] == pytest.approx([point.live for point in alone_looks], abs=1e-3)
+    assert len(looks) == CONFIGS.get(head, CONFIG).get("sweep", 0)
     assert {path.name for path in folder.iterdir()} == {path.name for path in (pairs.runs / head).iterdir()}
 
 
