@@ -122,7 +122,7 @@ def compete(job: Job, on_step: Callable[[Status], None] = lambda status: None) -
         parameters=cost.parameters,
         gflops=round(cost.flops / 1e9, 3),
         candidates=cost.candidates,
-        nms_free=entry.head.nms_free,
+        nms_free=head.nms_free,
         best_epoch=reached[0].result.best_epoch,
         seconds=round(sum(each.result.seconds for each in reached), 1),
         **_reached(seeds, reached),

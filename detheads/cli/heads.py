@@ -78,7 +78,7 @@ def show(
     classes: ClassesOption = 80,
     as_json: JsonFlag = False,
 ) -> None:
-    """One head: its idea, its options, its parts with their parameters."""
+    """One head: its idea, its options, its parts with their parameters, and how its ideas are turned off."""
     require_heads([name], head_file)
 
     import sys
@@ -102,9 +102,18 @@ def show(
         "allowed": allowed,
         "parameters": cost.parameters,
         "gflops": round(cost.flops / 1e9, 3),
-        "nms_free": entry.head.nms_free,
+        "nms_free": head.nms_free,
         "candidates": cost.candidates,
         "parts": parts,
+        "controls": {
+            idea: {
+                "claim": control.claim,
+                "options": dict(control.options),
+                "metric": control.metric,
+                "allowance": control.allowance,
+            }
+            for idea, control in entry.head.controls.items()
+        },
     }
 
     def render(console: Console) -> None:
@@ -113,6 +122,9 @@ def show(
             table(("option", "value", "may be"), [(key, to_text(value), allowed[key]) for key, value in config.items()])
         )
         console.print(table(("part", "parameters"), [(part, f"{count:,}") for part, count in parts.items()]))
+        if entry.head.controls:
+            ideas = [(idea, str(it), it.metric, it.claim) for idea, it in entry.head.controls.items()]
+            console.print(table(("idea", "without it", "judged by", "claim"), ideas))
         console.print(
             f"{cost.parameters:,} parameters, {cost.flops / 1e9:.2f} GFLOPs and {cost.candidates:,} candidate boxes an "
             f"image of {sides(spec.height, spec.width)} ({backbone}, {classes} classes)"

@@ -37,8 +37,8 @@ class HeadOutput:
 class Head(nn.Module, ABC):
     """Base class of all heads. Build one with ``heads.build(name, spec, num_classes, config)``."""
 
-    nms_free: ClassVar[bool] = False
-    """True when the head's boxes need no non-maximum suppression."""
+    nms_free: bool = False
+    """True when the head's boxes need no non-maximum suppression; options may decide it for one head of a class."""
 
     blocks: ClassVar[tuple[int, ...]] = ()
     """Intermediate transformer blocks (0-based) it reads besides the main layers, as layers ``block{i}``."""

@@ -5,8 +5,14 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-Metric = Literal["AP", "AP50", "APs", "false_detections", "precision"]
+from detheads.headkit.options import to_text
+
+Metric = Literal["AP", "AP50", "AP75", "APs", "APl", "false_detections", "precision"]
 """What a claim is about: a COCO statistic; false detections an image, or the precision, at a recall of one half."""
+
+
+NEARLY = 0.05
+"""The usual allowance of ideas that cost less: a point of AP of every twenty."""
 
 
 @dataclass(frozen=True)
@@ -25,3 +31,7 @@ class Control:
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     metric: Metric = "AP"
     allowance: float = 0.0
+
+    def __str__(self) -> str:
+        """The options as ``-O`` takes them: ``projected=false width=256``."""
+        return " ".join(f"{name}={to_text(value)}" for name, value in self.options.items())

@@ -95,10 +95,8 @@ class PointHead(OnGrids, Head):
         Heads whose assignment depends on their predictions override this.
         """
         batch = TargetBatch.of(targets)
-        if batch.prepared:
-            return Matches.prepared(batch.prepared)
-        if not self._assigns_itself():
-            return Matches.of(self.geometry()(batch), batch)
+        if batch.prepared or not self._assigns_itself():
+            return self.geometry().matches(batch)
         starts = [0, *accumulate(batch.counts[:-1])]
         each = [self.assign(target.boxes).matched for target in batch]  # [N], an index in the image
         matched = [torch.where(places >= 0, places + start, places) for places, start in zip(each, starts, strict=True)]
@@ -124,8 +122,7 @@ class PointHead(OnGrids, Head):
         """Matches by geometry, found by readers; None for a sub-class that assigns or matches itself."""
         if self._assigns_itself() or type(self).match is not PointHead.match:
             return None
-        assign = self.geometry().cpu()
-        return lambda targets: Matches.of(assign(targets), targets).tensors()
+        return self.geometry().cpu().prepare
 
     def _assigns_itself(self) -> bool:
         return type(self).assign is not PointHead.assign

@@ -29,6 +29,14 @@ class Geometry:
         """The same, with copies of the points on the CPU, where readers assign."""
         return Geometry(self.rule, self.points.cpu(), self.points_per_level, self.strides.cpu())
 
+    def matches(self, targets: TargetBatch) -> "Matches":
+        """The positive points of a batch, as :meth:`prepare` found them ahead or found now."""
+        return Matches.prepared(targets.prepared) if targets.prepared else Matches.of(self(targets), targets)
+
+    def prepare(self, targets: TargetBatch) -> dict[str, Tensor]:
+        """What a reader finds ahead for :meth:`matches`."""
+        return Matches.of(self(targets), targets).tensors()
+
 
 @dataclass(frozen=True)
 class Matches:

@@ -3,7 +3,6 @@
 from abc import ABC
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +26,7 @@ class QueryHead(Head, ABC):
     ``extras["intermediate"]``; each is matched and trained as the last one is.
     """
 
-    nms_free: ClassVar[bool] = True
+    nms_free = True
     size: Tensor
 
     def __init__(self, spec: FeatureSpec) -> None:
@@ -54,12 +53,24 @@ class QueryHead(Head, ABC):
         predictions, objects = match_one_to_one(logits.detach(), boxes.detach(), targets)  # [L, P] each
         layer = torch.arange(len(boxes), device=boxes.device)[:, None]  # [L, 1]
         chosen = layer, targets.images[objects], predictions
+        return self.losses_of(boxes, logits, chosen, targets.boxes[objects], targets.labels[objects])
+
+    def losses_of(
+        self, boxes: Tensor, logits: Tensor, chosen: tuple[Tensor, Tensor, Tensor], wanted: Tensor, labels: Tensor
+    ) -> dict[str, Tensor]:
+        """The losses ``[L]`` when some predictions have an object each to find, and the others none.
+
+        Args:
+            boxes, logits: ``[L, B, N, 4]``, shares of the input size, and ``[L, B, N, K]``.
+            chosen: ``[L, P]`` each (or broadcast to it): layer, image and prediction.
+            wanted, labels: ``[L, P, 4]`` and ``[L, P]``, their objects.
+        """
         class_targets = torch.zeros_like(logits)
-        class_targets[(*chosen, targets.labels[objects])] = 1.0
-        found, wanted = boxes[chosen], targets.boxes[objects]  # [L, P, 4]
-        overlap = giou_loss(found.flatten(0, 1), wanted.flatten(0, 1)).view_as(objects)  # [L, P]
+        class_targets[(*chosen, labels)] = 1.0
+        found = boxes[chosen]  # [L, P, 4]
+        overlap = giou_loss(found.flatten(0, 1), wanted.flatten(0, 1)).view_as(labels)  # [L, P]
         classes = torch.stack([sigmoid_focal_loss(*pair) for pair in zip(logits, class_targets, strict=True)])  # [L]
-        count = mean_number(objects.shape[1], like=boxes)
+        count = mean_number(labels.shape[1], like=boxes)
         return {
             "classification": CLASS_WEIGHT * classes / count,
             "box": L1_WEIGHT * (found - wanted).abs().sum(dim=(1, 2)) / count,

@@ -10,13 +10,16 @@ a correction of the box and class logits, which are trained after every layer.
 
 Sources: Carion et al. 2020, "End-to-End Object Detection with Transformers"; Liu et al. 2022, "DAB-DETR" (queries
 are boxes, refined by layers); Gao et al. 2021, "Fast Convergence of DETR with Spatially Modulated Co-Attention"
-(Gaussian windows); phanerozoic/detection-heads, ``adaptive_query``. Refuted if a dense head of equal size on the same
-cache does as well or better.
+(Gaussian windows); phanerozoic/detection-heads, ``adaptive_query``. Refuted if queries that look everywhere alike
+(``windows=false``), or start from the whole image (``start=whole``), do as well in ``detheads arena run --heads
+adaptive_query --with-controls``.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
 
 import torch
 from pydantic import PositiveInt
@@ -26,10 +29,14 @@ from detheads.backbones.features import FeatureSpec
 from detheads.headkit.attention import ENCODED, Attention, FeedForward, SelfAttention, attention_heads, sine_encoding
 from detheads.headkit.blocks import ChannelDropout, conv_norm, join_main, join_stride, joined_channels
 from detheads.headkit.contract import HeadOutput
+from detheads.headkit.controls import Control
 from detheads.headkit.dense import TowerConfig, tower
 from detheads.headkit.queries import Prediction, QueryHead, box_layers, class_layer
 from detheads.headkit.registry import register
 from detheads.ops.points import grid_points
+
+WHOLE = (0.5, 0.5, 0.95, 0.95)
+"""Centre and size of about the whole image, shares of it."""
 
 MAX_LOG_SHARPNESS = 2.0
 """A window is at most e^2 times narrower or wider than the query's box."""
@@ -42,16 +49,26 @@ class Config(TowerConfig):
     Attributes:
         queries: learned vectors, the most objects found in an image.
         layers: rounds of reading and refining.
+        windows: attention through Gaussian windows that follow the boxes; else attention alone decides.
+        start: of the boxes, which are learned: a ``grid`` over the image, or the ``whole`` of it each.
     """
 
     queries: PositiveInt = 100
     layers: PositiveInt = 3
+    windows: bool = True
+    start: Literal["grid", "whole"] = "grid"
 
 
 @register(Config)
 class AdaptiveQuery(QueryHead):
     """Learned queries read the patches through windows that follow their boxes."""
 
+    controls = MappingProxyType(
+        {
+            "windows": Control("Queries learn sooner what to read when they look near their box.", {"windows": False}),
+            "grid": Control("Boxes spread over the image spare queries the search for a place.", {"start": "whole"}),
+        }
+    )
     places: Tensor
     columns: Tensor
     rows: Tensor
@@ -64,8 +81,12 @@ class AdaptiveQuery(QueryHead):
         self.token_norm = nn.LayerNorm(width)
         self.place = nn.Linear(2 * ENCODED, width)
         self.contents = nn.Parameter(torch.randn(config.queries, width))
-        self.references = nn.Parameter(reference_boxes(config.queries, spec.height / spec.width).logit())
-        self.layers = nn.ModuleList(DecoderLayer(width, stride / self.size[:2]) for _ in range(config.layers))
+        grid, whole = reference_boxes(config.queries, spec.height / spec.width), torch.tensor(WHOLE)
+        start = grid if config.start == "grid" else whole.repeat(config.queries, 1)
+        self.references = nn.Parameter(start.logit())
+        self.layers = nn.ModuleList(
+            DecoderLayer(width, stride / self.size[:2], windows=config.windows) for _ in range(config.layers)
+        )
         self.norm = nn.LayerNorm(width)
         self.classes = class_layer(width, num_classes)
         self.corrections = box_layers(width, bias=0.0)
@@ -102,24 +123,21 @@ class DecoderLayer(nn.Module):
 
     Args:
         cell: ``[2]`` width and height of a patch as shares of the input size.
+        windows: of the second attention, see :meth:`log_window`.
     """
 
     cell: Tensor
 
-    def __init__(self, width: int, cell: Tensor) -> None:
+    def __init__(self, width: int, cell: Tensor, *, windows: bool = True) -> None:
         super().__init__()
         self.register_buffer("cell", cell, persistent=False)
         self.heads = attention_heads(width)
         self.place = nn.Linear(4 * ENCODED, width)
         self.among = SelfAttention(width)
         self.norm = nn.LayerNorm(width)
-        self.window = nn.Linear(width, self.heads * 4)
-        nn.init.normal_(self.window.weight, std=0.01)
-        with torch.no_grad():  # the heads start in a circle around the centre of the box
-            angles = torch.arange(self.heads) * (2 * math.pi / self.heads)
-            self.window.bias.copy_(
-                torch.stack((angles.cos() / 2, angles.sin() / 2, *[0 * angles] * 2), dim=1).flatten()
-            )
+        self.windows = windows
+        if windows:
+            self.window = window_layer(width, self.heads)
         self.read = Attention(width)
         self.think = FeedForward(width)
 
@@ -137,7 +155,7 @@ class DecoderLayer(nn.Module):
         position = self.place(sine_encoding(boxes))  # [B, Q, C]
         contents = self.among(contents, position)
         queries = self.norm(contents)
-        prior = self.log_window(queries, boxes, columns, rows)
+        prior = self.log_window(queries, boxes, columns, rows) if self.windows else None
         contents = contents + self.read(queries + position, keys, values, prior)
         thought: Tensor = self.think(contents)
         return thought
@@ -156,6 +174,16 @@ class DecoderLayer(nn.Module):
         x = (columns - center[..., :1]) / deviation[..., :1]  # [B, heads, Q, W]
         y = (rows - center[..., 1:]) / deviation[..., 1:]  # [B, heads, Q, H]
         return -(y.square().unsqueeze(-1) + x.square().unsqueeze(-2)).flatten(3) / 2
+
+
+def window_layer(width: int, heads: int) -> nn.Linear:
+    """Place and sharpness of each head's window from a query; the heads start in a circle around the box's centre."""
+    layer = nn.Linear(width, heads * 4)
+    nn.init.normal_(layer.weight, std=0.01)
+    angles = torch.arange(heads) * (2 * math.pi / heads)
+    with torch.no_grad():
+        layer.bias.copy_(torch.stack((angles.cos() / 2, angles.sin() / 2, *[0 * angles] * 2), dim=1).flatten())
+    return layer
 
 
 def reference_boxes(count: int, aspect: float) -> Tensor:

@@ -11,7 +11,7 @@ Sources: Tian, Shen, Chen, He. FCOS. ICCV 2019. Li, Mao, Girshick, He. Exploring
 for Object Detection. ECCV 2022. Lin et al. Feature Pyramid Networks. CVPR 2017.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pydantic import NonNegativeInt, PositiveInt
@@ -33,17 +33,24 @@ class Config(PyramidConfig):
     assigner: Assigner = "fcos"
 
 
+def usual_pyramid(spec: FeatureSpec, width: int) -> nn.Module:
+    """Backbone layers by name to five maps ``[B, width, H, W]``."""
+    return SimplePyramid(spec, width) if len(spec.main_layers) == 1 else TopDownPyramid(spec, width)
+
+
 @register(Config)
 class FCOS(PyramidHead):
     """Feature pyramid, two shared towers, one candidate box a point."""
 
-    def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        num_classes: int,
+        config: Config,
+        pyramid: Callable[[FeatureSpec, int], nn.Module] = usual_pyramid,  # variants bring their own
+    ) -> None:
         super().__init__(spec, num_classes, pyramid_strides(spec), config, config.assigner)
-        self.pyramid = self.build_pyramid(spec, config.width)
-
-    def build_pyramid(self, spec: FeatureSpec, width: int) -> nn.Module:
-        """Backbone layers by name to five maps ``[B, width, H, W]``; the variants of FCOS override this."""
-        return SimplePyramid(spec, width) if len(spec.main_layers) == 1 else TopDownPyramid(spec, width)
+        self.pyramid = pyramid(spec, config.width)
 
     def levels(self, features: Mapping[str, Tensor]) -> list[Tensor]:
         """Five maps ``[B, width, H, W]``."""

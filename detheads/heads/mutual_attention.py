@@ -7,11 +7,12 @@ read-back starts near zero, so that the dense head is what training departs from
 
 Sources: Jaegle et al. 2021, "Perceiver"; Locatello et al. 2020, "Object-Centric Learning with Slot Attention"; Hu et
 al. 2018, "Relation Networks for Object Detection"; phanerozoic/detection-heads, ``mutual_attention``. Refuted if the
-same head without rounds (``layers=0``) on the same cache does as well.
+same head without rounds (``layers=0``) does as well in ``detheads arena run --heads mutual_attention --with-controls``.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from pydantic import NonNegativeInt, PositiveInt
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from detheads.backbones.features import FeatureSpec
 from detheads.headkit.attention import ENCODED, Attention, FeedForward, SelfAttention, sine_encoding
 from detheads.headkit.blocks import FinerLevel, conv_norm, join_main, join_stride, joined_channels
+from detheads.headkit.controls import Control
 from detheads.headkit.dense import PyramidConfig, PyramidHead
 from detheads.headkit.octaves import octave_levels, octave_strides
 from detheads.headkit.registry import register
@@ -45,14 +47,18 @@ class Config(PyramidConfig):
 class MutualAttention(PyramidHead):
     """Patches and object slots attend to each other ahead of a dense head."""
 
+    controls = MappingProxyType(
+        {"slots": Control("Patches that hear of all others, by way of slots, are told apart better.", {"layers": 0})}
+    )
     places: Tensor
 
     def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
         width, stride = config.width, join_stride(spec)
         super().__init__(spec, num_classes, octave_strides(spec, LEVELS), config, config.assigner)
         self.project = conv_norm(joined_channels(spec), width, 1)
-        self.slots = nn.Parameter(torch.randn(config.slots, width))
-        self.place = nn.Linear(2 * ENCODED, width)
+        if config.layers:
+            self.slots = nn.Parameter(torch.randn(config.slots, width))
+            self.place = nn.Linear(2 * ENCODED, width)
         self.rounds = nn.ModuleList(Round(width) for _ in range(config.layers))
         self.finer = FinerLevel(spec, width)
         places = grid_points(spec.height, spec.width, stride) / torch.tensor([spec.width, spec.height])
@@ -65,6 +71,8 @@ class MutualAttention(PyramidHead):
 
     def relate(self, x: Tensor) -> Tensor:
         """The map ``[B, width, H, W]`` after every patch has heard, by way of the slots, of all others."""
+        if not self.rounds:
+            return x
         patches = x.flatten(2).transpose(1, 2)  # [B, N, C]
         slots = self.slots.expand(x.shape[0], -1, -1)  # [B, S, C]
         positions = self.place(sine_encoding(self.places))  # [N, C]

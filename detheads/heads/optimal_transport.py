@@ -8,12 +8,15 @@ plain dense head, so that a difference is the assignment's.
 
 Sources: Ge et al. 2021, "OTA: Optimal Transport Assignment for Object Detection" (costs, dynamic k, Sinkhorn);
 Cuturi 2013, "Sinkhorn Distances"; Lyu et al. 2022, "RTMDet" (the soft centre prior); the row ``optimal_transport`` of
-phanerozoic/detection-heads. Refuted if ATSS with the same levels and towers does as well.
+phanerozoic/detection-heads. Refuted if ATSS with the same levels and towers (``labels=atss``) does as well in
+``detheads arena run --heads optimal_transport --with-controls``.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
+from typing import Literal
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
@@ -21,6 +24,7 @@ from torch import Tensor
 
 from detheads.backbones.features import FeatureSpec
 from detheads.headkit.contract import HeadOutput, Matcher
+from detheads.headkit.controls import Control
 from detheads.headkit.dense import TowerConfig
 from detheads.headkit.matching import Matches
 from detheads.headkit.octaves import OctaveHead
@@ -43,11 +47,13 @@ class Config(TowerConfig):
     """Options of ``optimal_transport``.
 
     Attributes:
+        labels: ``transport``, or those of ``atss``, which leave a plain dense head.
         top_q: predictions whose IoUs decide how many positives an object offers.
         regularisation: of the transport, in units of the cost; small is near the exact plan.
         iterations: of Sinkhorn's algorithm.
     """
 
+    labels: Literal["transport", "atss"] = "transport"
     top_q: PositiveInt = 10
     regularisation: PositiveFloat = 0.1
     iterations: PositiveInt = 100
@@ -57,15 +63,28 @@ class Config(TowerConfig):
 class OptimalTransport(OctaveHead):
     """Dense head whose labels are the plan of an entropic optimal transport."""
 
+    controls = MappingProxyType(
+        {
+            "transport": Control(
+                "The cheapest plan for a whole image labels points better than ATSS.", {"labels": "atss"}
+            )
+        }
+    )
+
     def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
-        # The assigner is never asked: match() below takes its place.
+        # The assigner is asked without the transport alone: match() below takes its place.
         super().__init__(spec, num_classes, LEVELS, config, assigner="atss")
         self.config = config
 
-    @torch.no_grad()
     def match(self, output: HeadOutput, targets: Sequence[Targets]) -> Matches:
         """The plan's positives, from the predictions as they are now."""
-        batch = TargetBatch.of(targets)
+        if self.config.labels == "atss":
+            return super().match(output, targets)
+        return self.transported(output, TargetBatch.of(targets))
+
+    @torch.no_grad()
+    def transported(self, output: HeadOutput, batch: TargetBatch) -> Matches:
+        """The positives of the cheapest plan."""
         pairs = batch.prepared or pairs_within(self.points, self.strides, batch)
         objects, points = pairs["objects"], pairs["points"]  # [R] each
         images, labels = batch.images[objects], batch.labels[objects]
@@ -87,6 +106,8 @@ class OptimalTransport(OctaveHead):
 
     def matcher(self) -> Matcher:
         """The points within each object, which are all that can learn it."""
+        if self.config.labels == "atss":
+            return self.geometry().cpu().prepare
         return partial(pairs_within, self.points.cpu(), self.strides.cpu())
 
 

@@ -7,12 +7,13 @@ direction of each class decides. A class costs nothing but its mean, and rare cl
 
 Sources: Snell, Swersky, Zemel. Prototypical Networks for Few-shot Learning. NeurIPS 2017 (the class mean as
 prototype). Radford et al. Learning Transferable Visual Models From Natural Language Supervision. ICML 2021 (text).
-phanerozoic/detection-heads, row ``prototype``. Refuted if ``threshold_prototype`` or ``split_tower`` with learned
-prototypes does better, above all on rare classes.
+phanerozoic/detection-heads, row ``prototype``. Refuted if directions that are learned with all else
+(``prototypes=learned``) do better in ``detheads arena run --heads prototype --with-controls``.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor
 from detheads.backbones.features import FeatureSpec
 from detheads.headkit.blocks import join_main, join_stride, joined_channels
 from detheads.headkit.contract import HeadOutput
+from detheads.headkit.controls import NEARLY, Control
 from detheads.headkit.cosine import CosineClassifier
 from detheads.headkit.dense import PyramidConfig
 from detheads.headkit.matching import Matches
@@ -41,12 +43,12 @@ class Config(PyramidConfig):
 
     Attributes:
         prototypes: ``text`` compares with given class embeddings, ``image`` with the mean backbone features of the
-            training objects of each class.
+            training objects of each class, ``learned`` with directions that are parameters.
         text_dim: dimension of the text embeddings.
         dropout: share of the backbone's channels dropped in each training step; the means never miss a channel.
     """
 
-    prototypes: Literal["text", "image"] = "text"
+    prototypes: Literal["text", "image", "learned"] = "text"
     text_dim: PositiveInt = 768
 
 
@@ -54,6 +56,15 @@ class Config(PyramidConfig):
 class Prototype(OctaveHead):
     """Classes as fixed prototypes: mean backbone features, or text embeddings."""
 
+    controls = MappingProxyType(
+        {
+            "fixed": Control(
+                "Directions that nothing learns tell classes apart as well.",
+                {"prototypes": "learned"},
+                allowance=NEARLY,
+            )
+        }
+    )
     feature_sums: Tensor
     feature_counts: Tensor
 
@@ -61,7 +72,8 @@ class Prototype(OctaveHead):
         super().__init__(spec, num_classes, LEVELS, config, config.assigner)
         self.from_images = config.prototypes == "image"
         dimension = joined_channels(spec) if self.from_images else config.text_dim
-        self.classes: CosineClassifier = CosineClassifier(config.width, num_classes, dimension, learned=False)
+        learned = config.prototypes == "learned"
+        self.classes: CosineClassifier = CosineClassifier(config.width, num_classes, dimension, learned=learned)
         if self.from_images:
             self.register_buffer("feature_sums", torch.zeros(num_classes, dimension))
             self.register_buffer("feature_counts", torch.zeros(num_classes))

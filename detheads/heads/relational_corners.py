@@ -6,13 +6,15 @@ lies outside the box at its corner, corner pooling carries the object there: the
 below for a top-left corner, to the left and above for a bottom-right one.
 
 Sources: Law, Deng. CornerNet: Detecting Objects as Paired Keypoints. ECCV 2018. Newell, Huang, Deng. Associative
-Embedding. NeurIPS 2017. phanerozoic/detection-heads, row ``relational_corners``. Refuted if ``centernet``, the same
-grid with one point an object, does as well at equal parameters.
+Embedding. NeurIPS 2017. phanerozoic/detection-heads, row ``relational_corners``. Refuted if corners that see no
+further than their convolutions (``corner_pooling=false``), or pairs that nothing but their scores relates
+(``relations=false``), do as well in ``detheads arena run --heads relational_corners --with-controls``.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +33,7 @@ from detheads.headkit.blocks import (
     joined_channels,
 )
 from detheads.headkit.contract import Head, HeadOutput
+from detheads.headkit.controls import Control
 from detheads.headkit.dense import TowerConfig, init_prediction, tower
 from detheads.headkit.peaks import FLOOR, peaks
 from detheads.headkit.prior import PRIOR_BIAS
@@ -62,9 +65,13 @@ class Config(TowerConfig):
 
     Attributes:
         corners: corners of each kind that are paired, all of them where there are fewer cells.
+        corner_pooling: carries an object to its corners.
+        relations: corners have an embedding, by which they are paired.
     """
 
     corners: PositiveInt = 50
+    corner_pooling: bool = True
+    relations: bool = True
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,7 @@ class Corners:
 
     Attributes:
         heatmaps: ``[B, K, H, W]`` logits.
-        embeddings: ``[B, 1, H, W]``, alike for the two corners of an object.
+        embeddings: ``[B, 1, H, W]``, alike for the two corners of an object; zeros without relations.
         offsets: ``[B, 2, H, W]`` xy in ``[0, 1]``, where in its cell the corner lies.
     """
 
@@ -86,6 +93,14 @@ class Corners:
 class RelationalCorners(Head):
     """Corner heatmaps with corner pooling, paired by learned embeddings."""
 
+    controls = MappingProxyType(
+        {
+            "corner_pooling": Control(
+                "Corners are found where the object is carried to them.", {"corner_pooling": False}
+            ),
+            "relations": Control("A learned number tells which corners belong together.", {"relations": False}),
+        }
+    )
     cells: Tensor
 
     def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
@@ -97,8 +112,9 @@ class RelationalCorners(Head):
         self.dropout = ChannelDropout(config.dropout)
         self.stem = nn.Sequential(conv_norm_relu(joined_channels(spec), width, 1), tower(width, config.tower_blocks))
         self.finer = FinerLevel(spec, width)
-        self.top_left = CornerBranch(width, num_classes, ahead=True)
-        self.bottom_right = CornerBranch(width, num_classes, ahead=False)
+        self.relations = config.relations
+        self.top_left = CornerBranch(config, num_classes, ahead=True)
+        self.bottom_right = CornerBranch(config, num_classes, ahead=False)
 
     def forward(self, features: Mapping[str, Tensor]) -> HeadOutput:
         features = self.dropout(features)
@@ -146,11 +162,10 @@ class RelationalCorners(Head):
             wanted = heatmaps_of(batch, cells, radii, corners.heatmaps.shape)
             heatmap.append(heatmap_focal_loss(corners.heatmaps, wanted))
         objects, images = (mean_number(number, like=radii) for number in (len(radii), len(batch)))
-        return {
-            "heatmap": torch.stack(heatmap).sum() / objects,
-            "offset": torch.stack(offset).sum() / objects,
-            "embedding": EMBEDDING_WEIGHT * associative_loss(names[0], names[1], batch.images) / images,
-        }
+        losses = {"heatmap": torch.stack(heatmap).sum() / objects, "offset": torch.stack(offset).sum() / objects}
+        if self.relations:
+            losses["embedding"] = EMBEDDING_WEIGHT * associative_loss(names[0], names[1], batch.images) / images
+        return losses
 
 
 class CornerBranch(nn.Module):
@@ -160,24 +175,27 @@ class CornerBranch(nn.Module):
         ahead: the object lies to the right and below (a top-left corner), else to the left and above.
     """
 
-    def __init__(self, width: int, num_classes: int, *, ahead: bool) -> None:
+    def __init__(self, config: Config, num_classes: int, *, ahead: bool) -> None:
         super().__init__()
-        self.ahead = ahead
+        self.ahead, self.pooling, width = ahead, config.corner_pooling, config.width
         pooled = max(1, width // 2)
         self.along_row = conv_norm_relu(width, pooled, 1)
         self.along_column = conv_norm_relu(width, pooled, 1)
         self.merge = conv_norm(pooled, width, 1)
         self.mix = DepthwiseResidual(width)
         self.heatmaps = init_prediction(nn.Conv2d(width, num_classes, 1), bias=PRIOR_BIAS)
-        self.embeddings = init_prediction(nn.Conv2d(width, 1, 1))
+        self.embeddings = init_prediction(nn.Conv2d(width, 1, 1)) if config.relations else None
         self.offsets = init_prediction(nn.Conv2d(width, 2, 1))
 
     def forward(self, grid: Tensor) -> Corners:
         """``[B, width, H, W]`` to the maps of its corners."""
-        across = running_max(self.along_row(grid), 3, ahead=self.ahead)
-        down = running_max(self.along_column(grid), 2, ahead=self.ahead)
+        across, down = self.along_row(grid), self.along_column(grid)
+        if self.pooling:
+            across, down = running_max(across, 3, ahead=self.ahead), running_max(down, 2, ahead=self.ahead)
         x = self.mix(F.relu(grid + self.merge(across + down)))  # [B, width, H, W]
-        return Corners(self.heatmaps(x).float(), self.embeddings(x).float(), self.offsets(x).float().sigmoid())
+        heatmaps = self.heatmaps(x).float()
+        embeddings = torch.zeros_like(heatmaps[:, :1]) if self.embeddings is None else self.embeddings(x).float()
+        return Corners(heatmaps, embeddings, self.offsets(x).float().sigmoid())
 
 
 def running_max(x: Tensor, dim: int, *, ahead: bool) -> Tensor:

@@ -8,13 +8,15 @@ a box of area 1.
 
 Sources: Li et al. 2020, "Generalized Focal Loss" (a distance as the expectation of a learned distribution); Fu et al.
 2018, "Deep Ordinal Regression Network" (log-spaced bins); the row ``scale_classify`` of phanerozoic/detection-heads.
-Refuted if plain distances on the same levels give as high an AP75.
+Refuted if plain distances on the same levels (``distances=plain``) give as high an AP75 in
+``detheads arena run --heads scale_classify --with-controls``.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from types import MappingProxyType
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
 from detheads.headkit.contract import HeadOutput
+from detheads.headkit.controls import Control
 from detheads.headkit.dense import PyramidConfig, init_prediction
 from detheads.headkit.matching import Matches
 from detheads.headkit.octaves import OctaveHead
@@ -41,19 +44,31 @@ class Config(PyramidConfig):
 
     Attributes:
         scales: classes of scale, evenly spaced in the logarithm.
+        distances: ``sized`` by the classified scale, or ``plain``, which leave a plain dense head.
     """
 
     scales: Annotated[int, Field(ge=2)] = 12
+    distances: Literal["sized", "plain"] = "sized"
 
 
 @register(Config)
 class ScaleClassify(OctaveHead):
     """Boxes whose size is classified and whose shape is regressed."""
 
+    controls = MappingProxyType(
+        {
+            "scale": Control(
+                "A classified scale places boxes better than four distances.", {"distances": "plain"}, "AP75"
+            )
+        }
+    )
     log_scales: Tensor
 
     def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
         super().__init__(spec, num_classes, LEVELS, config, config.assigner)
+        self.sized = config.distances == "sized"
+        if not self.sized:
+            return
         self.scales = init_prediction(nn.Conv2d(config.width, config.scales, 3, padding=1))
         smallest, largest = self.level_strides[0] / 2, math.hypot(spec.height, spec.width)
         log_scales = torch.linspace(math.log(smallest), math.log(largest), config.scales)  # [S]
@@ -61,6 +76,8 @@ class ScaleClassify(OctaveHead):
 
     def predict(self, levels: Sequence[Tensor]) -> HeadOutput:
         """Dense predictions; the scale logits ``[B, N, S]`` are in the extras."""
+        if not self.sized:
+            return super().predict(levels)
         for_boxes = [self.box_tower(level) for level in levels]
         distances = [self.distances(level) for level in for_boxes]
         shapes = flatten_levels([x * scale for x, scale in zip(distances, self.level_scales, strict=True)])
@@ -75,11 +92,14 @@ class ScaleClassify(OctaveHead):
 
     def losses(self, output: HeadOutput, matches: Matches) -> dict[str, Tensor]:
         """The usual terms and the cross-entropy of the scales, a positive point each."""
+        usual = super().losses(output, matches)
+        if not self.sized:
+            return usual
         sides = matches.boxes[:, 2:] - matches.boxes[:, :2]  # [P, 2]
         wanted = soft_scale_labels(sides.prod(dim=1).sqrt(), self.log_scales)  # [P, S]
         scores = output.extras["scale_logits"][matches.images, matches.points]  # [P, S]
         scale = F.cross_entropy(scores, wanted, reduction="sum") / mean_number(len(wanted), like=scores)
-        return {**super().losses(output, matches), "scale": scale}
+        return {**usual, "scale": scale}
 
 
 def expected_log_scale(logits: Tensor, log_scales: Tensor) -> Tensor:

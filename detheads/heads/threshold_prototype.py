@@ -8,12 +8,14 @@ it for a sigmoid.
 
 Sources: Bengio, Léonard, Courville. Estimating or Propagating Gradients Through Stochastic Neurons. 2013 (the
 straight-through gradient). Allen et al. Infinite Mixture Prototypes for Few-Shot Learning. ICML 2019 (several
-prototypes a class). phanerozoic/detection-heads, row ``threshold_prototype``. Refuted if the same head with its
-thresholds at -1, which is always open, makes no more false detections at equal recall.
+prototypes a class). phanerozoic/detection-heads, row ``threshold_prototype``. Refuted if the same head that is open
+everywhere (``thresholds=false``) makes no more false detections at equal recall, and its other half if one prototype a
+class (``per_class=1``) does as well, in ``detheads arena run --heads threshold_prototype --with-controls``.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +23,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
+from detheads.headkit.controls import Control
 from detheads.headkit.cosine import INITIAL_LOG_SCALE, scale_of
 from detheads.headkit.dense import PyramidConfig
 from detheads.headkit.octaves import OctaveHead
@@ -45,18 +48,33 @@ class Config(PyramidConfig):
     Attributes:
         width: channels of levels and towers, and dimension of the prototypes.
         per_class: prototypes of each class.
+        thresholds: of each class, learned; else every point is open to every class.
     """
 
     per_class: PositiveInt = 4
+    thresholds: bool = True
 
 
 @register(Config)
 class ThresholdPrototype(OctaveHead):
     """Several learned prototypes a class, and a learned similarity below which there is no detection."""
 
+    controls = MappingProxyType(
+        {
+            "thresholds": Control(
+                "A classifier that may say none of these makes fewer false detections.",
+                {"thresholds": False},
+                "false_detections",
+            ),
+            "several": Control("A class has several looks, and needs a prototype for each.", {"per_class": 1}),
+        }
+    )
+
     def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
         super().__init__(spec, num_classes, LEVELS, config, config.assigner)
-        self.classes: GatedPrototypes = GatedPrototypes(config.width, num_classes, config.per_class)
+        self.classes: GatedPrototypes = GatedPrototypes(
+            config.width, num_classes, config.per_class, gated=config.thresholds
+        )
 
     def start_from(self, features: Mapping[str, Tensor]) -> None:
         """Start the logits above the thresholds from the prior on these features."""
@@ -70,13 +88,16 @@ class GatedPrototypes(nn.Module):
 
     The threshold decides and does not rank: raising it takes candidates away and leaves the others as they are. (Not
     so after suppression: a candidate that is gone suppresses none.)
+
+    Args:
+        gated: else there is no threshold.
     """
 
-    def __init__(self, width: int, num_classes: int, per_class: int) -> None:
+    def __init__(self, width: int, num_classes: int, per_class: int, *, gated: bool = True) -> None:
         super().__init__()
         self.embed = nn.Conv2d(width, width, 1, bias=False)
         self.prototypes = nn.Parameter(F.normalize(torch.randn(num_classes, per_class, width), dim=2))
-        self.thresholds = nn.Parameter(torch.zeros(num_classes))
+        self.thresholds = nn.Parameter(torch.zeros(num_classes)) if gated else None
         self.logit_scale = nn.Parameter(torch.tensor(INITIAL_LOG_SCALE))
         self.bias = nn.Parameter(torch.full((num_classes,), PRIOR_BIAS))
 
@@ -84,6 +105,8 @@ class GatedPrototypes(nn.Module):
         """``[B, width, H, W]`` -> logits ``[B, K, H, W]``."""
         similarity = self.similarity(x)
         opened = scale_of(self.logit_scale) * similarity + self.bias[:, None, None]
+        if self.thresholds is None:
+            return opened
         return CLOSED + step(similarity - self.thresholds[:, None, None]) * (opened - CLOSED)
 
     def start_from(self, similarity: Tensor) -> None:

@@ -58,6 +58,9 @@ def test_show_tells_idea_options_and_cost_of_one_head(name: str, detheads: Calla
     assert answer["config"] == registry.defaults(registry.entry(name))
     assert answer["allowed"].keys() == answer["config"].keys()
     assert len(answer["about"]) > 100
+    assert {idea: found["options"] for idea, found in answer["controls"].items()} == {
+        idea: dict(control.options) for idea, control in registry.entry(name).head.controls.items()
+    }
     assert 0 < sum(answer["parts"].values()) <= answer["parameters"]
     assert answer["candidates"] >= 1
     printed = detheads("heads", "show", name).out

@@ -79,6 +79,7 @@ def test_a_value_that_is_not_allowed_is_one_sentence(entry: registry.Entry) -> N
             int: ("seven", "1.5", 1.5, True, None, -1, "-8"),
             float: ("half", "nan", float("inf"), True, None, -0.5, "-0.5"),
             str: (17, "sideways", None),
+            bool: ("perhaps", 1, 0.5, None),
         }
         for value in wrong[type(default)]:
             expected = f"option {name} of head {entry.name} must be {may_be[name]}, not {to_text(value)}."

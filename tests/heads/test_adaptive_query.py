@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch.distributions import Normal
 
+from detheads.headkit import registry
 from detheads.heads.adaptive_query import DecoderLayer, reference_boxes
+from tests.heads.worlds import SPECS
 
 CELL = torch.tensor([0.1, 0.2])
 COLUMNS, ROWS = (torch.arange(10) + 0.5) / 10, (torch.arange(5) + 0.5) / 5
@@ -74,3 +76,31 @@ def test_reference_boxes_are_apart_and_cover_the_image(count: int, aspect: float
     offsets = (torch.cartesian_prod(side, side)[:, None] - boxes[:, :2]).abs()  # [P, count, 2]
     assert (offsets <= boxes[:, 2:] / 2 + 1e-6).all(dim=2).any(dim=1).all()
     assert boxes[:, 2:].prod(dim=1).max() <= max(0.95**2 / min(count, 2), 4.8 / count)
+
+
+def test_without_windows_a_query_reads_by_attention_alone() -> None:
+    """As through windows so wide that they are everywhere the same."""
+    torch.manual_seed(0)
+    layer, blind = DecoderLayer(32, CELL), DecoderLayer(32, CELL, windows=False)
+    absent = blind.load_state_dict(layer.state_dict(), strict=False)
+    assert set(absent.unexpected_keys) == {"window.weight", "window.bias"} and not absent.missing_keys
+    contents, values = torch.randn(1, 2, 32), torch.randn(1, 50, 32)
+    boxes = torch.tensor([[[0.5, 0.5, 1e4, 1e4], [0.4, 0.6, 1e4, 1e4]]])
+    with torch.no_grad():
+        layer.window.weight.zero_()
+        layer.window.bias.zero_()
+        placed = [each(contents, boxes, values, values, COLUMNS, ROWS) for each in (layer, blind)]
+    torch.testing.assert_close(placed[1], placed[0], rtol=0, atol=1e-5)
+
+
+def test_queries_may_start_from_the_whole_image() -> None:
+    spec, options = SPECS["vit-square"], {"width": 16, "queries": 9, "layers": 1}
+    torch.manual_seed(0)
+    grid = registry.build("adaptive_query", spec, 3, options)
+    torch.manual_seed(0)
+    whole = registry.build("adaptive_query", spec, 3, options | {"start": "whole"})
+    weights = grid.state_dict()
+    assert [name for name, value in whole.state_dict().items() if not torch.equal(value, weights[name])] == [
+        "references"
+    ]
+    assert torch.allclose(whole.references.sigmoid(), torch.tensor([0.5, 0.5, 0.95, 0.95]))

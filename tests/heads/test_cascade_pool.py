@@ -1,5 +1,7 @@
 """The cascade against torch's poolings: what lies between two levels is pooling and nothing else."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch.nn.functional as F
 from scipy.ndimage import maximum_filter
 
 from detheads.headkit import registry
+from detheads.headkit.cost import parameters_of
 from detheads.heads.cascade_pool import CascadePool, PoolingContext, mixed_pool
 from tests.heads.worlds import SPECS, random_features
 
@@ -49,3 +52,28 @@ def test_coarser_levels_come_from_the_finest_by_pooling_alone() -> None:
     _, base, *coarser = head.levels(random_features(spec, 2))
     for octave, level in enumerate(coarser, start=1):
         assert torch.equal(level, F.max_pool2d(base, 2**octave))
+
+
+def _projected(**options: object) -> tuple[CascadePool, torch.Tensor, list[torch.Tensor]]:
+    """A head, the map that it starts from, and its levels at that stride and above."""
+    spec = SPECS["vit-square"]
+    torch.manual_seed(0)
+    head = registry.build("cascade_pool", spec, 5, {"width": 8, "tower_blocks": 1} | options).eval()
+    assert isinstance(head, CascadePool)
+    features = random_features(spec, 2)
+    return head, head.project(features["last"]), head.levels(features)[1:]
+
+
+def test_without_its_ideas_the_levels_are_averages_and_nothing_but_the_projection_is_left_before_the_towers() -> None:
+    head, base, levels = _projected(downsample="average", context=False)
+    for octave, level in enumerate(levels):
+        torch.testing.assert_close(level, F.avg_pool2d(base, 2**octave))
+    plain = registry.build("plain", SPECS["vit-square"], 5, {"width": 8, "tower_blocks": 1, "levels": 5})
+    assert parameters_of(head) == parameters_of(plain)
+
+
+def test_strided_convolutions_take_the_place_of_the_poolings() -> None:
+    head, base, levels = _projected(downsample="strided", context=False)
+    assert torch.equal(levels[0], base)
+    for (finer, coarser), downsample in zip(pairwise(levels), head.strided, strict=True):
+        assert torch.equal(coarser, downsample(finer))

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from scipy.ndimage import maximum_filter
 
+from detheads.evaluation.predict import default_thresholds
 from detheads.headkit import registry
 from detheads.headkit.contract import HeadOutput
 from detheads.headkit.peaks import FLOOR, peaks
@@ -14,9 +15,9 @@ from tests.heads.worlds import SPECS, random_features
 SPEC = SPECS["vit-wide"]  # 80 x 208 pixels: 10 x 26 points 8 pixels apart
 
 
-def _head() -> CenterNet:
+def _head(**options: object) -> CenterNet:
     torch.manual_seed(0)
-    head = registry.build("centernet", SPEC, 3, {"width": 16, "tower_blocks": 1}).eval()
+    head = registry.build("centernet", SPEC, 3, {"width": 16, "tower_blocks": 1} | options).eval()
     assert isinstance(head, CenterNet)
     return head
 
@@ -55,9 +56,41 @@ def test_the_right_heatmaps_and_boxes_cost_nothing() -> None:
         for (row, column, label), box in zip(cells, target.boxes, strict=True):
             heatmaps[0, label, row, column] = 50.0
             boxes[0, row * 26 + column] = box
-        output = HeadOutput(boxes, heatmaps.flatten(2).transpose(1, 2), None, {"heatmaps": heatmaps})
+        output = HeadOutput(boxes, heatmaps.flatten(2).transpose(1, 2), None, {"heatmaps": [heatmaps]})
         return float(torch.stack(list(head.loss(output, [target]).values())).sum())
 
     assert loss_of(cells) < 1e-5
     assert loss_of([(3, 6, 1), (4, 20, 0)]) > 10  # another class
     assert loss_of([(3, 7, 2), (4, 20, 0)]) > 10  # another place
+
+
+def test_without_peaks_all_points_count_and_suppression_follows() -> None:
+    head, every = _head(), _head(peaks=False)
+    with torch.no_grad():
+        output, all_points = head(random_features(SPEC, 2)), every(random_features(SPEC, 2))
+    assert (default_thresholds(head).nms_iou, default_thresholds(every).nms_iou) == (1.0, 0.5)
+    assert torch.equal(all_points.boxes, output.boxes)
+    assert torch.equal(all_points.logits, output.extras["heatmaps"][0].flatten(2).transpose(1, 2))
+
+
+def test_on_several_grids_an_object_is_found_by_the_one_of_its_size_alone() -> None:
+    """The right points of the right grids cost nothing, and those of another grid do."""
+    head = _head(grids=3)
+    assert head.level_strides == (8, 16, 32)
+    target = Targets(torch.tensor([[40.0, 8.0, 60.0, 50.0], [4.0, 0.0, 204.0, 60.0]]), torch.tensor([2, 0]))
+    shapes = [(10, 26), (5, 13), (3, 7)]
+    right = [(0, 3, 6), (1, 1, 6)]  # grid, row and column: sides of up to 128 pixels, and up to 256
+
+    def loss_of(cells: list[tuple[int, int, int]]) -> float:
+        heatmaps = [torch.full((1, 3, rows, columns), -50.0) for rows, columns in shapes]
+        boxes = [torch.zeros(1, rows, columns, 4) for rows, columns in shapes]
+        for (grid, row, column), label, box in zip(cells, (2, 0), target.boxes, strict=True):
+            heatmaps[grid][0, label, row, column] = 50.0
+            boxes[grid][0, row, column] = box
+        flat = torch.cat([level.flatten(1, 2) for level in boxes], dim=1)
+        output = HeadOutput(flat, torch.zeros(1, flat.shape[1], 3), None, {"heatmaps": heatmaps})
+        return float(torch.stack(list(head.loss(output, [target]).values())).sum())
+
+    assert loss_of(right) < 1e-5
+    assert loss_of([(1, 1, 3), (1, 1, 6)]) > 10  # the smaller one a grid too coarse
+    assert loss_of([(0, 3, 6), (2, 0, 3)]) > 10  # the larger one too

@@ -81,3 +81,19 @@ def test_even_and_too_few_levels_are_refused(levels: int) -> None:
 def test_a_head_with_an_even_number_of_levels_is_refused() -> None:
     with pytest.raises(UserError, match=r"head compression cannot be built with .*levels must be odd"):
         _build(levels=8)
+
+
+def test_what_is_not_rounded_is_bounded_by_the_same_weights() -> None:
+    head, exact = _build(), _build(rounded=False)
+    assert all(torch.equal(value, exact.state_dict()[name]) for name, value in head.state_dict().items())
+    features = random_features(SPECS["vit-wide"], 1)
+    code = exact.code(features)
+    torch.testing.assert_close(code, exact.bottleneck(features["last"]).tanh())
+    assert (code - head.code(features)).abs().max() <= 1 / 4 + 1e-6  # half a step of five values
+    assert exact.bits_per_cell == 3 * 32
+
+
+def test_without_a_bottleneck_the_code_is_as_wide_as_the_towers() -> None:
+    head = _build(bottleneck=False)
+    assert head.code(random_features(SPECS["vit-wide"], 1)).shape[1] == 16
+    assert {name for name, _ in head.named_parameters()} == {name for name, _ in _build().named_parameters()}

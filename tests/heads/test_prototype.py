@@ -94,3 +94,18 @@ def test_given_text_becomes_the_prototypes() -> None:
 def test_image_prototypes_refuse_text() -> None:
     with pytest.raises(UserError, match="does not compare classes with text"):
         _head(SPECS["vit-square"]).set_class_embeddings(torch.eye(CLASSES, 48))
+
+
+def test_learned_prototypes_compute_the_same_and_are_parameters() -> None:
+    spec = SPECS["vit-square"]
+    fixed, learned = _head(spec, "text"), _head(spec, "learned")
+    assert fixed.state_dict().keys() == learned.state_dict().keys()
+    assert all(torch.equal(value, learned.state_dict()[name]) for name, value in fixed.state_dict().items())
+    features = random_features(spec, 1)
+    for name in ("boxes", "logits", "quality"):
+        assert torch.equal(getattr(fixed(features), name), getattr(learned(features), name))
+    assert {name for name, _ in learned.named_parameters()} - {name for name, _ in fixed.named_parameters()} == {
+        "classes.embeddings"
+    }
+    total_loss(learned.train(), features, [objects(spec)]).backward()
+    assert learned.classes.embeddings.grad is not None and learned.classes.embeddings.grad.any()

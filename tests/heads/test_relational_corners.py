@@ -17,9 +17,10 @@ BOXES = torch.tensor([[20.0, 12.0, 60.0, 50.0], [100.0, 30.0, 180.0, 75.0]])
 LABELS = torch.tensor([2, 2])
 
 
-def _head(corners: int = 6) -> RelationalCorners:
+def _head(corners: int = 6, **options: object) -> RelationalCorners:
     torch.manual_seed(0)
-    head = registry.build("relational_corners", SPEC, 3, {"width": 16, "tower_blocks": 1, "corners": corners}).eval()
+    narrow = {"width": 16, "tower_blocks": 1, "corners": corners}
+    head = registry.build("relational_corners", SPEC, 3, narrow | options).eval()
     assert isinstance(head, RelationalCorners)
     return head
 
@@ -128,3 +129,28 @@ def test_the_right_maps_cost_nothing() -> None:
     assert loss_of(starts, _maps(BOXES[:, 2:], [1.0, 0.0])) > 0.1
     assert loss_of(_maps(BOXES[:, :2] + 3, [0.0, 1.0]), ends) > 0.01
     assert loss_of(ends, starts) > 5
+
+
+def test_without_corner_pooling_the_same_weights_see_what_lies_at_the_corner() -> None:
+    head, blind = _head(), _head(corner_pooling=False)
+    assert all(torch.equal(value, blind.state_dict()[name]) for name, value in head.state_dict().items())
+    pooled: list[torch.Tensor] = []
+    blind.top_left.merge.register_forward_pre_hook(lambda module, inputs: pooled.append(inputs[0]))
+    grid = torch.randn(1, 16, 9, 9)
+    blind.top_left(grid)
+    assert torch.equal(pooled[0], blind.top_left.along_row(grid) + blind.top_left.along_column(grid))
+
+
+def test_without_relations_pairs_differ_by_their_scores_alone() -> None:
+    """As if all embeddings were one: the second object's end is as good for the first one's start as its own."""
+    head, target = _head(relations=False), Targets(BOXES, LABELS)
+    related = _head().load_state_dict(head.state_dict(), strict=False)
+    assert {name.partition(".")[2] for name in related.missing_keys} == {"embeddings.weight", "embeddings.bias"}
+    with torch.no_grad():
+        output = head(random_features(SPEC, 1))
+    starts, ends = output.extras["starts"], output.extras["ends"]
+    first, second = head.best(starts)[1], head.best(ends)[1]  # [1, C, K]
+    possible = (output.boxes[..., 2:] > output.boxes[..., :2]).all(dim=2)  # [1, C * C]
+    wanted = ((first[:, :, None] + second[:, None]) / 2).flatten(1, 2).clamp(min=FLOOR)
+    torch.testing.assert_close(output.logits[possible], wanted[possible])
+    assert set(head.loss(output, [target])) == {"heatmap", "offset"}

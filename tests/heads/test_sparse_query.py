@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from detheads.backbones.features import FeatureLayer, FeatureSpec
+from detheads.evaluation.predict import default_thresholds
 from detheads.headkit import registry
 from detheads.headkit.contract import HeadOutput
 from detheads.heads.sparse_query import SparseQuery
@@ -91,3 +92,36 @@ def test_objectness_is_high_on_object_points_and_low_elsewhere_when_its_loss_is_
     points = head.points[wanted]
     assert 1 <= len(points) <= 27
     assert ((points > 20) & (points < torch.tensor([75.0, 70.0]))).all()
+
+
+def test_asked_everywhere_each_place_answers_for_itself_and_needs_suppression() -> None:
+    """What the same weights say of a place that is asked and hears nobody."""
+    dense, sparse = _build(asked="all"), _build(layers=0, queries=1000)
+    absent = sparse.load_state_dict(dense.state_dict(), strict=False)
+    assert set(absent.missing_keys) == {"objectness.weight", "level_bias"} and not absent.unexpected_keys
+    features = random_features(SPEC, 2)
+    with torch.no_grad():
+        output, asked = dense(features), sparse(features)
+    order = asked.extras["chosen"].argsort(dim=1).unsqueeze(2)
+    torch.testing.assert_close(output.boxes, asked.boxes.gather(1, order.expand(-1, -1, 4)))
+    torch.testing.assert_close(output.logits, asked.logits.gather(1, order.expand(-1, -1, 3)))
+    assert (default_thresholds(dense).nms_iou, default_thresholds(sparse).nms_iou) == (0.5, 1.0)
+
+
+def test_asked_everywhere_the_points_of_atss_learn_and_all_others_are_background() -> None:
+    dense = _build(asked="all")
+    target = Targets(torch.tensor([[20.0, 20.0, 75.0, 70.0]]), torch.tensor([1]))
+    with torch.no_grad():
+        output = dense(random_features(SPEC, 1))
+    plain = registry.build("plain", SPEC, 3, {"width": 32, "levels": 3})
+    positive = plain.match(output, [target]).points
+    boxes, logits = output.boxes.clone(), torch.full_like(output.logits, -50.0)
+    boxes[0, positive], logits[0, positive, 1] = target.boxes[0], 50.0
+
+    def loss_of(logits: Tensor) -> float:
+        return float(torch.stack(list(dense.loss(HeadOutput(boxes, logits, None, {}), [target]).values())).sum())
+
+    assert loss_of(logits) < 1e-5
+    elsewhere = logits.clone()
+    elsewhere[0, next(n for n in range(PLACES) if n not in positive.tolist()), 1] = 50.0
+    assert loss_of(elsewhere) > 1

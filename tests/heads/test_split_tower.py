@@ -1,10 +1,14 @@
 """What is particular to the split tower: bands, and classes compared with text."""
 
+from itertools import pairwise
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from detheads.backbones.features import FeatureLayer, FeatureSpec
+from detheads.foundation.errors import UserError
 from detheads.headkit import registry
 from detheads.heads.split_tower import SplitTower
 from tests.heads.worlds import SPECS, random_features
@@ -77,3 +81,58 @@ def test_projection_starts_from_the_principal_directions_of_the_texts(classes: i
 def test_embeddings_of_another_shape_are_refused() -> None:
     with pytest.raises(ValueError, match=r"shape \(5, 23\), expected \(5, 24\)"):
         _build().set_class_embeddings(torch.zeros(5, 23))
+
+
+def test_a_linear_classifier_takes_the_place_of_the_cosines_and_of_nothing_else() -> None:
+    head, linear = _build(), _build(prototypes="linear")
+    absent = linear.load_state_dict(head.state_dict(), strict=False)
+    assert all(name.startswith("classifier.") for name in (*absent.missing_keys, *absent.unexpected_keys))
+    features = random_features(SPEC, 2)
+    with torch.no_grad():
+        output, other = head(features), linear(features)
+        by_hand = [
+            torch.einsum("bchw,kc->bhwk", linear.class_tower(level), linear.classifier.weight[:, :, 0, 0]).flatten(1, 2)
+            for level in linear.levels(features)
+        ]
+    assert torch.equal(other.boxes, output.boxes)
+    torch.testing.assert_close(other.logits, torch.cat(by_hand, dim=1) + linear.classifier.bias)
+    assert other.logits.sigmoid().mean() == pytest.approx(0.01, abs=1e-3)
+    with pytest.raises(UserError, match="does not compare classes with text"):
+        linear.set_class_embeddings(torch.eye(5, 24))
+
+
+def test_without_bands_the_same_weights_read_averages() -> None:
+    head, plain = _build(), _build(scales="lowpass")
+    assert all(torch.equal(value, plain.state_dict()[name]) for name, value in head.state_dict().items())
+    heard: list[Tensor] = []
+    plain.stem.register_forward_pre_hook(lambda module, inputs: heard.append(inputs[0]))
+    x = torch.randn(1, 32, 8, 16)
+    plain.levels({"last": x})
+    for octave, average in enumerate(heard):
+        torch.testing.assert_close(average, F.avg_pool2d(x, 2**octave))
+    assert len(heard) == 4
+
+
+def test_a_learned_pyramid_takes_the_place_of_the_bands() -> None:
+    head, learned = _build(), _build(scales="pyramid")
+    added = learned.state_dict().keys() - head.state_dict().keys()
+    assert added and all(name.startswith("coarser.") for name in added)
+    features = random_features(SPEC, 1)
+    _, *levels = _cut_laterals(learned).levels(features)
+    torch.testing.assert_close(levels[0], learned.stem(features["last"]))
+    for (finer, coarser), downsample in zip(pairwise(levels), learned.coarser, strict=True):
+        assert torch.equal(coarser, downsample(finer))
+
+
+def test_one_tower_for_both_tasks_has_the_weights_of_two() -> None:
+    head, shared = _build(), _build(towers="shared")
+    assert all(torch.equal(value, shared.state_dict()[name]) for name, value in head.state_dict().items())
+    features = random_features(SPEC, 1)
+    for part in (shared.class_tower, shared.box_tower):
+        before = shared(features)
+        with torch.no_grad():
+            for parameter in part.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        after = shared(features)
+        assert not torch.equal(after.boxes, before.boxes)
+        assert not torch.equal(after.logits, before.logits)

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from detheads.headkit import registry
+from detheads.headkit.cosine import CosineClassifier
 from detheads.heads.threshold_prototype import SOFTNESS, GatedPrototypes, ThresholdPrototype, step
 from detheads.ops.scores import detection_scores
 from tests.heads.worlds import CLASSES, SPECS, objects, random_features, total_loss
@@ -13,9 +14,10 @@ SPEC = SPECS["vit-wide"]
 SCORE_THRESHOLD = 0.05
 
 
-def _head() -> ThresholdPrototype:
+def _head(**options: object) -> ThresholdPrototype:
     torch.manual_seed(0)
-    head = registry.build("threshold_prototype", SPEC, CLASSES, {"width": 16, "tower_blocks": 1, "per_class": 3})
+    narrow = {"width": 16, "tower_blocks": 1, "per_class": 3}
+    head = registry.build("threshold_prototype", SPEC, CLASSES, narrow | options)
     assert isinstance(head, ThresholdPrototype)
     return head.eval()
 
@@ -97,3 +99,24 @@ def test_a_threshold_that_shuts_objects_out_is_lowered_and_one_that_lets_backgro
         total_loss(head, random_features(SPEC, 1), [target]).backward()
         assert head.classes.thresholds.grad is not None
         assert (sign * head.classes.thresholds.grad > 0).all()
+
+
+def test_without_thresholds_it_is_the_head_whose_thresholds_nothing_fails() -> None:
+    head, ungated = _head(), _head(thresholds=False)
+    weights, others = head.state_dict(), ungated.state_dict()
+    assert weights.keys() - others.keys() == {"classes.thresholds"}
+    assert all(torch.equal(value, weights[name]) for name, value in others.items())
+    with torch.no_grad():
+        head.classes.thresholds.fill_(-1.1)
+        wanted, found = (each(random_features(SPEC, 2)) for each in (head, ungated))
+    torch.testing.assert_close(found.logits, wanted.logits)
+    assert torch.equal(found.boxes, wanted.boxes)
+
+
+def test_with_neither_thresholds_nor_several_prototypes_it_is_a_classifier_by_cosines() -> None:
+    torch.manual_seed(0)
+    classifier, usual = GatedPrototypes(16, 5, 1, gated=False), CosineClassifier(16, 5, 16, learned=True)
+    usual.cls_project.weight.data = classifier.embed.weight.data[:, :, 0, 0]
+    usual.embeddings.data = classifier.prototypes.data[:, 0]
+    x = torch.randn(2, 16, 4, 6)
+    torch.testing.assert_close(classifier(x), usual(x), rtol=1e-4, atol=1e-4)

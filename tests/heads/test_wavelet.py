@@ -32,3 +32,38 @@ def test_each_level_reads_the_details_of_its_own_step(family: Family, step: int)
     head.levels({"last": padded})
     energy = [float(bands[:, 4:].detach().square().sum()) for bands in heard]
     assert [value > 1e-3 for value in energy] == [index + 1 == step for index in range(3)]
+
+
+def _mixed(scales: str, x: Tensor) -> tuple[Wavelet, list[Tensor]]:
+    """A head that projects nothing, and what it mixes its three coarser levels of."""
+    channels = SPECS["vit-square"].main_layers[0].channels
+    options = {"width": channels, "tower_blocks": 1, "family": "haar", "scales": scales}
+    head = registry.build("wavelet", SPECS["vit-square"], 5, options).eval()
+    assert isinstance(head, Wavelet)
+    torch.nn.init.dirac_(head.project.weight)
+    heard: list[Tensor] = []
+    head.mix.register_forward_pre_hook(lambda module, inputs: heard.append(inputs[0].detach()))
+    head.levels({"last": x})
+    return head, heard
+
+
+def test_without_details_a_level_is_mixed_of_averages_alone() -> None:
+    """Haar's approximations are averages of 2x2 cells, twice as large each time."""
+    x = torch.randn(2, 48, 8, 8)
+    _, heard = _mixed("approximations", x)
+    for step, approximation in enumerate(heard, start=1):
+        torch.testing.assert_close(approximation, 2**step * F.avg_pool2d(x, 2**step))
+
+
+def test_cofiber_bands_in_the_same_head_are_what_the_averages_lack() -> None:
+    x = torch.randn(2, 48, 8, 8)
+    wavelet, _ = _mixed("wavelet", x)
+    head, heard = _mixed("bands", x)
+    assert {name for name, _ in head.named_parameters()} == {name for name, _ in wavelet.named_parameters()}
+    finer = x
+    for mixed in heard:
+        average, band = mixed[:, :48], F.pixel_shuffle(mixed[:, 48:], 2)
+        torch.testing.assert_close(average, F.avg_pool2d(finer, 2))
+        larger = F.interpolate(average, scale_factor=2, mode="bilinear", align_corners=False)
+        torch.testing.assert_close(larger + band, finer)
+        finer = average

@@ -1,0 +1,50 @@
+"""Every head without each of its ideas keeps the contract, and is exported with proof."""
+
+import warnings
+from typing import Any
+
+import pytest
+
+from detheads.backbones.backbone import load_backbone
+from detheads.export.graph import DetectorGraph
+from detheads.export.onnx_export import check_parity
+from detheads.export.trace import trace_dense
+from detheads.headkit import checks, registry
+from detheads.headkit.checks import Case
+from tests.heads.worlds import CLASSES, SPECS, small_config, with_blocks
+
+CONTROLS = [(name, idea) for name, found in registry.trainable().items() for idea in found.head.controls]
+
+
+def _options(name: str, idea: str) -> dict[str, Any]:
+    """A narrow head without that idea."""
+    entry = registry.entry(name)
+    off = entry.head.controls[idea].options
+    narrow = {option: min(value, 16) for option, value in off.items() if type(value) is int}
+    return small_config(entry) | dict(off) | narrow
+
+
+@pytest.mark.parametrize(("name", "idea"), CONTROLS)
+def test_a_head_without_an_idea_keeps_the_contract(name: str, idea: str) -> None:
+    entry = registry.entry(name)
+    case = Case(entry, "these", with_blocks(entry, SPECS["vit-square"]), CLASSES, _options(name, idea))
+    for check in (
+        checks.has_right_shapes,
+        checks.has_finite_losses,
+        checks.teaches_every_parameter,
+        checks.loads_again,
+    ):
+        check(case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "idea"), CONTROLS)
+def test_a_head_without_an_idea_is_exported_with_proof(name: str, idea: str) -> None:
+    blocks = registry.entry(name).head.blocks
+    backbone = "timm:vit_tiny_patch16_224" if blocks else "timm:test_convnext"
+    encoder = load_backbone(backbone, (64, 96), random_weights=True, blocks=blocks)
+    head = registry.build(name, encoder.feature_spec, 3, _options(name, idea)).eval()
+    graph = DetectorGraph(encoder, head, encoder.feature_spec)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        check_parity(graph, trace_dense(graph))
