@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from detheads.arena.records import ControlOf, Row, SeedResult, detections_path, run_folder
+from detheads.arena.budget import steps_within
+from detheads.arena.records import ControlOf, Row, SeedResult, detections_path, pace_path, run_folder
 from detheads.backbones.text import read_embeddings
 from detheads.cache.reader import FeatureCache
 from detheads.evaluation.coco import NAMES, judge_at
@@ -34,6 +35,7 @@ class Job(BaseModel):
         head: its name in the library.
         control: of which of its ideas it is the control; None for the head as it is.
         threads: of this head's process.
+        minutes: of each training, in place of the epochs or steps of ``training``.
         seeds: to train with, one after another; the training's own when empty.
         text: class embeddings for heads that compare with text.
         head_files: files of heads that are not in the package.
@@ -50,6 +52,7 @@ class Job(BaseModel):
     val: Path
     training: dict[str, Any]
     threads: int
+    minutes: float | None = None
     seeds: tuple[int, ...] = ()
     text: Path | None = None
     head_files: tuple[Path, ...] = ()
@@ -84,9 +87,15 @@ def compete(job: Job, on_step: Callable[[Status], None] = lambda status: None) -
     compares = job.options.get("prototypes", "text") == "text" and "text" in registry.choices(entry, "prototypes")
     by_text = job.text is not None and compares
     embeddings = read_embeddings(job.text) if by_text and job.text else None
-    config = TrainConfig(**job.training)
+    rows = embeddings.of(train.dataset.class_names) if embeddings else None
+    config, device = TrainConfig(**job.training), torch.device(job.device)
+    if job.minutes is not None:
+        path = pace_path(job.arena, job.name)
+        steps = steps_within(job.minutes, path, job.head, job.options, train, config, device, rows)
+        config = replace(config, steps=steps)
     seeds = job.seeds or (config.seed,)
     reached = []
+    steps = 0
     for number, seed in enumerate(seeds):
         run = run_folder(job.arena, job.name, seed if number else None)
         trainer = Trainer(
@@ -96,8 +105,8 @@ def compete(job: Job, on_step: Callable[[Status], None] = lambda status: None) -
             val,
             run,
             replace(config, seed=seed),
-            device=torch.device(job.device),
-            class_embeddings=embeddings.of(train.dataset.class_names) if embeddings else None,
+            device=device,
+            class_embeddings=rows,
             encoder=embeddings.encoder if embeddings else None,
         )
 
@@ -105,8 +114,8 @@ def compete(job: Job, on_step: Callable[[Status], None] = lambda status: None) -
             total = status.total_steps
             on_step(replace(status, step=before * total + status.step, total_steps=len(seeds) * total))
 
-        result = trainer.fit(advance)
-        detections = predict_cache(build_head(load_checkpoint(run)).to(job.device), val)
+        steps, result = trainer.total_steps, trainer.fit(advance)
+        detections = predict_cache(build_head(load_checkpoint(run)).to(device), val)
         if not number:
             atomic.write_json(detections_path(job.arena, job.name), detections, indent=None)
         reached.append(_measured(result, detections, val))
@@ -124,6 +133,7 @@ def compete(job: Job, on_step: Callable[[Status], None] = lambda status: None) -
         candidates=cost.candidates,
         nms_free=head.nms_free,
         best_epoch=reached[0].result.best_epoch,
+        steps=steps,
         seconds=round(sum(each.result.seconds for each in reached), 1),
         **_reached(seeds, reached),
     )

@@ -15,7 +15,7 @@ from detheads.arena.claims import Claim, claims_of
 from detheads.arena.findings import claims_section
 from detheads.arena.pool import Watch
 from detheads.arena.records import Row
-from detheads.arena.run import Contestants, Where, run_arena
+from detheads.arena.run import Contestants, Where, require_different, run_arena
 from detheads.backbones.backbone import Backbone
 from detheads.backbones.text import read_embeddings
 from detheads.cache.builder import build_cache
@@ -136,11 +136,13 @@ def run_domains(
     watch: Watch | None = None,
     on_cache: Progress = silent,
     seeds: Sequence[int] = (),
+    minutes: float | None = None,
 ) -> DomainsResult:
     """Cache every domain once and run an arena on it; started again it goes on.
 
     A domain that cannot be used becomes a skipped row. Results are written to ``folder/domains.json`` after each one.
     """
+    require_different(seeds)  # before anything is cached
     rows: dict[str, Sequence[Row]] = {}
     skipped: list[Skipped] = []
     for domain in domains:
@@ -166,6 +168,7 @@ def run_domains(
             measure_latency=measure_latency,
             watch=watch,
             seeds=seeds,
+            minutes=minutes,
         )
         _write(folder, DomainsResult(rows, skipped))
     return _finish(folder, rows, skipped)

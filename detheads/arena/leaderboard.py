@@ -23,6 +23,7 @@ class Entry:
         seeds: how many.
         parameters, gflops: of the head, one image.
         milliseconds: of the head in ONNX Runtime, one image, one thread.
+        steps: of each training.
         minutes: of training and evaluations.
         best_epoch: 1-based.
         pareto: no other head has both as few parameters and as high an AP, and one of them better.
@@ -43,6 +44,7 @@ class Entry:
     parameters: int | None
     gflops: float | None
     milliseconds: float | None
+    steps: int | None
     minutes: float | None
     best_epoch: int | None
     nms_free: bool | None
@@ -62,6 +64,7 @@ COLUMNS: Mapping[str, Column] = {
     "milliseconds": Column(
         "ms", ".1f", "ONNX Runtime, one image, one thread, without backbone and suppression", high_first=False
     ),
+    "steps": Column("steps", ",", "of the optimiser, each training"),
     "minutes": Column("minutes", ".1f", "training and evaluations", high_first=False),
     "best_epoch": Column("best epoch", high_first=False),
     "spread": Column("spread", ".3f", "sample standard deviation of AP over the seeds, where there are several"),
@@ -101,6 +104,7 @@ def leaderboard(rows: Iterable[Row]) -> list[Entry]:
             parameters=row.parameters,
             gflops=row.gflops,
             milliseconds=row.milliseconds,
+            steps=row.steps,
             minutes=None if row.seconds is None else round(row.seconds / 60, 2),
             best_epoch=row.best_epoch,
             nms_free=row.nms_free,

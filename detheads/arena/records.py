@@ -23,7 +23,8 @@ class Setting(BaseModel):
         train_images, val_images: number of images.
         train_cache, val_cache: folders of the caches.
         train_sha256, val_sha256: digests of their manifests.
-        training: the training configuration of every head; its seed is the first of ``seeds``.
+        training: the training configuration of every head; its seed is the first of ``seeds``, and its budget is
+            ``epochs``, ``steps`` or ``minutes``.
         seeds: each head is trained once with each.
         text_sha256: digest of the class embeddings, None without.
         machine: cores and processor the arena was started on.
@@ -106,6 +107,7 @@ class Row(BaseModel):
         best_epoch: 1-based; of the first seed.
         seeds: what each seed reached; metrics, per_class and errors are their means.
         spread: sample standard deviation of AP over the seeds; None for one seed.
+        steps: of each seed's training.
         seconds: wall time of training and evaluations.
         milliseconds: of the head and its decoding in ONNX Runtime, one image, one thread, without backbone and
             suppression; None when not measured.
@@ -128,6 +130,7 @@ class Row(BaseModel):
     per_class: dict[str, float | None] = {}
     errors: dict[str, float | None] = {}
     best_epoch: int | None = None
+    steps: int | None = None
     seconds: float | None = None
     seeds: tuple[SeedResult, ...] = ()
     spread: float | None = None
@@ -146,6 +149,11 @@ def run_folder(arena: Path, head: str, seed: int | None = None) -> Path:
 
 def row_path(arena: Path, head: str) -> Path:
     return arena / "rows" / f"{head}.json"
+
+
+def pace_path(arena: Path, head: str) -> Path:
+    """How many steps fit into the minutes of the budget, where it is in minutes."""
+    return arena / "paces" / f"{head}.json"
 
 
 def detections_path(arena: Path, head: str) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from detheads import __version__
+from detheads.arena.budget import described, require_same_budget
 from detheads.arena.contest import Job
 from detheads.arena.pool import Watch, run_local, run_ray
 from detheads.arena.records import (
@@ -17,6 +18,7 @@ from detheads.arena.records import (
     ControlOf,
     Row,
     Setting,
+    pace_path,
     read_row,
     read_rows,
     row_path,
@@ -129,6 +131,7 @@ def run_arena(
     measure_latency: bool = True,
     watch: Watch | None = None,
     seeds: Sequence[int] = (),
+    minutes: float | None = None,
 ) -> list[Row]:
     """Train and evaluate every head; started again it goes on with what is not finished.
 
@@ -137,6 +140,7 @@ def run_arena(
         text: class embeddings for the heads that compare with text.
         retry_failed: heads whose row says failed run again, from the start.
         seeds: train each head once with each, and compare means; the training's own seed when empty.
+        minutes: of each training, in place of the epochs or steps of ``config``: as many steps as fit into them.
         measure_latency: time every head in ONNX Runtime when all have trained.
 
     Returns:
@@ -148,11 +152,12 @@ def run_arena(
     where, watch = where or Where(), watch or Watch()
     caches = FeatureCache(train), FeatureCache(val)
     require_trainable(*caches)
-    if len(set(seeds)) < len(seeds):
-        raise UserError(f"the seeds {', '.join(map(str, seeds))} hold one twice; name each once.")
+    require_different(seeds)
     if seeds:
         config = replace(config, seed=seeds[0])
-    setting = _setting(*caches, config, seeds, text).model_dump(mode="json")
+    training = described(recorded_options(asdict(config)), minutes)
+    require_same_budget(folder, training)
+    setting = _setting(*caches, training, seeds, text).model_dump(mode="json")
     remarks = {key: setting.pop(key) for key in MAY_DIFFER}
     with claims.claimed(folder, ARENA, setting, remarks):
         jobs = []
@@ -174,6 +179,7 @@ def run_arena(
                         val=val.resolve(),
                         training=asdict(config),
                         threads=where.threads_each,
+                        minutes=minutes,
                         seeds=tuple(seeds),
                         text=text.resolve() if text else None,
                         head_files=contestants.head_files,
@@ -195,8 +201,18 @@ def run_arena(
     return [row for row in read_rows(folder) if row.head in contestants.options]
 
 
+def require_different(seeds: Sequence[int]) -> None:
+    """Refuse seeds of which one stands there twice, for its run would count twice.
+
+    Raises:
+        UserError: in that case.
+    """
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"the seeds {', '.join(map(str, seeds))} hold one twice; name each once.")
+
+
 def _setting(
-    train: FeatureCache, val: FeatureCache, config: TrainConfig, seeds: Sequence[int], text: Path | None
+    train: FeatureCache, val: FeatureCache, training: dict[str, Any], seeds: Sequence[int], text: Path | None
 ) -> Setting:
     features = train.feature_spec
     return Setting(
@@ -211,7 +227,7 @@ def _setting(
         val_cache=str(val.folder.resolve()),
         train_sha256=train.sha256,
         val_sha256=val.sha256,
-        training=recorded_options(asdict(config)),
+        training=training,
         seeds=tuple(seeds),
         text_sha256=atomic.sha256_of(text) if text else None,
         machine=f"{available_cores()} cores, {platform.machine()}, {platform.system()}",
@@ -229,6 +245,7 @@ def _require_same_options(folder: Path, row: Row, options: Mapping[str, Any]) ->
 
 
 def _forget_run(folder: Path, head: str) -> None:
+    pace_path(folder, head).unlink(missing_ok=True)
     runs = run_folder(folder, head).parent
     for run in [run_folder(folder, head), *runs.glob(f"{glob.escape(head)}.seed-*")]:
         for path in run.iterdir() if run.is_dir() else ():

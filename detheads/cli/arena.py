@@ -8,14 +8,32 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from detheads.cli.arena_options import (
+    ControlOption,
+    ControlsFlag,
+    DeviceOption,
+    EpochsOption,
+    GpusOption,
+    HeadsOption,
+    JobsOption,
+    MinutesOption,
+    OptionsOption,
+    OutputOption,
+    RayOption,
+    StepsOption,
+    TextOption,
+    ThreadsOption,
+    budget_of,
+    contestants_of,
+    where_of,
+)
 from detheads.cli.cache_build import parse_blocks
-from detheads.cli.checks import possible_threads, require_caches, require_existing, require_outputs
+from detheads.cli.checks import require_caches, require_existing, require_outputs
 from detheads.cli.options import (
     BackboneFile,
     BackboneOption,
     BatchOption,
     DecayOption,
-    EpochsOption,
     EveryOption,
     HeadFiles,
     PrecisionOption,
@@ -30,12 +48,9 @@ from detheads.cli.options import (
     require_backbone_of,
 )
 from detheads.cli.output import JsonFlag, emit, progress, remark, table
-from detheads.cli.train import parse_options
-from detheads.cli.workers import RetriesOption, device_of
+from detheads.cli.workers import RetriesOption
 from detheads.evaluation.coco import statistic_text
 from detheads.foundation.errors import UserError
-from detheads.foundation.ray_cluster import Workers
-from detheads.training.config import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,56 +58,8 @@ if TYPE_CHECKING:
     from detheads.arena.claims import Claim
     from detheads.arena.pool import Watch
     from detheads.arena.records import Row
-    from detheads.arena.run import Contestants, Where
-    from detheads.training.config import TrainConfig
 
 app = typer.Typer(help="Train and compare heads under one budget; report; many domains.", no_args_is_help=True)
-
-HeadsOption = Annotated[str, typer.Option(help="Names separated by commas, or all.")]
-OptionsOption = Annotated[
-    list[str] | None,
-    typer.Option("-O", "--option", help="width=64 for every head that has it, fcos.width=64 for one; repeatable."),
-]
-ControlsFlag = Annotated[
-    bool, typer.Option("--with-controls", help="Each head beside itself without each of its ideas; give --seeds, too.")
-]
-ControlOption = Annotated[
-    list[str] | None,
-    typer.Option("--control", metavar="HEAD.IDEA", help="Only these of the controls; repeatable."),
-]
-MANY = 100_000
-"""Workers, as many as a cluster has room for."""
-
-JobsOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Heads that train at a time, each in a process of its own.",
-        show_default="one on each device; on Ray as many as there is room for",
-    ),
-]
-ThreadsOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        callback=possible_threads,
-        help="CPU threads of each head.",
-        show_default="its share of the cores; 1 on Ray",
-    ),
-]
-RayOption = Annotated[
-    str | None,
-    typer.Option("--ray", help="Address of a Ray cluster, or auto, that trains the heads instead of this machine."),
-]
-GpusOption = Annotated[
-    float, typer.Option("--gpus-per-head", min=0, help="GPUs of a head on Ray; parts of one are possible.")
-]
-TextOption = Annotated[Path | None, typer.Option(help="Class embeddings for the heads that compare with text.")]
-DeviceOption = Annotated[
-    str,
-    typer.Option(help="cpu, cuda, or several such as cuda:0,cuda:1; a GPU where there is one when empty."),
-]
-OutputOption = Annotated[Path, typer.Option("-o", "--output", help="Folder of the arena; started again it goes on.")]
 
 
 @app.command()
@@ -106,7 +73,9 @@ def run(
     control: ControlOption = None,
     head_file: HeadFiles = None,
     text: TextOption = None,
-    epochs: EpochsOption = 12,
+    epochs: EpochsOption = None,
+    steps: StepsOption = None,
+    minutes: MinutesOption = None,
     batch: BatchOption = 8,
     lr: RateOption = 1e-3,
     weight_decay: DecayOption = 0.01,
@@ -132,9 +101,9 @@ def run(
     from detheads.arena.claims import claims_of
     from detheads.arena.run import run_arena
 
-    contestants = _contestants(heads, option, head_file, with_controls, control)
-    config = _budget(epochs, batch, lr, weight_decay, eval_every, precision, seed)
-    where = _where(jobs, threads, device, ray, gpus_per_head, retries)
+    contestants = contestants_of(heads, option, head_file, with_controls, control)
+    config = budget_of(epochs, steps, minutes, batch, lr, weight_decay, eval_every, precision, seed)
+    where = where_of(jobs, threads, device, ray, gpus_per_head, retries)
     with _watching(len(contestants.options)) as watch:
         rows = run_arena(
             contestants,
@@ -148,6 +117,7 @@ def run(
             measure_latency=latency,
             watch=watch,
             seeds=parse_seeds(seeds),
+            minutes=minutes,
         )
     claims = claims_of({output.name: rows})
     answer = {
@@ -198,7 +168,9 @@ def domains(
     control: ControlOption = None,
     head_file: HeadFiles = None,
     text: TextOption = None,
-    epochs: EpochsOption = 12,
+    epochs: EpochsOption = None,
+    steps: StepsOption = None,
+    minutes: MinutesOption = None,
     batch: BatchOption = 8,
     lr: RateOption = 1e-3,
     weight_decay: DecayOption = 0.01,
@@ -225,11 +197,11 @@ def domains(
 
     require_backbone_of(backbone_file, backbone)
     found = find_domains(root)
-    contestants = _contestants(heads, option, head_file, with_controls, control)
-    config = _budget(epochs, batch, lr, weight_decay, eval_every, precision, seed)
+    contestants = contestants_of(heads, option, head_file, with_controls, control)
+    config = budget_of(epochs, steps, minutes, batch, lr, weight_decay, eval_every, precision, seed)
     if zero_shot is not None and text is None:
         raise UserError("--zero-shot needs the embeddings of all class names; give their file with --text.")
-    where = _where(jobs, threads, device, ray, gpus_per_head, retries)
+    where = where_of(jobs, threads, device, ray, gpus_per_head, retries)
     encoder = load_backbone(
         backbone, parse_size(size), weights=weights, random_weights=random_weights, blocks=parse_blocks(layers)
     ).to(pick_device("" if ray else where.devices[0]))
@@ -257,56 +229,13 @@ def domains(
                 watch=watch,
                 on_cache=on_cache,
                 seeds=parse_seeds(seeds),
+                minutes=minutes,
             )
     emit(
         read_json(output / DOMAINS_NAME),
         as_json,
         lambda console: console.print(*markdown(result).splitlines(), sep="\n"),
     )
-
-
-def _contestants(
-    heads: str, options: list[str] | None, files: list[Path] | None, with_controls: bool, named: list[str] | None
-) -> "Contestants":
-    from detheads.arena.controls import with_controls as and_controls
-    from detheads.arena.run import choose
-
-    chosen = choose(heads, list(parse_options(options or []).items()), files or ())
-    return and_controls(chosen, named or ()) if with_controls or named else chosen
-
-
-def _budget(
-    epochs: int, batch: int, lr: float, weight_decay: float, eval_every: int, precision: Precision, seed: int
-) -> "TrainConfig":
-    from detheads.training.config import TrainConfig
-
-    return TrainConfig(
-        epochs=epochs,
-        batch=batch,
-        lr=lr,
-        weight_decay=weight_decay,
-        eval_every=eval_every,
-        precision=precision,
-        seed=seed,
-    )
-
-
-def _where(jobs: int | None, threads: int | None, device: str, ray: str | None, gpus: float, retries: int) -> "Where":
-    from detheads.arena.run import Where
-    from detheads.ops.devices import pick_device
-
-    names = [name.strip() for name in device.split(",")]
-    if ray is None:
-        if gpus:
-            raise UserError("--gpus-per-head is of workers on Ray; give the address of a cluster with --ray.")
-        devices = tuple(str(pick_device(name)) for name in names)
-        if len(set(devices)) < len(devices):
-            raise UserError(f"--device {device} names one twice; --jobs trains several heads at a time on it.")
-        if jobs is not None and jobs < len(devices):
-            raise UserError(f"--jobs {jobs} leaves some of the {len(devices)} devices idle; name fewer with --device.")
-        return Where(jobs, threads, devices)
-    workers = Workers(jobs or MANY, ray, gpus, threads or 1, retries)
-    return Where(devices=(device_of(workers, device, "--gpus-per-head"),), ray=workers)
 
 
 @contextmanager

@@ -16,9 +16,10 @@ from detheads.foundation.progress import Progress
 from detheads.make.budget import span
 from detheads.make.contenders import Contender, batch_for, contenders_for, training_config, useful_epochs
 from detheads.make.ledger import Ledger
-from detheads.make.rates import faster_precision, step_seconds
+from detheads.make.rates import faster_precision
 from detheads.make.request import Request
 from detheads.training.config import Precision, TrainConfig
+from detheads.training.pace import step_seconds
 
 STARTING_SECONDS = 8.0
 """A head's process takes these to load its libraries (5 to 8 s on two cores of an AMD EPYC)."""

@@ -25,6 +25,8 @@ class TrainConfig:
 
     Attributes:
         epochs: passes over the cache.
+        steps: optimiser steps after which the training ends, in the middle of a pass if need be, whatever ``epochs``
+            says; 0 for whole passes.
         batch: images a step.
         lr: peak learning rate of AdamW.
         weight_decay: of AdamW, on weights of more than one axis only.
@@ -68,6 +70,7 @@ class TrainConfig:
     sweep: int = 0
     hold_out: int = 0
     train_only: tuple[str, ...] = ()
+    steps: int = 0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "eval_every"):
@@ -76,7 +79,7 @@ class TrainConfig:
         for name in ("lr", "clip_norm"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise UserError(f"{name} must be positive, not {getattr(self, name)}.")
-        for name in ("warmup_steps", "sweep", "hold_out"):
+        for name in ("warmup_steps", "sweep", "hold_out", "steps"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} must be 0 or more, not {getattr(self, name)}.")
         if self.hold_out and not self.sweep:

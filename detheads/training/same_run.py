@@ -20,6 +20,7 @@ ABSENT: Mapping[str, Any] = {
     "sweep": 0,
     "hold_out": 0,
     "train_only": [],
+    "steps": 0,
 }
 """Options of a training that are not recorded where they have this value, which all runs had before there were such
 options: those go on."""

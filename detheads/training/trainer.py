@@ -117,9 +117,13 @@ class Trainer:
         self.held_out_known = among(origin.pictures, (image.sha256 for image in held))  # to the weights it starts from
         self.parameters = parameters_of(origin.head)
         self.steps_per_epoch = math.ceil(len(self.train_cache) / config.batch)
-        stretches = [self.steps_per_epoch * epochs for epochs in (config.epochs, *self.extensions)]
-        self.epochs, self.total_steps = config.epochs + sum(self.extensions), sum(stretches)
-        self._ends = set(accumulate((config.epochs, *self.extensions)))  # the last epoch of each stretch
+        if config.steps and self.extensions:
+            raise UserError("a training of so many steps ends within an epoch, so it cannot be extended by epochs.")
+        epochs = math.ceil(config.steps / self.steps_per_epoch) or config.epochs  # the last one may be cut short
+        stretches = [config.steps or self.steps_per_epoch * epochs]
+        stretches += [self.steps_per_epoch * more for more in self.extensions]
+        self.epochs, self.total_steps = epochs + sum(self.extensions), sum(stretches)
+        self._ends = set(accumulate((epochs, *self.extensions)))  # the last epoch of each stretch
         self._sweep = frozenset(config.sweep_steps(stretches))
         self.learner = Learner(origin.head, config, stretches, self.device, self.processes)
         self.learning = parameters_of(self.head)
@@ -163,7 +167,8 @@ class Trainer:
             self._log = RunLog(self.run, self.learner.step) if first else None
             self._saved = time.monotonic()
             self._began = self._saved - self.seconds
-            for epoch in range(self.learner.step // self.steps_per_epoch, self.epochs):
+            done = self.learner.step == self.total_steps
+            for epoch in range(self.epochs if done else self.learner.step // self.steps_per_epoch, self.epochs):
                 self._train_epoch(epoch, on_step)
                 evaluated = (epoch + 1) % self.config.eval_every == 0 or epoch + 1 in self._ends
                 if evaluated:
@@ -217,7 +222,8 @@ class Trainer:
     def _train_epoch(self, epoch: int, on_step: Callable[[Status], None]) -> None:
         """The steps of one epoch that are still to do."""
         order = epoch_order(self.config, self.train_cache, epoch)
-        left = self.processes.share(order[self.learner.step % self.steps_per_epoch :])
+        ends = self.total_steps - epoch * self.steps_per_epoch
+        left = self.processes.share(order[self.learner.step % self.steps_per_epoch : ends])
         matcher, device = self.head.matcher(), self.device
         for batch in read_batches(self.train_cache, left, matcher=matcher, device=device, readers=self.readers):
             losses = self.optimise(batch)
@@ -233,7 +239,8 @@ class Trainer:
             if swept:
                 self._require_finite()
                 self._judge(epoch)
-            if (swept or time.monotonic() - self._saved > SAVE_SECONDS) and step % self.steps_per_epoch:
+            within = step % self.steps_per_epoch and step < self.total_steps
+            if within and (swept or time.monotonic() - self._saved > SAVE_SECONDS):
                 self._require_finite()
                 self._save_last()
         self._require_finite()
@@ -277,7 +284,8 @@ class Trainer:
 
     def _take(self, kind: Weights, epoch: int, statistics: Mapping[str, Any]) -> None:
         """These weights are the best so far."""
-        self.best = {**statistics, "epoch": epoch + 1}
+        cut_short = {"step": self.learner.step} if self.learner.step % self.steps_per_epoch else {}
+        self.best = {**statistics, **cut_short, "epoch": epoch + 1}
         if self.processes.first:
             self._save_best(kind, self._position(epoch))
 

@@ -216,7 +216,7 @@ def test_a_full_disk_ends_the_arena_in_one_sentence_and_leaves_no_row(
 
 def test_a_folder_of_another_arena_is_refused_and_names_what_differs(arena: Path, world: World, tmp_path: Path) -> None:
     fcos = choose("fcos", NARROW_OPTIONS)
-    with pytest.raises(UserError, match="another training"):
+    with pytest.raises(UserError, match="with --epochs 1, now with --epochs 2"):
         _run(world, arena, fcos, config=TrainConfig(epochs=2))
     with pytest.raises(UserError, match=r"fcos has run in .* with width=16, not 24"):
         _run(world, arena, choose("fcos", [("width", "24")]))
