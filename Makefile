@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-slow rooms mutants fuzz lint docs lower-bounds runtime-alone arm64 footprint clean
+.PHONY: setup demo test test-slow rooms mutants fuzz lint docs proof lower-bounds runtime-alone arm64 footprint clean
 
 setup: $(VENV)/.installed
 
@@ -37,6 +37,11 @@ test-slow: setup
 
 docs: setup
 	$(BIN)/python -m mkdocs build --strict
+
+# Checks the proof that the cofiber bands lose nothing; needs Coq (Debian: apt install coq).
+proof:
+	rm -rf build/proof && mkdir -p build/proof && cp tests/exactness/Cofiber.v build/proof/
+	cd build/proof && coqc Cofiber.v
 
 # Plants small faults one by one in a copy of the tree. MODULE=ops/losses: one module only. SAMPLE=0: every fault.
 mutants: setup
