@@ -21,7 +21,12 @@ class Octaves(nn.Module):
 
     def forward(self, features: Mapping[str, Tensor]) -> list[Tensor]:
         """Backbone layers by name to ``[B, width, H, W]`` a level, finest first."""
-        return octave_levels(self.project(join_main(features, self.spec)), self.finer, features, self.count)
+        return octave_levels(self.joined(features), self.finer, features, self.count)
+
+    def joined(self, features: Mapping[str, Tensor]) -> Tensor:
+        """The map ``[B, width, H, W]`` of stride s."""
+        x: Tensor = self.project(join_main(features, self.spec))
+        return x
 
 
 class OctaveHead(PyramidHead):

@@ -4,13 +4,18 @@ Hypothesis: what belongs to one object is near in the picture or alike in the en
 the eight spatial neighbours and to the most similar patches, wherever they are, joins what belongs together; messages
 that compare the two ends of an edge tell a patch where its object ends and what others of its kind look like.
 
-The graph is built once on the stride-s map, in a learned space of few dimensions; messages are the edge convolution of
-DGCNN with the similarity of the ends as a further input: ``max_j relu(A (x_j - x_i) + a s_ij + b)``. A dense head
-follows.
+The graph is built once on the stride-s map, in a learned space of few dimensions. Near neighbours send the edge
+convolution of DGCNN, ``max_j relu(A (x_j - x_i) + b)``. Of those that are alike a node hears the mean,
+``relu(A sum_j p_ij (x_j - x_i) + c)``, with the weights of adaptive neighbours: ``p_ij`` is proportional to how much
+more like ``i`` the node ``j`` is than the best that is no neighbour. A node enters and leaves the neighbourhood with
+weight 0, so the messages are a continuous function of the features although the choice of neighbours is none, and what
+is learned from the boxes reaches, through the weights, the space in which neighbours are found. A dense head follows.
 
-Sources: Wang et al. 2019, "Dynamic Graph CNN for Learning on Point Clouds"; Han et al. 2022, "Vision GNN: An Image is
-Worth Graph of Nodes"; phanerozoic/detection-heads, ``feature_graph``. Refuted if the same head without similar
-neighbours (``neighbours=0``) on the same cache does as well.
+Sources: Wang et al. 2019, "Dynamic Graph CNN for Learning on Point Clouds"; Nie, Wang, Huang 2014, "Clustering and
+Projected Clustering with Adaptive Neighbors" (the weights); Ploetz, Roth 2018, "Neural Nearest Neighbors Networks"
+(gradients through neighbours); Han et al. 2022, "Vision GNN: An Image is Worth Graph of Nodes";
+phanerozoic/detection-heads, ``feature_graph``. Refuted if the same head without similar neighbours (``neighbours=0``)
+or without a graph (``rounds=0``) does as well: ``detheads arena run --heads feature_graph --with-controls``.
 """
 
 from collections.abc import Mapping
@@ -23,15 +28,19 @@ from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
-from detheads.headkit.blocks import FinerLevel, conv_norm, join_main, join_stride, joined_channels
+from detheads.headkit.blocks import join_stride
 from detheads.headkit.controls import Control
-from detheads.headkit.dense import PyramidConfig, PyramidHead
-from detheads.headkit.octaves import octave_levels, octave_strides
+from detheads.headkit.dense import PyramidConfig
+from detheads.headkit.octaves import OctaveHead, octave_levels
 from detheads.headkit.registry import register
 from detheads.ops.decisions import decide
 from detheads.ops.points import grid_points
 
 LEVELS = 4
+
+STANDING_OUT = 0.01
+"""How much of a neighbourhood's total lead in cosine counts as none: where all nodes are about equally alike, nobody is
+heard, and rounding decides nothing."""
 
 
 @dataclass(frozen=True)
@@ -50,69 +59,83 @@ class Config(PyramidConfig):
 
 
 @register(Config)
-class FeatureGraph(PyramidHead):
+class FeatureGraph(OctaveHead):
     """Messages between patches that are near or alike, ahead of a dense head."""
 
     controls = MappingProxyType(
-        {"alike": Control("Patches that are alike tell each other what near ones cannot.", {"neighbours": 0})}
+        {
+            "alike": Control("Patches that are alike tell each other what near ones cannot.", {"neighbours": 0}),
+            "graph": Control("Messages between patches find objects that towers alone do not.", {"rounds": 0}),
+        }
     )
     near: Tensor
 
     def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
-        width, stride = config.width, join_stride(spec)
-        super().__init__(spec, num_classes, octave_strides(spec, LEVELS), config, config.assigner)
-        self.neighbours = config.neighbours
-        self.project = conv_norm(joined_channels(spec), width, 1)
-        self.embed = nn.Conv2d(width, config.embedding, 1)
-        self.rounds = nn.ModuleList(EdgeConvolution(width) for _ in range(config.rounds))
-        self.finer = FinerLevel(spec, width)
-        self.register_buffer("near", spatial_neighbours(spec.height, spec.width, stride), persistent=False)  # [N, 8]
+        super().__init__(spec, num_classes, LEVELS, config, config.assigner)
+        self.neighbours = config.neighbours if config.rounds else 0
+        self.embed = nn.Conv2d(config.width, config.embedding, 1) if self.neighbours else None
+        self.rounds = nn.ModuleList(EdgeConvolution(config.width, self.neighbours > 0) for _ in range(config.rounds))
+        near = spatial_neighbours(spec.height, spec.width, join_stride(spec))  # [N, 8]
+        self.register_buffer("near", near, persistent=False)
 
     def levels(self, features: Mapping[str, Tensor]) -> list[Tensor]:
         """Four maps ``[B, width, H, W]``, strides s/2 to 4s."""
-        x = self.project(join_main(features, self.spec))
-        edges, similarity = self.graph(self.embed(x).flatten(2).transpose(1, 2).float())
+        x = self.octaves.joined(features)
+        return octave_levels(self.messages(x), self.octaves.finer, features, LEVELS)
+
+    def messages(self, x: Tensor) -> Tensor:
+        """The map ``[B, width, H, W]`` of stride s after all rounds."""
+        alike = None if self.embed is None else self.alike(self.embed(x).flatten(2).transpose(1, 2).float())
         nodes = x.flatten(2).transpose(1, 2)  # [B, N, C]
         for convolve in self.rounds:
-            nodes = convolve(nodes, edges, similarity)
-        x = nodes.transpose(1, 2).unflatten(2, x.shape[-2:])
-        return octave_levels(x, self.finer, features, LEVELS)
+            nodes = convolve(nodes, self.near, alike)
+        return nodes.transpose(1, 2).unflatten(2, x.shape[-2:])
 
-    def graph(self, embedded: Tensor) -> tuple[Tensor, Tensor]:
-        """Edges of the nodes embedded at ``[B, N, D]``: the other ends and their cosine similarity, ``[B, N, E]`` each.
+    def alike(self, embedded: Tensor) -> tuple[Tensor, Tensor]:
+        """The nodes most like each of those embedded at ``[B, N, D]``, and how much each is heard: ``[B, N, E]`` both.
 
-        A node's edges go to its spatial neighbours, then to the other nodes most like it.
+        The weights of a node sum to 1 at most, and that of the least alike is 0.
         """
         directions = F.normalize(embedded, dim=2)
         cosine = directions @ directions.transpose(1, 2)  # [B, N, N]
         nodes = cosine.shape[2]
         itself = torch.eye(nodes, dtype=torch.bool, device=cosine.device)
         others = cosine.detach().masked_fill(itself, -torch.inf)
+        count = min(self.neighbours + 1, nodes - 1)
         # torch.topk, as sorting all pairs takes longer than the rest of the head; the order of edges does not matter.
-        alike = decide(others, lambda others: others.topk(min(self.neighbours, nodes - 1), dim=2).indices, dim=2)
-        edges = torch.cat((self.near.expand(cosine.shape[0], -1, -1), alike), dim=2)  # [B, N, E]
-        return edges, cosine.gather(2, edges)
+        edges = decide(others, lambda others: others.topk(count, dim=2).indices, dim=2)  # [B, N, E]
+        similarity = cosine.gather(2, edges)
+        lead = similarity - similarity.amin(dim=2, keepdim=True) if count else similarity
+        return edges, lead / (lead.sum(dim=2, keepdim=True) + STANDING_OUT)
 
 
 class EdgeConvolution(nn.Module):
-    """One round of messages: each node adds what the largest of its edges say, channel by channel."""
+    """One round of messages: each node adds what the largest of its near edges say, channel by channel, and what those
+    that are alike say on average."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, alike: bool) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.ends = nn.Linear(width, width)
-        self.alike = nn.Linear(1, width, bias=False)
-        nn.init.zeros_(self.alike.weight)
-        self.out = nn.Linear(width, width)
+        self.alike_bias = nn.Parameter(torch.zeros(width)) if alike else None
+        self.out = nn.Linear(2 * width if alike else width, width)
 
-    def forward(self, nodes: Tensor, edges: Tensor, similarity: Tensor) -> Tensor:
-        """New nodes ``[B, N, C]``; ``edges`` ``[B, N, E]`` name the other ends, of that ``similarity``."""
+    def forward(self, nodes: Tensor, near: Tensor, alike: tuple[Tensor, Tensor] | None) -> Tensor:
+        """New nodes ``[B, N, C]``.
+
+        Args:
+            near: ``[N, E]`` int64, the other ends of the edges of all images.
+            alike: ``[B, N, A]`` both, the other ends of each image's own edges and their weights.
+        """
         sent = F.linear(self.norm(nodes), self.ends.weight)  # [B, N, C]
-        there = edges.flatten(1).unsqueeze(2).expand(-1, -1, sent.shape[2])  # [B, N * E, C]
-        arriving = sent.gather(1, there).unflatten(1, edges.shape[1:]) + self.alike(similarity.unsqueeze(3))
         # What is the same on all edges of a node may wait until after the maximum.
-        message = F.relu(arriving.amax(dim=2) - sent + self.ends.bias)  # [B, N, C]
-        step: Tensor = self.out(message)
+        messages = [F.relu(sent[:, near].amax(dim=2) - sent + self.ends.bias)]  # [B, N, C]
+        if alike is not None and self.alike_bias is not None:
+            edges, weights = alike
+            there = edges.flatten(1).unsqueeze(2).expand(-1, -1, sent.shape[2])  # [B, N * A, C]
+            heard = (weights.unsqueeze(3) * sent.gather(1, there).unflatten(1, edges.shape[1:])).sum(dim=2)
+            messages.append(F.relu(heard - weights.sum(dim=2, keepdim=True) * sent + self.alike_bias))
+        step: Tensor = self.out(torch.cat(messages, dim=2))
         return nodes + step
 
 

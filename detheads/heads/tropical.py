@@ -1,18 +1,24 @@
-"""Tropical: a head that computes in the tropical semirings, where sums are minima and products are sums.
+"""Tropical: towers that compute in the tropical semirings, where sums are minima and products are sums.
 
 Hypothesis: whether an object is there depends on the strongest of several pieces of evidence ("any of these parts")
 and on the weakest of several conditions ("all of them"), which weighted sums only imitate. A min-plus layer
 ``y_o = min_i (w_oi + x_i)`` followed by a max-plus layer computes any such and-or of shifted channels; over space the
 same products are erosion and dilation with learned structuring elements, which find borders and fill holes.
 
+Both towers are made of them, and of nothing else that could take their place: what a tower knows of the cells around
+one comes from erosion and dilation, and its only nonlinearities are minima and maxima. Minima and maxima never fall
+where their arguments rise, so a linear mix of the channels of each cell, which has signs, stands before them.
+
 Sources: Maragos, Charisopoulos, Theodosis. Tropical Geometry and Machine Learning. Proc. IEEE 2021. Zhang, Naitzat,
 Lim. Tropical Geometry of Deep Neural Networks. ICML 2018. Ritter, Sussner. An Introduction to Morphological Neural
-Networks. ICPR 1996. phanerozoic/detection-heads, row ``tropical``. Refuted if the head with 1x1 convolutions and ReLU
-in place of its tropical layers, at equal parameters, does as well.
+Networks. ICPR 1996. Zhang et al. ShuffleNet. CVPR 2018 (groups whose members change). phanerozoic/detection-heads,
+row ``tropical``. Refuted if the same weights as convolutions with ReLU do as well:
+``detheads arena run --heads tropical --with-controls``.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,14 +26,14 @@ from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from detheads.backbones.features import FeatureSpec
-from detheads.headkit.blocks import FinerLevel, conv_norm, conv_norm_relu, join_main, joined_channels
-from detheads.headkit.dense import PyramidConfig, PyramidHead
-from detheads.headkit.octaves import octave_strides
+from detheads.headkit.blocks import conv_norm, group_norm
+from detheads.headkit.controls import Control
+from detheads.headkit.dense import PyramidConfig, init_prediction
+from detheads.headkit.octaves import OctaveHead
+from detheads.headkit.prior import PRIOR_BIAS
 from detheads.headkit.registry import register
-from detheads.ops.cofiber import low_passes
 
-JOINED_LEVELS = 4
-"""Levels from the backbone's own stride up."""
+LEVELS = 5
 
 
 @dataclass(frozen=True)
@@ -35,86 +41,121 @@ class Config(PyramidConfig):
     """Options of ``tropical``.
 
     Attributes:
-        dimensions: channels of the tropical layers; their work grows with its square.
-        blocks: min-plus, max-plus blocks.
+        tower_blocks: blocks in each tower.
+        dimensions: channels that a minimum or maximum is taken over; the work of the towers grows with it.
+        semiring: ``tropical``; ``linear`` makes sums of minima and maxima, products of sums, and puts ReLU between.
     """
 
-    dimensions: PositiveInt = 32
-    blocks: NonNegativeInt = 1
+    tower_blocks: NonNegativeInt = 3
+    dimensions: PositiveInt = 16
+    semiring: Literal["tropical", "linear"] = "tropical"
 
 
 @register(Config)
-class Tropical(PyramidHead):
-    """Min-plus and max-plus layers over channels, erosion and dilation over space."""
+class Tropical(OctaveHead):
+    """Towers of min-plus and max-plus layers over channels, erosion and dilation over space."""
+
+    controls = MappingProxyType(
+        {
+            "tropical": Control(
+                "Minima and maxima of shifted evidence find more than weighted sums with ReLU.",
+                {"semiring": "linear"},
+            )
+        }
+    )
 
     def __init__(self, spec: FeatureSpec, num_classes: int, config: Config) -> None:
-        width = config.width
-        super().__init__(spec, num_classes, octave_strides(spec, JOINED_LEVELS + 1), config, config.assigner)
-        self.project = conv_norm_relu(joined_channels(spec), width, 1)
-        self.channels = nn.Sequential(*(ChannelBlock(width, config.dimensions) for _ in range(config.blocks)))
-        self.finer = FinerLevel(spec, width)
-        self.space = SpaceBlock(width, config.dimensions)
-
-    def levels(self, features: Mapping[str, Tensor]) -> list[Tensor]:
-        """Five maps ``[B, width, H, W]``, strides s/2 to 8s."""
-        joined = [
-            self.channels(level) for level in low_passes(self.project(join_main(features, self.spec)), JOINED_LEVELS)
-        ]
-        return [self.space(level) for level in (self.finer(joined[0], features), *joined)]
+        width, members = config.width, config.dimensions
+        members = next(count for count in range(min(members, width), 0, -1) if width % count == 0)
+        block = TropicalBlock if config.semiring == "tropical" else LinearBlock
+        super().__init__(spec, num_classes, LEVELS, config, config.assigner)
+        self.class_tower, self.box_tower = (
+            nn.Sequential(*(block(width, members) for _ in range(config.tower_blocks))) for _ in range(2)
+        )
+        # Predictions see one cell, lest they be the convolution that the towers go without.
+        self.classes = init_prediction(nn.Conv2d(width, num_classes, 1), bias=PRIOR_BIAS)
+        self.distances = init_prediction(nn.Conv2d(width, 4, 1), bias=1.0)
+        self.centerness = init_prediction(nn.Conv2d(width, 1, 1))
 
 
-class ChannelBlock(nn.Module):
-    """Residual: linear mix, min-plus, max-plus, linear."""
+class Block(nn.Module):
+    """Residual: linear mix of channels, then over space, then over channels twice.
 
-    def __init__(self, width: int, dimensions: int) -> None:
+    ``space`` is ``[C, 3, 3]``, one element a channel; ``every`` and ``some`` are ``[C / M, M, M]``, a matrix each for
+    so many groups of ``M`` channels. Between the two, the members of all groups change places, so that each channel
+    that comes out has heard of those of many groups.
+    """
+
+    def __init__(self, width: int, members: int) -> None:
         super().__init__()
-        self.mix = conv_norm(width, dimensions, 1)
-        self.every = nn.Parameter(torch.randn(dimensions, dimensions))
-        self.some = nn.Parameter(torch.randn(dimensions, dimensions))
-        self.restore = conv_norm(dimensions, width, 1)
+        self.mix = conv_norm(width, width, 1)
+        self.space = nn.Parameter(torch.zeros(width, 3, 3))
+        self.every = nn.Parameter(torch.randn(width // members, members, members))
+        self.some = nn.Parameter(torch.randn(width // members, members, members))
+        self.norm = group_norm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        mixed = self.mix(x).float()  # [B, D, H, W]
-        tropical = max_plus(self.some, min_plus(self.every, mixed.flatten(2))).view_as(mixed)
-        return F.relu(x + self.restore(tropical))  # [B, width, H, W]
+        combined = self.combine(self.mix(x).float())
+        restored: Tensor = self.norm(combined)
+        return x + restored  # [B, C, H, W]
+
+    def combine(self, x: Tensor) -> Tensor:
+        """Mixed channels ``[B, C, H, W]`` to as many new ones."""
+        raise NotImplementedError
 
 
-class SpaceBlock(nn.Module):
-    """Residual: linear mix, erosion beside dilation of each channel, linear."""
+class TropicalBlock(Block):
+    """Erosion of one half of the channels and dilation of the other; then all of some, and any of these."""
 
-    def __init__(self, width: int, dimensions: int) -> None:
-        super().__init__()
-        self.mix = conv_norm(width, dimensions, 1)
-        self.eroding = nn.Parameter(torch.zeros(dimensions, 3, 3))  # flat, as the structuring element of a pooling
-        self.dilating = nn.Parameter(torch.zeros(dimensions, 3, 3))
-        self.restore = conv_norm(2 * dimensions, width, 1)
+    def combine(self, x: Tensor) -> Tensor:
+        half = x.shape[1] // 2
+        seen = torch.cat((erode(x[:, :half], self.space[:half]), dilate(x[:, half:], self.space[half:])), dim=1)
+        groups = seen.flatten(2).unflatten(1, self.every.shape[:2])  # [B, G, M, N]
+        return max_plus(self.some, exchanged(min_plus(self.every, groups))).flatten(1, 2).view_as(x)
 
-    def forward(self, x: Tensor) -> Tensor:
-        mixed = self.mix(x).float()  # [B, D, H, W]
-        both = torch.cat((erode(mixed, self.eroding), dilate(mixed, self.dilating)), dim=1)  # [B, 2D, H, W]
-        return F.relu(x + self.restore(both))  # [B, width, H, W]
+
+class LinearBlock(Block):
+    """The same weights as convolutions with ReLU: over 3x3 cells of each channel, then over groups of channels."""
+
+    def __init__(self, width: int, members: int) -> None:
+        super().__init__(width, members)
+        with torch.no_grad():  # as He et al. 2015 start layers before a ReLU
+            self.space.normal_(std=(2 / 9) ** 0.5)
+            for matrices in (self.every, self.some):
+                matrices.mul_((2 / members) ** 0.5)
+
+    def combine(self, x: Tensor) -> Tensor:
+        padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
+        seen = F.conv2d(padded, self.space[:, None], groups=x.shape[1]).relu()
+        groups = seen.flatten(2).unflatten(1, self.every.shape[:2])  # [B, G, M, N]
+        return (self.some @ exchanged((self.every @ groups).relu())).flatten(1, 2).view_as(x)
+
+
+def exchanged(groups: Tensor) -> Tensor:
+    """``[B, G, M, N]`` with the members dealt out to the groups in turn, as cards are."""
+    return groups.transpose(1, 2).flatten(1, 2).view_as(groups)
 
 
 def min_plus(weight: Tensor, x: Tensor) -> Tensor:
-    """The matrix product of the min-plus semiring, ``y_on = min_i (weight_oi + x_in)``.
+    """Matrix products of the min-plus semiring, ``y_on = min_i (weight_oi + x_in)``.
 
-    All sums are formed at once: ``B * O * I * N`` values.
+    All sums are formed at once: ``B * ... * O * I * N`` values.
 
     Args:
-        weight: ``[O, I]``.
-        x: ``[B, I, N]``.
+        weight: ``[..., O, I]``.
+        x: ``[B, ..., I, N]``.
 
     Returns:
-        ``[B, O, N]``.
+        ``[B, ..., O, N]``.
     """
-    sums = x[:, None] + weight[:, :, None]  # [B, O, I, N]
+    sums = x.unsqueeze(-3) + weight.unsqueeze(-1)  # [B, ..., O, I, N]
     # Not amin: its gradient would need all sums again, that of min only the winners' indices.
-    return sums.min(dim=2).values
+    return sums.min(dim=-2).values
 
 
 def max_plus(weight: Tensor, x: Tensor) -> Tensor:
     """The dual of :func:`min_plus`: ``y_on = max_i (weight_oi + x_in)``."""
-    return -min_plus(-weight, -x)
+    return (x.unsqueeze(-3) + weight.unsqueeze(-1)).max(dim=-2).values
 
 
 def dilate(x: Tensor, kernel: Tensor) -> Tensor:

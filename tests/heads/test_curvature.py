@@ -1,5 +1,6 @@
-"""Curvature by central differences against surfaces whose curvature is known in closed form."""
+"""Curvature by central differences against surfaces of known curvature, and boxes read along rays."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from detheads.headkit import registry
-from detheads.heads.curvature import CurvatureHead, curvature
+from detheads.heads.curvature import REACH, WALL, CurvatureHead, curvature, free_paths
 from tests.heads.worlds import SPECS, random_features
 
 RADIUS = 300.0
@@ -82,12 +83,69 @@ def test_curvature_does_not_depend_on_a_rotation_of_feature_space() -> None:
         torch.testing.assert_close(first, second)
 
 
-def test_the_head_hears_the_curvature() -> None:
-    spec = SPECS["vit-wide"]
+def _path(cells: list[float]) -> float:
+    """How far a ray gets through cells of these densities one after another, walked cell by cell."""
+    path, left = 0.5, 1.0
+    for density in cells[: REACH - 1]:
+        left *= math.exp(-density)
+        path += left
+    return path
+
+
+def test_rays_are_those_of_a_walk_from_cell_to_cell() -> None:
+    density = 2 * torch.rand(1, 2, 5, 11, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = free_paths(density.float())
+    wall = [WALL] * REACH
+    for y in range(5):
+        for x in range(11):
+            row, column = density[0, 0, y].tolist(), density[0, 1, :, x].tolist()
+            walked = [row[:x][::-1], column[:y][::-1], row[x + 1 :], column[y + 1 :]]
+            assert found[0, :, y, x].tolist() == pytest.approx([_path(cells + wall) for cells in walked], rel=1e-4)
+
+
+def test_the_cells_of_a_walled_box_read_it() -> None:
+    density = torch.zeros(1, 2, 9, 12)
+    density[:, 0, :, [2, 7]] = density[:, 1, [1, 6], :] = 50.0  # cells 3-6 and 2-5 are within
+    for y in range(2, 6):
+        for x in range(3, 7):
+            expected = [x - 2.5, y - 1.5, 6.5 - x, 5.5 - y]
+            assert free_paths(density)[0, :, y, x].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def _head(**options: object) -> CurvatureHead:
     torch.manual_seed(0)
-    head = registry.build("curvature", spec, 5, {"width": 16, "dimensions": 4, "tower_blocks": 1}).eval()
+    small = {"width": 16, "dimensions": 4, "tower_blocks": 1}
+    head = registry.build("curvature", SPECS["vit-wide"], 5, small | options).eval()
     assert isinstance(head, CurvatureHead)
-    features = random_features(spec, 1)
+    return head
+
+
+@pytest.mark.parametrize("borders", ["curvature", "learned"])
+def test_boxes_are_those_of_the_rays_up_to_a_factor_of_two(borders: str) -> None:
+    head, features = _head(borders=borders), random_features(SPECS["vit-wide"], 1)
+    with torch.no_grad():
+        head.density.bias.fill_(-2)  # type: ignore[union-attr]
+        head.distances.weight.mul_(1000)  # a tower that has much to say
+        boxes = head(features).boxes[0]
+        rays = [head.reached(head.channels(level))[0].flatten(1).T for level in head.levels(features)]
+    read = torch.cat(rays) * head.strides[:, None]  # [N, 4]
+    found = torch.cat((head.points - boxes[:, :2], boxes[:, 2:] - head.points), dim=1)
+    ratio = found / read
+    assert 0.499 < ratio.min() < 0.6
+    assert 1.8 < ratio.max() < 2.001
+
+
+def test_only_the_measured_curvature_reaches_boxes_and_objectness() -> None:
+    """On a flat manifold all cells away from the border of the picture say the same, whatever the features."""
+    head = _head()
+    with torch.no_grad():
+        head.manifold[1].weight.zero_()
+        channels = [head.channels(level) for level in head.levels(random_features(SPECS["vit-wide"], 1))]
+    assert not any(level.any() for level in channels)
+
+
+def test_the_head_hears_the_curvature() -> None:
+    head, features = _head(), random_features(SPECS["vit-wide"], 1)
     before = head(features)
     torch.nn.init.zeros_(head.manifold[1].weight)  # a flat manifold
     after = head(features)

@@ -5,10 +5,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy import ndimage
-from torch import Tensor
+from torch import Tensor, nn
 
-from detheads.heads.tropical import dilate, erode, max_plus, min_plus
+from detheads.headkit import registry
+from detheads.heads.tropical import LinearBlock, Tropical, TropicalBlock, dilate, erode, max_plus, min_plus
+from tests.heads.worlds import SPECS
 
 Product = Callable[[Tensor, Tensor], Tensor]
 PRODUCTS = [(min_plus, min, torch.minimum), (max_plus, max, torch.maximum)]
@@ -75,3 +78,75 @@ def test_morphology_is_that_of_scipy(generator: torch.Generator) -> None:
             erosion = ndimage.grey_erosion(picture, structure=element, mode="nearest")
             np.testing.assert_array_equal(dilate(x, kernel)[image, channel].numpy(), dilation)
             np.testing.assert_array_equal(erode(x, kernel)[image, channel].numpy(), erosion)
+
+
+@pytest.mark.parametrize(("product", "_best", "_add"), PRODUCTS)
+def test_groups_have_a_matrix_each(product: Product, _best: object, _add: object, generator: torch.Generator) -> None:
+    weight, x = _random(generator, 3, 4, 6), _random(generator, 2, 3, 6, 5)
+    found = product(weight, x)
+    for group in range(3):
+        assert torch.equal(found[:, group], product(weight[group], x[:, group]))
+
+
+def _without_norms(block: nn.Module) -> nn.Module:
+    """A block that does not normalise, which joins all cells."""
+    block.mix[1] = nn.Identity()  # type: ignore[operator,index]
+    block.norm = nn.Identity()
+    return block
+
+
+def test_a_block_sees_the_cells_around_one_by_erosion_and_dilation_alone(generator: torch.Generator) -> None:
+    torch.manual_seed(0)
+    block = _without_norms(TropicalBlock(16, 4))
+    x = torch.randn(1, 16, 7, 7, generator=generator)
+    changed = x.clone()
+    changed[..., 3, 3] += 10.0
+    with torch.no_grad():
+        seen = (block(changed) - block(x)).abs().sum(dim=1)[0]
+        assert {tuple(cell) for cell in seen.nonzero().tolist()} == {(y, x) for y in (2, 3, 4) for x in (2, 3, 4)}
+        block.space.fill_(-torch.inf)  # type: ignore[operator]
+        block.space[:, 1, 1] = 0.0  # type: ignore[index]
+        alone = (block(changed) - block(x)).abs().sum(dim=1)[0]
+    assert alone.nonzero().tolist() == [[3, 3]]
+
+
+def test_each_channel_hears_of_all_groups(generator: torch.Generator) -> None:
+    """With flat weights the outputs are the largest of all groups' smallest channels, whatever group they are in."""
+    torch.manual_seed(0)
+    block = TropicalBlock(16, 4)
+    with torch.no_grad():
+        for weight in (block.every, block.some):
+            weight.zero_()
+        x = _random(generator, 2, 16, 5, 5)
+        space = torch.cat((erode(x[:, :8], block.space[:8]), dilate(x[:, 8:], block.space[8:])), dim=1)
+        smallest = space.view(2, 4, 4, 5, 5).amin(dim=2)
+        assert torch.equal(block.combine(x), smallest.amax(dim=1, keepdim=True).expand(-1, 16, -1, -1))
+
+
+def test_the_control_is_the_same_weights_as_convolutions_with_relu(generator: torch.Generator) -> None:
+    torch.manual_seed(0)
+    block = LinearBlock(24, 4)
+    x = torch.randn(2, 24, 5, 6, generator=generator)
+    with torch.no_grad():
+        mixed = block.mix(x)
+        depthwise = nn.Conv2d(24, 24, 3, padding=1, padding_mode="replicate", groups=24, bias=False)
+        depthwise.weight.copy_(block.space[:, None])
+        every, some = (weight.reshape(24, 4, 1, 1) for weight in (block.every, block.some))
+        first = F.conv2d(depthwise(mixed).relu(), every, groups=6).relu()
+        second = F.conv2d(F.channel_shuffle(first, 6), some, groups=6)
+        torch.testing.assert_close(block(x), x + block.norm(second))
+
+
+def test_the_control_has_the_same_parameters() -> None:
+    tropical, linear = (
+        registry.build("tropical", SPECS["vit-square"], 5, {"width": 24, "semiring": semiring})
+        for semiring in ("tropical", "linear")
+    )
+    assert isinstance(tropical, Tropical)
+    shapes = [{name: value.shape for name, value in head.named_parameters()} for head in (tropical, linear)]
+    assert shapes[0] == shapes[1]
+    of_towers = {name: size.numel() for name, size in shapes[0].items() if "tower" in name}
+    spatial = [size for name, size in shapes[0].items() if "tower" in name and size[-2:] == (3, 3)]
+    assert all(len(size) == 3 for size in spatial)  # no convolution over space: an element a channel
+    own = sum(count for name, count in of_towers.items() if name.endswith(("space", "every", "some")))
+    assert own > 0.2 * sum(of_towers.values())
