@@ -12,7 +12,7 @@ where their arguments rise, so a linear mix of the channels of each cell, which 
 Sources: Maragos, Charisopoulos, Theodosis. Tropical Geometry and Machine Learning. Proc. IEEE 2021. Zhang, Naitzat,
 Lim. Tropical Geometry of Deep Neural Networks. ICML 2018. Ritter, Sussner. An Introduction to Morphological Neural
 Networks. ICPR 1996. Zhang et al. ShuffleNet. CVPR 2018 (groups whose members change). phanerozoic/detection-heads,
-row ``tropical``. Refuted if the same weights as convolutions with ReLU do as well:
+row ``tropical``. Refuted if the same weights as convolutions with ReLU (``semiring=linear``) do as well:
 ``detheads arena run --heads tropical --with-controls``.
 """
 

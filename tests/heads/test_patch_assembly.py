@@ -156,6 +156,21 @@ def test_rounds_change_the_boxes_and_without_glue_they_are_the_votes() -> None:
         torch.testing.assert_close(assembled(features).boxes, votes, rtol=1e-5, atol=1e-3)
 
 
+def test_without_rounds_the_votes_are_those_of_plain_and_what_they_learn_is_not() -> None:
+    torch.manual_seed(0)
+    plain = registry.build("plain", SPEC, 5, {"width": 16, "tower_blocks": 1, "levels": 5})
+    head = _build(rounds=0)
+    assert head.state_dict().keys() == plain.state_dict().keys()
+    found, wanted = (each(random_features(SPEC, 1)) for each in (head, plain))
+    assert torch.equal(found.boxes, wanted.boxes)
+    assert torch.equal(found.logits, wanted.logits)
+    assert head.loss(found, [Targets(torch.tensor([[8.0, 8.0, 72.0, 72.0]]), torch.tensor([0]))]).keys() == {
+        "classification",
+        "box",
+        "centerness",
+    }
+
+
 def test_full_bonds_are_a_blur_that_knows_no_borders() -> None:
     head = _build(bonds="full", rounds=3)
     assert head.glues is None

@@ -13,14 +13,16 @@ from detheads.targets.objects import TargetBatch
 from tests.heads.worlds import CLASSES, SPECS, no_objects, objects, random_features, with_blocks
 
 NARROW = {"width": 16, "tower_blocks": 1}
-EQUALS = [
-    ("optimal_transport", "transport", "plain"),
-    ("scale_classify", "scale", "plain"),
-    ("mutual_attention", "slots", "plain"),
-    ("hook_fcos", "hooks", "fcos"),
-    ("slim_fcos", "projected", "fcos"),
+EQUALS: list[tuple[str, str, str, dict[str, Any]]] = [
+    ("optimal_transport", "transport", "plain", {}),
+    ("scale_classify", "scale", "plain", {}),
+    ("mutual_attention", "slots", "plain", {}),
+    ("feature_graph", "graph", "plain", {}),
+    ("curvature", "rays", "plain", {"levels": 5}),
+    ("hook_fcos", "hooks", "fcos", {}),
+    ("slim_fcos", "projected", "fcos", {}),
 ]
-"""A head, its idea, and the head that it is without that idea."""
+"""A head, its idea, and the head that it is without that idea, with its options."""
 
 
 def _after_a_batch(name: str, options: dict[str, Any]) -> tuple[Head, dict[str, Tensor]]:
@@ -41,12 +43,14 @@ def _after_a_batch(name: str, options: dict[str, Any]) -> tuple[Head, dict[str, 
     return head, found | labels | {key: value for key, value in gradients.items() if value is not None}
 
 
-@pytest.mark.parametrize(("name", "idea", "idle"), EQUALS)
-def test_a_head_whose_idea_is_off_is_the_head_without_one(name: str, idea: str, idle: str) -> None:
+@pytest.mark.parametrize(("name", "idea", "idle", "options"), EQUALS)
+def test_a_head_whose_idea_is_off_is_the_head_without_one(
+    name: str, idea: str, idle: str, options: dict[str, Any]
+) -> None:
     """From one seed: parameters, output, losses, labels and gradients."""
     off = registry.entry(name).head.controls[idea].options
     head, found = _after_a_batch(name, {**off, **NARROW})
-    other, wanted = _after_a_batch(idle, NARROW)
+    other, wanted = _after_a_batch(idle, NARROW | options)
     assert found.keys() == wanted.keys()
     assert [key for key, value in wanted.items() if not torch.equal(found[key], value)] == []
     assert all(torch.equal(*pair) for pair in zip(head.parameters(), other.parameters(), strict=True))
