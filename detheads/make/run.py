@@ -66,8 +66,8 @@ def make(request: Request, on_progress: Progress = silent, on_remark: Remark = u
             chosen = choose_backbone(request, division, ledger, device, on_progress)
             asked, request = request, chosen.request
             encoders = Encoders(request, device)
-        if len(chosen.why) > 1:
-            on_remark("; ".join(chosen.why))
+        if asked.rivals:
+            on_remark(f"{request.backbone} is used: {'; '.join(chosen.why)}")
         with ledger.step("cache"):
             choice = decide_input(request, division, ledger, encoders, on_progress)
             proven = proof_pictures(choice.val or choice.train, choice.picture_seconds, request.budget)
