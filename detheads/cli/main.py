@@ -26,6 +26,7 @@ from detheads.cli import (
     export,
     heads,
     make,
+    recipe,
     text,
     train,
 )
@@ -70,6 +71,7 @@ app.add_typer(cache.app, name="cache")
 app.add_typer(heads.app, name="heads")
 app.add_typer(text.app, name="text")
 app.command()(train.train)
+app.add_typer(recipe.app, name="recipe")
 app.command("eval")(evaluation.evaluate)
 app.add_typer(arena.app, name="arena")
 app.add_typer(analytical.app, name="analytical")

@@ -27,10 +27,12 @@ from detheads.cli.options import (
     SeedOption,
 )
 from detheads.cli.output import JsonFlag, emit, progress, remark
+from detheads.cli.recipe_options import departures, head_of, resolved, typed
 from detheads.evaluation.coco import NAMES, statistic_text
 from detheads.foundation.errors import UserError
 from detheads.training.config import Mirror
 from detheads.training.launch import one_voice
+from detheads.training.recipes.recipe import read_recipe
 
 if TYPE_CHECKING:
     from detheads.training.estimate import Estimate
@@ -56,12 +58,23 @@ SHOW_SECONDS = 0.5
 
 
 def train(
-    head: Annotated[str, typer.Argument(help="A name of 'detheads heads list'.")],
+    context: typer.Context,
     cache: Annotated[
         list[Path], typer.Option(help="Feature cache to train on; repeatable: several are one training set.")
     ],
     val: Annotated[Path, typer.Option(help="Feature cache to evaluate on.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; an interrupted one is resumed.")],
+    head: Annotated[
+        str | None,
+        typer.Argument(help="A name of 'detheads heads list'; a --recipe names its own.", show_default=False),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="Follow a recipe: a name of 'detheads recipe list', or a file that ends in .toml. What is given "
+            "besides wins."
+        ),
+    ] = None,
     option: HeadOptions = None,
     head_file: HeadFiles = None,
     text: Annotated[
@@ -124,10 +137,35 @@ def train(
 ) -> None:
     """Train a head on cached features. Run again to resume an interrupted run exactly."""
     with one_voice():
-        require_heads([head], head_file)
+        followed = read_recipe(recipe) if recipe else None
+        name = head_of(followed, head)
+        require_heads([name], head_file)
         require_caches(*cache, val)
         require_existing(text, init)
         require_outputs(folders=[output])
+        options: dict[str, Any] = {
+            "epochs": epochs,
+            "batch": batch,
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "warmup_steps": warmup_steps,
+            "clip_norm": clip_norm,
+            "flips": flips,
+            "mirror": mirror,
+            "ema_decay": ema_decay,
+            "eval_every": eval_every,
+            "precision": precision,
+            "seed": seed,
+            "shuffle_window": shuffle_window,
+            "channels_last": channels_last,
+            "compile": compile_head,
+            "sweep": sweep,
+            "hold_out": hold_out,
+            "train_only": tuple(_names(train_only or [])),
+        }
+        chosen = parse_options(option or [])
+        if followed is not None:
+            followed = resolved(followed, typed(context, options), chosen, text, extend)
 
     from detheads.backbones.text import read_embeddings
     from detheads.cache.joined import open_caches
@@ -135,72 +173,77 @@ def train(
     from detheads.ops.devices import use_threads
     from detheads.training.config import TrainConfig
     from detheads.training.distributed import together
+    from detheads.training.recipes.follow import follow
     from detheads.training.trainer import Trainer
 
     with together(device) as processes:
         use_threads(threads)
-        config = TrainConfig(
-            epochs=epochs,
-            batch=batch,
-            lr=lr,
-            weight_decay=weight_decay,
-            warmup_steps=warmup_steps,
-            clip_norm=clip_norm,
-            flips=flips,
-            mirror=mirror,
-            ema_decay=ema_decay,
-            eval_every=eval_every,
-            precision=precision,
-            seed=seed,
-            shuffle_window=shuffle_window,
-            channels_last=channels_last,
-            compile=compile_head,
-            sweep=sweep,
-            hold_out=hold_out,
-            train_only=tuple(_names(train_only or [])),
-        )
         train_cache, val_cache = open_caches(cache), FeatureCache(val)
         embeddings = read_embeddings(text) if text else None
-        trainer = Trainer(
-            head,
-            parse_options(option or []),
-            train_cache,
-            val_cache,
-            output,
-            config,
-            processes=processes,
-            readers=readers,
-            class_embeddings=embeddings.of(train_cache.dataset.class_names) if embeddings else None,
-            encoder=embeddings.encoder if embeddings else None,
-            init=init,
-            extensions=extend or (),
-        )
-        if processes.first:
-            remark(*_remarks(trainer))
-        result = _fit(trainer)
+        stages: list[Trainer] = []
+
+        def fit(stage: str, trainer: Trainer) -> "TrainResult":
+            if processes.first:
+                remark(*([f"stage {stage}: {trainer.run}"] if stage else []), *_remarks(trainer))
+            stages.append(trainer)
+            return _fit(trainer)
+
+        if followed is not None:
+            if processes.first:
+                remark(*departures(followed, train_cache, embeddings), *followed.to_toml(resolved=True).splitlines())
+            result = follow(
+                followed,
+                train_cache,
+                val_cache,
+                output,
+                fit,
+                processes=processes,
+                embeddings=embeddings,
+                init=init,
+                readers=readers,
+            )
+        else:
+            trainer = Trainer(
+                name,
+                chosen,
+                train_cache,
+                val_cache,
+                output,
+                TrainConfig(**options),
+                processes=processes,
+                readers=readers,
+                class_embeddings=embeddings.of(train_cache.dataset.class_names) if embeddings else None,
+                encoder=embeddings.encoder if embeddings else None,
+                init=init,
+                extensions=extend or (),
+            )
+            result = fit("", trainer)
     if not processes.first:
         return
     for mended in result.remarks:
         remark(mended)
+    trainer = stages[-1]
+    seconds, swept = sum(stage.seconds for stage in stages), bool(trainer.config.sweep)
     answer = {
         "run": str(output),
-        "head": head,
+        "head": name,
         "parameters": result.parameters,
         "best_epoch": result.best_epoch,
-        "epochs": trainer.epochs,
-        "seconds": round(result.seconds, 1),
+        "epochs": sum(stage.epochs for stage in stages),
+        "seconds": round(seconds, 1),
         "validated_on_trained": trainer.identity.validated_on_trained,
         **{name: result.metrics[name] for name in NAMES},
-        **(_swept(output, result) if sweep else {}),
+        **(_swept(output, result) if swept else {}),
+        **({"recipe": followed.name, "stages": [str(stage.run) for stage in stages]} if followed else {}),
     }
 
     reached = ", ".join(f"{name} {statistic_text(result.metrics[name], '.3f')}" for name in NAMES[:3])
 
     def render(console: Console) -> None:
         where = f"epoch {result.best_epoch}"
-        if sweep:
+        if swept:
             where = f"step {answer['step']} ({answer['weights']} weights)"
-        console.print(f"{output}: {reached} at {where}, {result.seconds / 60:.1f} minutes")
+        console.print(f"{output}: {reached} at {where}, {seconds / 60:.1f} minutes")
 
     emit(answer, as_json, render)
 

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from detheads.backbones.features import FeatureSpec
-from detheads.foundation.errors import UserError
+from detheads.foundation.errors import UserError, suggest
 from detheads.headkit.contract import Head
 from detheads.headkit.library import head_modules, require_head
 from detheads.headkit.options import ALLOWED, allowed, convert, option_types, to_json, to_text, unsupported
@@ -120,7 +120,8 @@ def make_config(found: Entry, options: Mapping[str, Any]) -> Any:
     values = {}
     for key, value in options.items():
         if key not in known:
-            raise UserError(f"head {found.name} has no option {key!r}; it has {', '.join(sorted(known))}.")
+            has = ", ".join(sorted(known))
+            raise UserError(f"head {found.name} has no option {key!r}; it has {has}.{suggest(key, known)}")
         try:
             values[key] = convert(types[key], value)
         except ValueError as error:

@@ -48,6 +48,8 @@ from detheads.training.window import LossWindow
 RUN = claims.Kind("config.json", "a training run", "training in")
 LOG_EVERY = 20
 """Steps between log lines."""
+RECIPE_NAME = "recipe.toml"
+"""The recipe that a run is a stage of, with the value of every option; ``train --recipe`` follows it again."""
 SAVE_SECONDS = 300.0
 """Longest time between two resumable checkpoints."""
 
@@ -71,6 +73,7 @@ class Trainer:
         extensions: epochs of each extension of the training, behind those of ``config``. Each is a warm restart of
             the learning rate. A finished run that is extended ends as one that was extended from the start.
         readers: threads that read batches (see :func:`read_batches`); they change no number.
+        recipe: text of the recipe that this is a stage of, which is kept in the run's folder.
 
     Raises:
         UserError: when the caches do not belong together, one has nothing to learn or to score, or the folder holds
@@ -93,11 +96,12 @@ class Trainer:
         init: str | Path | None = None,
         extensions: Sequence[int] = (),
         readers: int | None = None,
+        recipe: str = "",
     ) -> None:
         require_trainable(train, val)
         self.train_cache, self.held_out = divided(as_mirrored(train, config.mirror), config)
         self.val_cache, self.run, self.config = val, Path(run), config
-        self.extensions = tuple(extensions)
+        self.extensions, self.recipe = tuple(extensions), recipe
         self.processes = processes or Processes(device or torch.device("cpu"))
         self.processes.require_shares(config.batch)
         self.device, self.readers = self.processes.device, readers or self.processes.fair(default_readers())
@@ -162,6 +166,8 @@ class Trainer:
         first = self.processes.first
         with self._claimed() if first else nullcontext({}) as recorded:
             if first:
+                if self.recipe:
+                    atomic.write_text(self.run / RECIPE_NAME, self.recipe)
                 self._take_up(recorded)
             self._start_alike()
             self._log = RunLog(self.run, self.learner.step) if first else None

@@ -23,6 +23,7 @@ THRIFT = {
     "data scenes": "--train 4 --val 2 --size 96",
     "cache build": "--size 96",
     "train": "--epochs 1 --threads 1",
+    "recipe ladder": "--epochs 1 --threads 1",
     "export": "--onnx-only --batch-sizes 2",
     "verify": "--batch-sizes 2",
     "arena run": "--heads slim_fcos,fcos --epochs 1 --no-latency --jobs 1 --threads 1",
