@@ -52,13 +52,19 @@ class CosineClassifier(nn.Module):
         """Points ``[P, hidden]`` in the space of the classes, ``[P, text_dim]``, float32, unit length."""
         return F.normalize(F.linear(x.float(), self.cls_project.weight.float()), dim=1)
 
-    def set_embeddings(self, embeddings: Tensor) -> None:
-        """Compare with these embeddings ``[K, text_dim]``; the projection starts from their principal components."""
+    def set_embeddings(self, embeddings: Tensor, *, pc_init: bool = True) -> None:
+        """Compare with these embeddings ``[K, text_dim]``.
+
+        Args:
+            pc_init: the projection starts from their principal components, not at random.
+        """
         expected = tuple(self.embeddings.shape)
         if tuple(embeddings.shape) != expected:
             raise ValueError(f"class embeddings have shape {tuple(embeddings.shape)}, expected {expected}")
         with torch.no_grad():
             self.embeddings.copy_(F.normalize(embeddings.float(), dim=1))
+            if not pc_init:
+                return
             components = torch.linalg.svd(self.embeddings, full_matrices=False).Vh  # [min(K, text_dim), text_dim]
             count = min(len(components), self.cls_project.in_features)
             self.cls_project.weight[:, :count] = components[:count].T

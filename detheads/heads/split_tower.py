@@ -60,6 +60,7 @@ class Config:
             strided convolutions; the laterals add the coarser ones in any case.
         towers: ``split``, one for classes and one for boxes, or ``shared``, one of the blocks of both.
         text_dim: dimension of the embedding space.
+        pc_init: whether the projection into it starts from the principal components of given embeddings.
         assigner: ``atss`` or ``fcos``.
         dropout: share of the backbone's channels dropped in each training step.
     """
@@ -71,6 +72,7 @@ class Config:
     scales: Literal["bands", "lowpass", "pyramid"] = "bands"
     towers: Literal["split", "shared"] = "split"
     text_dim: PositiveInt = 768
+    pc_init: bool = True
     assigner: Assigner = "atss"
     dropout: Share = 0.0
 
@@ -102,6 +104,7 @@ class SplitTower(PointHead):
         self.laterals = nn.ModuleList(nn.Conv2d(hidden, hidden, 1) for _ in range(BANDS - 1))
         self.finer = FinerLevel(spec, hidden)
         self.scales, self.shared = config.scales, config.towers == "shared"
+        self.pc_init = config.pc_init
         if self.scales == "pyramid":
             self.coarser = nn.ModuleList(conv_norm_relu(hidden, hidden, 3, stride=2) for _ in range(BANDS - 1))
         self.class_tower = _tower(hidden, config)
@@ -153,11 +156,12 @@ class SplitTower(PointHead):
                 self.classifier.start_from(self(features).logits)
 
     def set_class_embeddings(self, embeddings: Tensor) -> None:
-        """Compare classes with these text embeddings ``[K, text_dim]``, and start the projection from their PCs."""
+        """Compare classes with these text embeddings ``[K, text_dim]``; with ``pc_init`` the projection starts from
+        their principal components."""
         if not isinstance(self.classifier, CosineClassifier):
             super().set_class_embeddings(embeddings)
         else:
-            self.classifier.set_embeddings(embeddings)
+            self.classifier.set_embeddings(embeddings, pc_init=self.pc_init)
 
 
 def _tower(hidden: int, config: Config) -> nn.Sequential:

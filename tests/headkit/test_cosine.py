@@ -89,3 +89,13 @@ def test_logits_keep_their_digits_in_mixed_precision() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         mixed = classifier(x)
     assert torch.equal(mixed, classifier(x))
+
+
+def test_the_projection_starts_at_random_where_its_components_are_not_wanted() -> None:
+    torch.manual_seed(0)
+    classifier = CosineClassifier(16, 7, 24, learned=False)
+    before = classifier.cls_project.weight.detach().clone()
+    texts = F.normalize(torch.randn(7, 24), dim=1)
+    classifier.set_embeddings(texts, pc_init=False)
+    assert torch.equal(classifier.cls_project.weight, before)
+    torch.testing.assert_close(classifier.embeddings, texts)

@@ -105,7 +105,7 @@ def test_each_step_of_the_ladder_changes_what_it_names_and_nothing_else() -> Non
     assert [step.published and step.published.AP for step in steps] == [36.88, 40.06, 40.89, 41.15, 42.49, 42.64]
     changes = [
         {"options.assigner", "features.flips", "flips", "mirror"},
-        {"text.model", "text.prompts", "ema_decay"},
+        {"options.pc_init", "text.model", "text.prompts", "ema_decay"},
         {"epochs", "eval_every", "sweep"},
         {"features.size"},
         {"a stage"},
