@@ -1,5 +1,6 @@
-"""Every head without each of its ideas keeps the contract, and is exported with proof."""
+"""Heads without each of their ideas keep the contract and are exported with proof; a sentence says how to refute them."""
 
+import sys
 import warnings
 from typing import Any
 
@@ -35,6 +36,15 @@ def test_a_head_without_an_idea_keeps_the_contract(name: str, idea: str) -> None
         checks.loads_again,
     ):
         check(case)
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in CONTROLS}))
+def test_a_head_names_the_command_that_would_refute_it(name: str) -> None:
+    about = " ".join((sys.modules[registry.entry(name).head.__module__].__doc__ or "").split())
+    refuted = about.partition("Refuted")[2]
+    assert f"``detheads arena run --heads {name} --with-controls" in refuted
+    for control in registry.entry(name).head.controls.values():
+        assert any(f"``{option}" in refuted for option in str(control).split()), str(control)
 
 
 @pytest.mark.slow
