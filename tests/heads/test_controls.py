@@ -1,4 +1,4 @@
-"""Heads without each of their ideas keep the contract and are exported with proof; a sentence says how to refute them."""
+"""Heads without an idea of theirs keep the contract and are exported with proof; a sentence says how to refute it."""
 
 import sys
 import warnings
