@@ -24,7 +24,7 @@ class DetectorGraph(nn.Module):
     Args:
         backbone: frozen encoder for one input size; it runs once for all heads.
         heads: a trained head for the features of that encoder, or several by name.
-        spec: the features the heads were trained on.
+        spec: the features the heads were trained on. Depth maps that lay beside them taught; the graph has none.
 
     Raises:
         UserError: when the backbone does not give the features that the heads need.
@@ -32,8 +32,8 @@ class DetectorGraph(nn.Module):
 
     def __init__(self, backbone: Backbone, heads: Head | Mapping[str, Head], spec: FeatureSpec) -> None:
         super().__init__()
-        _require_same_features(backbone, spec)
-        self.backbone, self.spec = backbone, spec
+        self.backbone, self.spec = backbone, spec.computed
+        _require_same_features(backbone, self.spec)
         by_name = {ONLY_HEAD: heads} if isinstance(heads, Head) else dict(heads)
         self.names = list(by_name)
         self.heads = nn.ModuleList(by_name.values())  # a ModuleDict refuses names such as "training"

@@ -52,7 +52,7 @@ def load_trained(
     """
     checkpoint = load_head(run, which, vocabulary)
     require_backbone_file(checkpoint.backbone_name, checkpoint.backbone_file_sha256)
-    spec = checkpoint.feature_spec
+    spec = checkpoint.feature_spec.computed
     trained_on_random = checkpoint.backbone_weights_sha256 is None
     if trained_on_random and weights is not None:
         raise UserError(
@@ -106,7 +106,7 @@ def load_several(
             ("the backbone", of_first.backbone_name, other.backbone_name),
             ("the backbone weights", of_first.backbone_weights_sha256, other.backbone_weights_sha256),
             ("the input size", _size(of_first), _size(other)),
-            ("the features", ", ".join(of_first.feature_spec.names), ", ".join(other.feature_spec.names)),
+            ("the features", _features(of_first), _features(other)),
         ):
             if mine != its:
                 raise UserError(
@@ -118,6 +118,10 @@ def load_several(
         name: loaded if name == first else replace(loaded, checkpoint=each, head=build_head(each).eval())
         for name, each in checkpoints.items()
     }
+
+
+def _features(checkpoint: Checkpoint) -> str:
+    return ", ".join(checkpoint.feature_spec.computed.names)
 
 
 def _size(checkpoint: Checkpoint) -> str:

@@ -1,6 +1,10 @@
 """What a backbone gives and a head is built for: feature maps, their channels and strides. Torch-free."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+DEPTH = "depth"
+"""Name of the one layer that no backbone gives: an inverse depth map ``[B, 1, H / stride, W / stride]`` of its own
+making, from 0 (unknown) to 1 (nearest). A cache may hold it beside the features; a graph never sees it."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,17 @@ class FeatureSpec:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(layer.name for layer in self.layers)
+
+    @property
+    def computed(self) -> "FeatureSpec":
+        """Without what a cache holds besides: the layers that a backbone gives, and a graph has."""
+        return replace(self, layers=tuple(layer for layer in self.layers if layer.name != DEPTH))
+
+    @property
+    def join_stride(self) -> int:
+        """Stride of the grid on which the main layers are joined: 16, or that of the only layer."""
+        strides = [layer.stride for layer in self.main_layers]
+        return 16 if 16 in strides else strides[len(strides) // 2]
 
     @property
     def main_layers(self) -> tuple[FeatureLayer, ...]:

@@ -24,7 +24,7 @@ def require_same_features(first: FeatureCache, second: FeatureCache) -> None:
         UserError: naming what differs.
     """
     for key, called in _CALLED.items():
-        one, other = getattr(first.manifest.settings, key), getattr(second.manifest.settings, key)
+        one, other = _setting(first, key), _setting(second, key)
         if one != other:
             values = "" if key == "layers" or key.endswith("sha256") else f" ({_plain(one)} and {_plain(other)})"
             raise UserError(
@@ -37,6 +37,11 @@ def require_same_features(first: FeatureCache, second: FeatureCache) -> None:
             f"{first.folder} and {second.folder} have different classes: {difference}; give both the same list of "
             "classes and build the caches again."
         )
+
+
+def _setting(cache: FeatureCache, key: str) -> object:
+    """A setting; of the layers those that a backbone gives, as what lies beside them is for training alone."""
+    return cache.feature_spec.computed.layers if key == "layers" else getattr(cache.manifest.settings, key)
 
 
 def _class_difference(first: FeatureCache, second: FeatureCache) -> str:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detheads.backbones.backbone import Backbone, require_rebuildable
+from detheads.backbones.features import DEPTH
+from detheads.cache.depth import DepthMaps
 from detheads.cache.extract import Waiting, extract
 from detheads.cache.images import OnBad, OnRemark
 from detheads.cache.manifest import (
@@ -66,14 +68,22 @@ class BuildResult:
     waited: float = 0.0
 
 
-def settings_for(backbone: Backbone, dtype: StorageType = "fp16", flips: bool = False) -> Settings:
+def settings_for(
+    backbone: Backbone, dtype: StorageType = "fp16", flips: bool = False, depth: DepthMaps | None = None
+) -> Settings:
     """The cache settings that a backbone implies.
+
+    Args:
+        depth: maps that lie beside the features, on the grid on which heads join them.
 
     Raises:
         UserError: when the backbone's name does not give it again.
     """
     require_rebuildable(backbone)
     spec, features = backbone.spec, backbone.feature_spec
+    layers = [LayerEntry(name=e.name, channels=e.channels, stride=e.stride) for e in features.layers]
+    if depth is not None:
+        layers.append(LayerEntry(name=DEPTH, channels=1, stride=features.join_stride))
     return Settings(
         backbone=spec.name,
         backbone_file_sha256=backbone.file_sha256,
@@ -85,11 +95,12 @@ def settings_for(backbone: Backbone, dtype: StorageType = "fp16", flips: bool = 
         pixel_rule=PIXEL_RULE,
         height=features.height,
         width=features.width,
-        layers=tuple(LayerEntry(name=e.name, channels=e.channels, stride=e.stride) for e in features.layers),
+        layers=tuple(layers),
         main=features.main,
         dtype=dtype,
         flips=flips,
         precision=backbone.precision,
+        depth_sha256=None if depth is None else depth.sha256,
     )
 
 
@@ -104,6 +115,7 @@ def build_cache(
     reuse: Sequence[str | Path] = (),
     skip_bad: bool = False,
     part: Part | None = None,
+    depth: DepthMaps | None = None,
     on_progress: Progress = silent,
     on_remark: OnRemark = None,
 ) -> BuildResult:
@@ -117,6 +129,7 @@ def build_cache(
         skip_bad: leave out pictures that cannot be decoded instead of stopping at the first.
         part: extract only this part of the dataset's pictures, into its own folder in ``folder``; other processes and
             machines may build the others at the same time, and :func:`detheads.cache.merge.merge_parts` makes them one.
+        depth: depth maps of all pictures of the dataset, stored beside the features.
         on_remark: called with a sentence about each picture whose pixels look wrong or that has further frames.
 
     Raises:
@@ -131,7 +144,7 @@ def build_cache(
             f"{dataset.name}/{dataset.split} calls a picture {strange!r}, which leads out of a cache's folder; "
             "name pictures relative to the folder of the split."
         )
-    folder, settings = Path(folder), settings_for(backbone, dtype, flips)
+    folder, settings = Path(folder), settings_for(backbone, dtype, flips, depth)
     entry: PartEntry | None = None
     if part is not None:
         require_divisible(folder, reuse)
@@ -160,7 +173,7 @@ def build_cache(
         groups = _groups(missing, key_of, stock, images_per_shard(settings))
         waiting = Waiting()
         key_of |= _extract_all(
-            groups, backbone, settings, batch_size, stock, on_bad, on_progress, resumed, on_remark, waiting
+            groups, backbone, settings, batch_size, stock, on_bad, on_progress, resumed, on_remark, waiting, depth
         )
         skipped = {**dataset.skipped, **{record.file_name: why for record, why in bad.items()}}
         manifest = publish_dataset(folder, known, stock, without(dataset, bad), settings, key_of, skipped, entry)
@@ -201,6 +214,7 @@ def _extract_all(
     resumed: int,
     on_remark: OnRemark,
     waiting: Waiting,
+    depth: DepthMaps | None,
 ) -> dict[ImageRecord, str]:
     """Write a shard of each group; the digest of each picture that could be used."""
     key_of: dict[ImageRecord, str] = {}
@@ -215,7 +229,7 @@ def _extract_all(
     pending: Future[None] | None = None
     with ThreadPoolExecutor(1) as writer:  # hashes and writes one shard while the next one is computed
         for name, records in groups:
-            keys, tensors = extract(records, backbone, settings, batch_size, on_bad, advance, on_remark, waiting)
+            keys, tensors = extract(records, backbone, settings, batch_size, on_bad, advance, on_remark, waiting, depth)
             if pending is not None:
                 pending.result()
             pending = None

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from detheads.backbones.backbone import Backbone
+from detheads.backbones.features import DEPTH
+from detheads.cache.depth import DepthMaps
 from detheads.cache.images import Batch, OnBad, OnRemark, batches
 from detheads.cache.manifest import Settings
 from detheads.cache.storage import FLIPPED_SUFFIX, encode, require_finite
@@ -49,6 +51,7 @@ def extract(
     advance: Callable[[int], None],
     on_remark: OnRemark = None,
     waiting: Waiting | None = None,
+    depth: DepthMaps | None = None,
 ) -> tuple[dict[ImageRecord, str], dict[str, Tensor]]:
     """The tensors of one shard, filled batch by batch: by a thread, while the backbone works on the next one.
 
@@ -57,6 +60,7 @@ def extract(
         advance: told how many pictures were done.
         on_remark: told what looks wrong about a picture that is used.
         waiting: counts the seconds in which the backbone waits for decoded pictures.
+        depth: maps that lie beside the features.
 
     Returns:
         The digest of each picture that has a row, in their order, and the tensors, ``[rows, ...]`` each.
@@ -89,7 +93,11 @@ def extract(
             yield batch, maps
 
     def stored(ran: tuple[Batch, dict[str, Tensor]]) -> tuple[Batch, dict[str, Tensor]]:
-        return ran[0], _stored(*ran, settings)
+        batch, maps = ran
+        if depth is not None:
+            beside = depth.on_grid(batch.records, settings)
+            maps = {**maps, DEPTH: beside} | ({DEPTH + FLIPPED_SUFFIX: beside.flip(3)} if settings.flips else {})
+        return batch, _stored(batch, maps, settings)
 
     for batch, rows in map_ahead(stored, computed(), ahead=1, start=compute_alone):
         for key, values in rows.items():

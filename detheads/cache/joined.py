@@ -21,6 +21,7 @@ _STORED = {
     "pad_value": "letterbox padding",
     "pixel_rule": "way from picture files to pixels",
     "schema_version": "format",
+    "layers": "depth maps (--depth)",
 }
 """Settings of a cache that features in one batch have to share, beyond those that a head cares for."""
 

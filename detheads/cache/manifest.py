@@ -16,6 +16,7 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
+from detheads.backbones.features import DEPTH
 from detheads.backbones.spec import Precision
 from detheads.foundation.entry import Entry
 from detheads.foundation.errors import UserError
@@ -70,12 +71,16 @@ class Settings(Entry):
     """Whether features of each mirrored image are stored too."""
     precision: Precision = "fp32"
     """What the backbone computed in. Not written where it is fp32, so that earlier caches keep their digests."""
+    depth_sha256: str | None = None
+    """Digest of the depth maps in the layer ``depth``. Not written where there are none."""
 
     @model_serializer(mode="wrap")
     def _without_the_usual(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = serialise(self)
         if self.precision == "fp32":
             del values["precision"]
+        if self.depth_sha256 is None:
+            del values["depth_sha256"]
         return values
 
     @model_validator(mode="after")
@@ -85,7 +90,17 @@ class Settings(Entry):
             raise ValueError("layers have one name twice, or the main ones are not among them")
         if any(self.height % layer.stride or self.width % layer.stride for layer in self.layers):
             raise ValueError("the input sides are no multiples of a layer's stride")
+        depth = [layer for layer in self.layers if layer.name == DEPTH]
+        if bool(depth) != (self.depth_sha256 is not None) or any(layer.channels != 1 for layer in depth):
+            raise ValueError("a layer of depth has one channel, and a digest of its maps")
+        if DEPTH in self.main:
+            raise ValueError("depth is no feature of a backbone")
         return self
+
+    @property
+    def depth_stride(self) -> int:
+        """Stride of the layer of depth; ``StopIteration`` without one."""
+        return next(layer.stride for layer in self.layers if layer.name == DEPTH)
 
     @property
     def values_per_image(self) -> int:

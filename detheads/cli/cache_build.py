@@ -54,6 +54,10 @@ def build(
     dtype: Annotated[StorageType, typer.Option(help="How features are stored; int8 comes with scales.")] = "fp16",
     flips: Annotated[bool, typer.Option("--flips", help="Store features of each mirrored image too.")] = False,
     precision: BackbonePrecision = "fp32",
+    depth: Annotated[
+        Path | None,
+        typer.Option(help="Folder of inverse depth maps, NAME.npy or NAME.png a picture, to store beside."),
+    ] = None,
     reuse: Annotated[
         list[Path] | None,
         typer.Option("--from", help="Finished cache whose features are taken for equal pictures; repeatable."),
@@ -86,13 +90,16 @@ def build(
     where = workers_of(workers, address, gpus_per_worker, threads, retries)
     if where.count and (chosen is not None or reuse):
         raise UserError("--workers divides a whole build by itself; leave out --part and --from, or --workers.")
-    require_existing(dataset, weights, *(reuse or ()))
+    if where.count and depth is not None:
+        raise UserError("--workers reads no depth maps; leave it out, or --depth (--part divides such a build).")
+    require_existing(dataset, weights, depth, *(reuse or ()))
     require_backbone_of(backbone_file, backbone)
     require_outputs(folders=[output])
     data = read_first(dataset, split, limit, skip_bad)
 
     from detheads.backbones.backbone import load_backbone
     from detheads.cache.builder import build_cache, settings_for
+    from detheads.cache.depth import DepthMaps
     from detheads.cache.reader import counted_objects
     from detheads.cache.sizes import other_sizes
     from detheads.ops.devices import pick_device, use_threads
@@ -103,7 +110,8 @@ def build(
         pick_device("cpu" if where.count else device)
     )
     encoder.computing_in(precision)
-    settings = settings_for(encoder, dtype, flips)
+    maps = None if depth is None else DepthMaps(depth, data.images)
+    settings = settings_for(encoder, dtype, flips, maps)
     images = len((data if chosen is None else chosen.of_dataset(data, settings)).images)
     share = "" if chosen is None else f"{chosen}, "
     total = sized(settings.bytes_per_image * images)
@@ -161,6 +169,7 @@ def build(
                 reuse=reuse or (),
                 skip_bad=skip_bad,
                 part=chosen,
+                depth=maps,
                 on_progress=told_in_advance(on_progress),
                 on_remark=remarks.append,
             )

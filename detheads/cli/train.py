@@ -264,6 +264,8 @@ def _remarks(trainer: "Trainer") -> list[str]:
         f"{trainer.identity.head_name}: {trainer.parameters:,} parameters, {len(train)} images, {trainer.total_steps} "
         f"steps on {where}, options {trainer.identity.head_config}"
     ]
+    if trainer.head.remark:
+        lines.append(trainer.head.remark)
     if trainer.config.flips and trainer.config.mirror == "auto" and not train.has_flips:
         lines.append(
             "the cache holds no mirrored images (build it with --flips, or give --mirror features): training without "

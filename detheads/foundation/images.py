@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from detheads.foundation.errors import UserError
@@ -107,6 +109,20 @@ def load_image(source: str | Path | bytes, on_remark: Callable[[str], None] | No
             on_remark(f"{name} has {frames} pages or frames; the first one is read.")
         image.load()
         return to_rgb(image, lambda sentence: on_remark(f"{name} {sentence}.") if on_remark is not None else None)
+
+
+def load_grey(path: str | Path) -> NDArray[np.float32]:
+    """The numbers of a picture of one channel, of 8 or 16 bits, as they are: ``[height, width]``.
+
+    Raises:
+        UserError: when the file is missing, damaged, too large, or has several channels.
+    """
+    with _opened(path, str(path), "cannot be decoded") as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise UserError(f"{path} has {image.width}x{image.height} pixels, more than {MAX_PIXELS:,}.")
+        if image.mode != "L" and not image.mode.startswith("I"):
+            raise UserError(f"{path} has pixels of type {image.mode}, not one channel of 8 or 16 bits.")
+        return np.asarray(image).astype(np.float32)
 
 
 @dataclass(frozen=True)

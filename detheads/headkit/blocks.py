@@ -82,9 +82,8 @@ def joined_channels(spec: FeatureSpec) -> int:
 
 
 def join_stride(spec: FeatureSpec) -> int:
-    """Stride of the grid on which the main layers are joined: 16, or that of the only layer."""
-    strides = [layer.stride for layer in spec.main_layers]
-    return 16 if 16 in strides else strides[len(strides) // 2]
+    """Stride of the grid on which :func:`join_main` joins the main layers."""
+    return spec.join_stride
 
 
 def join_main(features: Mapping[str, Tensor], spec: FeatureSpec) -> Tensor:

@@ -49,6 +49,11 @@ class Head(nn.Module, ABC):
     trainable: ClassVar[bool] = True
     """False for a head that is solved, not trained: it has no loss."""
 
+    @property
+    def remark(self) -> str:
+        """What whoever trains it on these features should know; empty where its name says all."""
+        return ""
+
     @abstractmethod
     def forward(self, features: Mapping[str, Tensor]) -> HeadOutput:
         """Map feature layers by name (``[B, C, H/s, W/s]`` each) to dense predictions."""

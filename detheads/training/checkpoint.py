@@ -239,7 +239,7 @@ def matching_cache(checkpoint: Checkpoint, cache: FeatureCache) -> FeatureCache:
     if set(checkpoint.categories) < set(cache.dataset.categories):
         cache = cache.restricted(checkpoint.categories)
     settings = cache.manifest.settings
-    trained_spec, spec = checkpoint.feature_spec, cache.feature_spec
+    trained_spec, spec = checkpoint.feature_spec.computed, cache.feature_spec.computed
     pairs = {
         "backbone": (checkpoint.backbone_name, settings.backbone),
         "backbone weights": (checkpoint.backbone_weights_sha256, settings.weights_sha256),

@@ -18,6 +18,7 @@ EQUALS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("scale_classify", "scale", "plain", {}),
     ("mutual_attention", "slots", "plain", {}),
     ("feature_graph", "graph", "plain", {}),
+    ("depth_fusion", "map", "plain", {}),
     ("curvature", "rays", "plain", {"levels": 5}),
     ("hook_fcos", "hooks", "fcos", {}),
     ("slim_fcos", "projected", "fcos", {}),
