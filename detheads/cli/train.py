@@ -29,6 +29,7 @@ from detheads.cli.options import (
 from detheads.cli.output import JsonFlag, emit, progress, remark
 from detheads.cli.recipe_options import departures, head_of, resolved, typed
 from detheads.evaluation.coco import NAMES, statistic_text
+from detheads.foundation.atomic import sized, try_output
 from detheads.foundation.errors import UserError
 from detheads.training.config import Mirror
 from detheads.training.launch import one_voice
@@ -133,6 +134,9 @@ def train(
     readers: ReadersOption = None,
     threads: Annotated[int | None, typer.Option(min=1, callback=possible_threads, help="CPU threads.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...; a GPU where there is one when empty.")] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Look at head, recipe, caches, text and free space; train nothing.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Train a head on cached features. Run again to resume an interrupted run exactly."""
@@ -185,6 +189,9 @@ def train(
         def fit(stage: str, trainer: Trainer) -> "TrainResult":
             if processes.first:
                 remark(*([f"stage {stage}: {trainer.run}"] if stage else []), *_remarks(trainer))
+            if dry_run:  # the later stages of a recipe start from weights that there are not
+                _tell_sizes(trainer, len(followed.stages) if followed else 1, as_json)
+                raise typer.Exit
             stages.append(trainer)
             return _fit(trainer)
 
@@ -220,7 +227,7 @@ def train(
             result = fit("", trainer)
     if not processes.first:
         return
-    for mended in result.remarks:
+    for mended in (sentence for stage in stages for sentence in stage.remarks):
         remark(mended)
     trainer = stages[-1]
     seconds, swept = sum(stage.seconds for stage in stages), bool(trainer.config.sweep)
@@ -246,6 +253,21 @@ def train(
         console.print(f"{output}: {reached} at {where}, {seconds / 60:.1f} minutes")
 
     emit(answer, as_json, render)
+
+
+def _tell_sizes(trainer: "Trainer", runs: int, as_json: bool) -> None:
+    """What a training will take, before its first step.
+
+    Raises:
+        UserError: when the disk has no room for its checkpoints.
+    """
+    from detheads.training.recipes.plan import STATES
+
+    size = runs * STATES * 4 * trainer.parameters
+    try_output(trainer.run, folder=True, needs=size)
+    answer = {"run": str(trainer.run), "parameters": trainer.parameters, "steps": trainer.total_steps, "bytes": size}
+    told = f"{trainer.run}: {sized(size)} of checkpoints and {trainer.total_steps:,} steps; nothing was trained"
+    emit(answer, as_json, lambda console: console.print(told))
 
 
 def _swept(run: Path, result: "TrainResult") -> dict[str, Any]:

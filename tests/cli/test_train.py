@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -72,3 +73,17 @@ def test_the_options_of_a_training_are_its_configuration(
         refused = detheads(*line, option, -1, "-o", tmp_path / "other")
         assert (refused.code, said in refused.err) == (1, True)
         assert not (tmp_path / "other").exists()
+
+
+def test_a_dry_run_tells_sizes_and_trains_nothing(
+    world: World, tmp_path: Path, detheads: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caches = ("--cache", world.caches / "plain", "--val", world.caches / "val")
+    line = ("train", "fcos", *caches, "-O", "width=16", "-O", "tower_blocks=1", "-o", tmp_path / "run", "--dry-run")
+    told = json.loads(detheads(*line, "--epochs", 3, "--batch", 4, "--json").out)
+    assert told["steps"] == 3 * 3
+    assert told["bytes"] == 5 * 4 * told["parameters"]
+    monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=1000))
+    refused = detheads(*line)
+    assert (refused.code, "has 1.0 kB free" in refused.err) == (1, True)
+    assert not list(tmp_path.iterdir())
