@@ -16,7 +16,9 @@ from detheads.evaluation.predict import evaluate_cache
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
 from detheads.foundation.geometry import sides
+from detheads.headkit import registry
 from detheads.ops.devices import pick_device
+from detheads.training.caches import as_mirrored, require_trainable
 from detheads.training.checkpoint import build_head, load_checkpoint
 from detheads.training.distributed import Processes
 from detheads.training.recipes.follow import follow
@@ -153,6 +155,8 @@ def climb(
     watch = watch or Watch()
     if len(set(seeds)) < len(seeds):
         raise UserError(f"the seeds {', '.join(map(str, seeds))} hold one twice; name each once.")
+    for rung in rungs:
+        _require_inputs(rung)
     place, done = pick_device(device), dict[Any, Reached]()
     rows: list[Row] = []
     above: dict[int, Any] = {}
@@ -172,6 +176,17 @@ def climb(
         watch.on_row(rows[-1])
         _write(folder, rows, seeds)
     return rows
+
+
+def _require_inputs(rung: Rung) -> None:
+    """Refuse what a later step could not use before an earlier one takes its hours."""
+    train = open_caches(rung.train)
+    require_trainable(train, FeatureCache(rung.val))
+    for stage in rung.recipe.stages:
+        as_mirrored(train, stage.config.mirror)
+    if rung.text is not None:
+        read_embeddings(rung.text).of(train.dataset.class_names)
+    registry.config_dict(registry.entry(rung.recipe.head), rung.recipe.options)
 
 
 def _train(

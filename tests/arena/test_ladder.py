@@ -109,3 +109,15 @@ def test_steps_are_trained_once_each_compared_by_seed_and_told(
         climb(rungs_of(STEPS, train, val, [], {"batch": 4}, {}), folder, (0,), device="cpu")
     with pytest.raises(UserError, match="seeds 1, 1 hold one twice"):
         climb(rungs, folder, (1, 1), device="cpu")
+
+
+def test_what_a_later_step_lacks_is_told_before_the_first_is_trained(world: World, folder: Path) -> None:
+    plain, val = [world.caches / "plain"], [world.caches / "val"]
+    for rungs, said in (
+        (rungs_of(ladder()[:2], plain, val, [], {}, {}), "holds no mirrored images"),
+        (rungs_of(STEPS, plain, val, [], {}, {"hiden": "8"}), "Did you mean 'hidden'?"),
+    ):
+        with pytest.raises(UserError) as refused:
+            climb(rungs, folder, (0,), device="cpu")
+        assert said in str(refused.value)
+        assert not folder.exists()
