@@ -74,7 +74,7 @@ def result_of(output: Path, part: int) -> PartResult | None:
         return None
 
 
-def run_part(detector: Detector, job: Job, part: int, tell: Tell = lambda done, total: None) -> PartResult:
+def run_part(detector: Detector, job: Job, part: int, tell: Tell = lambda *far: None) -> PartResult:
     """Run the pictures of a part and write its files.
 
     Args:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -183,13 +183,13 @@ def _means(values: Sequence[Mapping[str, float | None]]) -> dict[str, float | No
     }
 
 
-def failed(job: Job, error: str) -> Row:
-    """The row of a head that could not finish."""
+def failed(job: Job, error: str, status: Literal["failed", "stopped"] = "failed") -> Row:
+    """The row of a head that could not finish, or was not let."""
     return Row(
         head=job.name,
         summary=_summary(job),
         control=job.control,
-        status="failed",
+        status=status,
         error=error,
         options=job.options,
     )

@@ -83,6 +83,14 @@ class DomainsResult:
         row = next((row for row in self.rows[domain] if row.head == head), None)
         return row.metrics["AP"] if row is not None and row.status == "done" else None
 
+    def cell(self, domain: str, head: str) -> str | float:
+        """AP of a head in a domain, or why there is none, with its spread over several seeds."""
+        row = next((row for row in self.rows[domain] if row.head == head), None)
+        ap = self.ap(domain, head)
+        if row is None or ap is None:
+            return "failed" if row is None or row.status == "done" else row.status
+        return ap if row.spread is None else f"{ap:.3f} ± {row.spread:.3f}"
+
     def mean(self, head: str) -> float:
         """Mean AP over the domains; a failure counts as 0."""
         return fmean(self.ap(domain, head) or 0.0 for domain in self.rows)
@@ -137,6 +145,7 @@ def run_domains(
     on_cache: Progress = silent,
     seeds: Sequence[int] = (),
     minutes: float | None = None,
+    stop_early: bool = False,
 ) -> DomainsResult:
     """Cache every domain once and run an arena on it; started again it goes on.
 
@@ -169,6 +178,7 @@ def run_domains(
             watch=watch,
             seeds=seeds,
             minutes=minutes,
+            stop_early=stop_early,
         )
         _write(folder, DomainsResult(rows, skipped))
     return _finish(folder, rows, skipped)
@@ -278,8 +288,7 @@ def markdown(result: DomainsResult) -> str:
     columns += [Column("mean AP", ".3f"), Column("mean rank", ".2f")]
     rows: list[list[Value]] = []
     for head in result.heads:
-        values = [result.ap(domain, head) for domain in result.rows]
-        cells = ["failed" if value is None else value for value in values]
+        cells = [result.cell(domain, head) for domain in result.rows]
         rows.append([head, *cells, result.mean(head), result.mean_rank(head)])
     lines = [*table_lines(Table(columns, rows)), ""]
     if claims := result.claims:

@@ -4,9 +4,8 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Literal
 
-from detheads.arena.records import Row, Setting
+from detheads.arena.records import STATUSES, Row, Setting, Status
 from detheads.evaluation.coco import NAMES, UNDEFINED
 from detheads.report.markdown import plain, section_lines, table_lines
 from detheads.report.sections import MISSING, Column, Section, Table, Value
@@ -30,7 +29,7 @@ class Entry:
     """
 
     head: str
-    status: Literal["done", "failed"]
+    status: Status
     AP: float | None
     spread: float | None
     seeds: int
@@ -135,8 +134,10 @@ def verdict(entries: Sequence[Entry]) -> str:
     done = [entry for entry in entries if entry.status == "done"]
     heads = f"{len(entries)} {'head' if len(entries) == 1 else 'heads'}"
     if not done:
-        return f"{heads}, all failed."
-    count = f"{heads}, {len(entries) - len(done)} failed" if len(done) < len(entries) else heads
+        every = "all failed" if all(entry.status == "failed" for entry in entries) else "none of which finished"
+        return f"{heads}, {every}."
+    others = {status: sum(entry.status == status for entry in entries) for status in STATUSES if status != "done"}
+    count = ", ".join([heads, *(f"{number} {status}" for status, number in others.items() if number)])
     if done[0].AP is None:
         return f"{count}. AP is undefined: the validation images show no object."
     front = sorted((entry for entry in done if entry.pareto), key=lambda entry: entry.parameters or 0)
@@ -177,9 +178,9 @@ def markdown(setting: Setting, entries: Sequence[Entry], sections: Sequence[Sect
 def _values(entry: Entry) -> list[Value]:
     """A line of the Markdown table."""
     values: list[Value] = [getattr(entry, key) for key in COLUMNS]
-    if entry.status == "failed":
+    if entry.status != "done":
         values = [MISSING if value is None else value for value in values]
-        values[0] = f"{entry.head} (failed: {entry.error or 'no reason known'})"
+        values[0] = f"{entry.head} ({entry.status}: {entry.error or 'no reason known'})"
     return values
 
 

@@ -89,7 +89,7 @@ def curves_figure(arena: Path, entries: Sequence[Entry]) -> "Figure":
             below[place].set_yticks([])
             below[place].text(0.5, 0.5, "none logged", ha="center", va="center", transform=below[place].transAxes)
         for axes in (above[place], below[place]):
-            title = entry.head if entry.status == "done" else f"{entry.head} (failed)"
+            title = entry.head if entry.status == "done" else f"{entry.head} ({entry.status})"
             axes.set_title(title, fontsize=9, parse_math=False)
             axes.tick_params(labelsize=7, which="both")
             axes.grid(alpha=0.3)

@@ -15,12 +15,13 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from detheads.arena.contest import Job, compete, describe, failed
+from detheads.arena.early import Halving
 from detheads.arena.records import Row, log_path, read_row, write_row
 from detheads.arena.worker import DISK_FULL
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
 from detheads.foundation.progress import Remark, unheard
-from detheads.foundation.ray_cluster import Tell, Workers, run_parts
+from detheads.foundation.ray_cluster import Stopped, Tell, Workers, run_parts
 
 
 @dataclass(frozen=True)
@@ -95,21 +96,39 @@ def _run_process(
     return row
 
 
-def run_ray(jobs: Sequence[Job], workers: Workers, watch: Watch) -> None:
+def run_ray(jobs: Sequence[Job], workers: Workers, watch: Watch, halving: Halving | None = None) -> None:
     """Run ``jobs`` on a Ray cluster, as many at a time as it has room for. All machines need to see the same folders.
 
     A head whose worker dies goes on from its last checkpoint in another one; when that has died too often, and when the
     head itself fails, that is its row.
+
+    Args:
+        halving: decides which heads end early, by the first seed of each; none does when None.
 
     Raises:
         ModuleNotFoundError: when Ray is not installed.
         UserError: when there is no cluster at the address, it has not what a worker needs, or the disk is full.
     """
     waiting = {job.name: job for job in jobs}
+    spent: dict[str, str] = {}
+
+    def is_hopeless(head: str, step: int, total: int, ap: float) -> bool:
+        percent = 100 * step * max(1, len(waiting[head].seeds)) / total
+        if halving is None or percent > 100 or not halving.is_hopeless(head, percent, ap):
+            return False
+        spent[head] = (
+            f"after {percent:.0f} % of its training its AP of {ap:.3f} was below the median of the heads that came so "
+            "far before it"
+        )
+        return True
 
     def on_part(head: str, failure: str, row: str) -> None:
         job = waiting[head]
         finished = failed(job, failure) if failure else Row.model_validate_json(row)
+        if finished.status == "stopped":
+            finished = failed(job, spent[head], "stopped")
+        elif halving is not None and finished.status == "done":
+            halving.remember(job.arena, head)
         write_row(job.arena, finished)
         watch.on_row(finished)
 
@@ -122,6 +141,7 @@ def run_ray(jobs: Sequence[Job], workers: Workers, watch: Watch) -> None:
             on_far=watch.on_step,
             on_remark=watch.on_remark,
             name=str,
+            is_hopeless=is_hopeless,
         )
     except OSError as error:
         if not atomic.is_full(error):
@@ -135,7 +155,9 @@ def _prepared(specifications: Mapping[str, str]) -> Callable[[str, Tell], str]:
     def work(head: str, tell: Tell) -> str:
         job = Job.model_validate_json(specifications[head])
         try:
-            row = compete(job, lambda status: tell(status.step, status.total_steps))
+            row = compete(job, lambda status: tell(status.step, status.total_steps, status.best_ap))
+        except Stopped:
+            row = failed(job, "", "stopped")  # why is known where that was decided
         except OSError:  # of a network's file system, mostly: another try, on another machine perhaps
             raise
         except Exception as error:

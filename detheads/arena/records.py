@@ -1,7 +1,7 @@
 """What an arena writes down: its setting, one row a head, and where the files lie. Torch-free."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -90,6 +90,11 @@ class SeedResult(BaseModel):
     seconds: float
 
 
+Status = Literal["done", "stopped", "failed"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+"""In the order of the tables."""
+
+
 class Row(BaseModel):
     """How one head did.
 
@@ -97,7 +102,7 @@ class Row(BaseModel):
         head: its name; of a control that of :class:`ControlOf`.
         summary: what it is, in one line.
         control: of which idea it is the control, None for a head as it is.
-        status: ``done``, or ``failed`` with ``error`` saying why in one sentence.
+        status: ``done``, or ``failed`` or ``stopped`` early with ``error`` saying why in one sentence.
         options: the head's resolved configuration.
         parameters, gflops, candidates, nms_free: what it costs (one image), None when it could not be built.
         metrics: the twelve COCO statistics by name on the validation cache (None where undefined), at the best epoch,
@@ -119,7 +124,7 @@ class Row(BaseModel):
     head: str
     summary: str = ""
     control: ControlOf | None = None
-    status: Literal["done", "failed"]
+    status: Status
     error: str | None = None
     options: dict[str, Any] = {}
     parameters: int | None = None
@@ -197,7 +202,7 @@ def read_row(arena: Path, head: str) -> Row | None:
 
 
 def read_rows(arena: Path) -> list[Row]:
-    """All rows of an arena, best AP first, failed ones last."""
+    """All rows of an arena, best AP first, stopped and failed ones last."""
     rows = [read_row(arena, path.stem) for path in sorted((arena / "rows").glob("*.json"))]
     return sorted((row for row in rows if row is not None), key=rank_key)
 
@@ -206,10 +211,10 @@ def write_row(arena: Path, row: Row) -> None:
     atomic.write_json(row_path(arena, row.head), row.model_dump())
 
 
-def rank_key(row: Row) -> tuple[bool, float, str]:
-    """Orders rows by descending AP, undefined ones behind, failed ones last, then by name."""
+def rank_key(row: Row) -> tuple[int, float, str]:
+    """Orders rows by descending AP, undefined ones behind, then those that were stopped, then failed ones; by name."""
     ap = row.metrics.get("AP")
-    return row.status == "failed", 1.0 if ap is None else -ap, row.head
+    return STATUSES.index(row.status), 1.0 if ap is None else -ap, row.head
 
 
 def _first(error: ValidationError) -> str:

@@ -12,6 +12,7 @@ import torch
 from detheads import __version__
 from detheads.arena.budget import described, require_same_budget
 from detheads.arena.contest import Job
+from detheads.arena.early import Halving
 from detheads.arena.pool import Watch, run_local, run_ray
 from detheads.arena.records import (
     SETTING_NAME,
@@ -132,15 +133,18 @@ def run_arena(
     watch: Watch | None = None,
     seeds: Sequence[int] = (),
     minutes: float | None = None,
+    stop_early: bool = False,
 ) -> list[Row]:
     """Train and evaluate every head; started again it goes on with what is not finished.
 
     Args:
         train, val: feature caches.
         text: class embeddings for the heads that compare with text.
-        retry_failed: heads whose row says failed run again, from the start.
+        retry_failed: heads whose row says failed or stopped run again, from the start.
         seeds: train each head once with each, and compare means; the training's own seed when empty.
         minutes: of each training, in place of the epochs or steps of ``config``: as many steps as fit into them.
+        stop_early: end hopeless heads (see :mod:`detheads.arena.early`); on Ray only, and not with controls, for a
+            claim needs both sides.
         measure_latency: time every head in ONNX Runtime when all have trained.
 
     Returns:
@@ -150,6 +154,7 @@ def run_arena(
         UserError: when the caches do not belong together, the folder holds another arena, or the disk is full.
     """
     where, watch = where or Where(), watch or Watch()
+    halving = _halving(contestants, where) if stop_early else None
     caches = FeatureCache(train), FeatureCache(val)
     require_trainable(*caches)
     require_different(seeds)
@@ -163,7 +168,7 @@ def run_arena(
         jobs = []
         for name, options in contestants.options.items():
             known = read_row(folder, name)
-            if known is not None and known.status == "failed" and retry_failed:
+            if known is not None and known.status != "done" and retry_failed:
                 row_path(folder, name).unlink()
                 _forget_run(folder, name)
                 known = None
@@ -188,9 +193,11 @@ def run_arena(
                 )
             else:
                 _require_same_options(folder, known, options)
+                if halving is not None and known.status == "done":
+                    halving.remember(folder, name)
                 watch.on_row(known)
         if where.ray is not None:
-            run_ray(jobs, where.ray, watch)
+            run_ray(jobs, where.ray, watch, halving)
         else:
             run_local(jobs, where.at_a_time, where.devices, watch)
         if measure_latency:
@@ -199,6 +206,17 @@ def run_arena(
                     watch.on_latency(row.head)
                     write_row(folder, _with_latency(folder, row))
     return [row for row in read_rows(folder) if row.head in contestants.options]
+
+
+def _halving(contestants: Contestants, where: Where) -> Halving:
+    if where.ray is None:
+        raise UserError("--stop-early is of heads that run on Ray; give the address of a cluster with --ray.")
+    if contestants.controls:
+        raise UserError(
+            "--stop-early would leave claims with one side, for heads are stopped by their rank; leave it or the "
+            "controls out."
+        )
+    return Halving(contestants.options)
 
 
 def require_different(seeds: Sequence[int]) -> None:

@@ -12,6 +12,7 @@ from detheads.cli.arena_options import (
     ControlOption,
     ControlsFlag,
     DeviceOption,
+    EarlyFlag,
     EpochsOption,
     GpusOption,
     HeadsOption,
@@ -88,9 +89,12 @@ def run(
     ray: RayOption = None,
     gpus_per_head: GpusOption = 0.0,
     retries: RetriesOption = 3,
+    stop_early: EarlyFlag = False,
     device: DeviceOption = "",
     latency: Annotated[bool, typer.Option(help="Time every trained head in ONNX Runtime.")] = True,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Heads that failed run again.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Heads that failed or were stopped run again.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Train and evaluate heads on the same features under the same budget. A head that fails is a row, not the end."""
@@ -118,6 +122,7 @@ def run(
             watch=watch,
             seeds=parse_seeds(seeds),
             minutes=minutes,
+            stop_early=stop_early,
         )
     claims = claims_of({output.name: rows})
     answer = {
@@ -183,6 +188,7 @@ def domains(
     ray: RayOption = None,
     gpus_per_head: GpusOption = 0.0,
     retries: RetriesOption = 3,
+    stop_early: EarlyFlag = False,
     device: DeviceOption = "",
     as_json: JsonFlag = False,
 ) -> None:
@@ -230,6 +236,7 @@ def domains(
                 on_cache=on_cache,
                 seeds=parse_seeds(seeds),
                 minutes=minutes,
+                stop_early=stop_early,
             )
     emit(
         read_json(output / DOMAINS_NAME),
@@ -257,7 +264,9 @@ def _watching(count: int) -> "Iterator[Watch]":
                 bar.remove_task(tasks.pop(row.head))
             bar.advance(overall)
             outcome = (
-                f"AP {statistic_text(row.metrics['AP'], '.3f')}" if row.status == "done" else f"failed: {row.error}"
+                f"AP {statistic_text(row.metrics['AP'], '.3f')}"
+                if row.status == "done"
+                else f"{row.status}: {row.error}"
             )
             bar.console.print(f"{row.head}: {outcome}", soft_wrap=True)
 
@@ -289,8 +298,8 @@ def _render(console: Console, rows: Sequence["Row"], claims: Sequence["Claim"], 
     ]
     console.print(table(("head", "AP", "AP50", "false", "parameters", "GFLOPs", "ms", "minutes"), cells))
     for row in rows:
-        if row.status == "failed":
-            console.print(f"{row.head} failed: {row.error}")
+        if row.status != "done":
+            console.print(f"{row.head} {row.status}: {row.error}")
     console.print("false: wrong detections an image at IoU 0.5, where half of the objects are found")
     console.print(*(claim.told() for claim in claims), sep="\n", end="\n" if claims else "")
     console.print(f"{folder}; 'detheads arena report {folder}' draws and compares")

@@ -64,6 +64,7 @@ RayOption = Annotated[
 GpusOption = Annotated[
     float, typer.Option("--gpus-per-head", min=0, help="GPUs of a head on Ray; parts of one are possible.")
 ]
+EarlyFlag = Annotated[bool, typer.Option("--stop-early", help="On Ray: end heads that are hopeless early (ASHA).")]
 TextOption = Annotated[Path | None, typer.Option(help="Class embeddings for the heads that compare with text.")]
 DeviceOption = Annotated[
     str,

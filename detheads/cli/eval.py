@@ -195,11 +195,12 @@ def _written(
 
 
 def _compare(found: Sequence["Evaluated"], as_json: bool) -> None:
-    from detheads.report.comparison import compare_runs
+    from detheads.report.comparison import compare_runs, repeated_runs
 
     with steps() as on_progress:
         rows = compare_runs(found, on_progress)
-    answer = {"runs": [asdict(row) for row in rows]}
+    repeated = repeated_runs(found)
+    answer = {"runs": [asdict(row) for row in rows], "repeated": [asdict(each) for each in repeated]}
 
     def render(console: Console) -> None:
         columns = ("run", "head", "parameters", "AP", "AP50", "best F1", "false", "AP difference", "95 % interval")
@@ -223,6 +224,8 @@ def _compare(found: Sequence["Evaluated"], as_json: bool) -> None:
             "differences are to the first run; the interval is a paired bootstrap over the images: one that holds 0 "
             "means that other images could turn the order (other seeds are not in it)"
         )
+        for each in repeated:
+            console.print(f"{each.head}, {len(each.runs)} runs: AP {each.AP:.4f} ± {each.spread:.4f}")
 
     emit(answer, as_json, render)
 

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from detheads.foundation.atomic import is_full
 from detheads.foundation.errors import UserError
@@ -36,16 +36,32 @@ _LOOKING = "looking"
 """The group of calls that a worker answers while it works."""
 
 Part = TypeVar("Part", bound=Hashable)
-Tell = Callable[[int, int], None]
-"""Called by a worker with what is done of its part, and what there is to do."""
+
+
+class Tell(Protocol):
+    """Called by a worker with what is done of its part, what there is to do, and a figure of how well that went.
+
+    Raises:
+        Stopped: when the part is to end.
+    """
+
+    def __call__(self, done: int, total: int, figure: float | None = None, /) -> None: ...
+
+
 Work = Callable[[Part, Tell], Any]
 """What a worker does with a part. It may be begun again anywhere, after any kill."""
 Prepare = Callable[[], Work[Part]]
 """Called once in each worker, for what all its parts need; a function of a module or a ``partial`` of one."""
 
 
+Hopeless = Callable[[Part, int, int, float], bool]
+"""Called with a part, what is done of it, what there is to do, and its figure: whether it is to end."""
 OnPart = Callable[[Part, str, Any], None]
 """Called with a part, why it was given up (empty when it is done), and what the work on it gave."""
+
+
+class Stopped(Exception):  # noqa: N818 - no error
+    """Ends the work on a part that is to end early."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +118,9 @@ class Worker(Generic[Part]):
     def __init__(self, prepare: Prepare[Part]) -> None:
         self._prepare = prepare
         self._work: Work[Part] | None = None
-        self._far = (0, 0)
+        self._far: tuple[int, int, float | None] = (0, 0, None)
+        self._part: Part | None = None
+        self._stopped: Part | None = None
 
     def start(self) -> str:
         """Prepare; empty when that went well."""
@@ -115,19 +133,26 @@ class Worker(Generic[Part]):
     def work(self, part: Part) -> tuple[str, Any]:
         """Work on a part: why that failed, empty when it is done, and what it gave."""
         assert self._work is not None
+        self._part = part
         try:
             return "", self._work(part, self._tell)
         except Exception as error:
             return (DISK_FULL if is_full(error) else said(error)), None
         finally:
-            self._far = (0, 0)
+            self._far, self._part = (0, 0, None), None
 
-    def far(self) -> tuple[int, int]:
-        """What is done of the part that is worked on, and what there is to do (0: not known)."""
+    def far(self) -> tuple[int, int, float | None]:
+        """What is done of the part that is worked on, what there is to do (0: not known), and its figure."""
         return self._far
 
-    def _tell(self, done: int, total: int) -> None:
-        self._far = done, total
+    def stop(self, part: Part) -> None:
+        """End the work on a part, if this is the one that is worked on, when it next tells how far it is."""
+        self._stopped = part
+
+    def _tell(self, done: int, total: int, figure: float | None = None, /) -> None:
+        self._far = done, total, figure
+        if self._stopped is not None and self._stopped == self._part:
+            raise Stopped
 
 
 def run_parts(
@@ -139,6 +164,7 @@ def run_parts(
     on_far: Callable[[Part, int, int], None] = lambda part, done, total: None,
     on_remark: Remark = unheard,
     name: Callable[[Part], str] = "part {}".format,
+    is_hopeless: Hopeless[Part] = lambda part, done, total, figure: False,
 ) -> None:
     """Run parts on workers.
 
@@ -146,6 +172,7 @@ def run_parts(
         prepare: see :data:`Prepare`; all that it brings along is pickled.
         on_far: called now and then with a part that is worked on, what is done of it, and what there is to do.
         name: of a part, in remarks.
+        is_hopeless: asked about a part whose work tells a figure; its next ``tell`` then raises :class:`Stopped`.
 
     Raises:
         ModuleNotFoundError: when Ray is not installed.
@@ -160,7 +187,7 @@ def run_parts(
     try:
         _require_room(ray, workers)
         waiting = [(0.0, part) for part in parts]
-        _Crew(ray, prepare, workers, waiting, on_part, on_far, on_remark, name).work(count)
+        _Crew(ray, prepare, workers, waiting, on_part, on_far, on_remark, name, is_hopeless).work(count)
     finally:
         ray.shutdown()
 
@@ -183,6 +210,7 @@ class _Crew(Generic[Part]):
     on_far: Callable[[Part, int, int], None]
     on_remark: Remark
     name: Callable[[Part], str]
+    is_hopeless: Hopeless[Part]
     idle: list[Any] = field(default_factory=list)
     running: dict[Any, tuple[Any, Part | None]] = field(default_factory=dict)
     looks: dict[Any, Part] = field(default_factory=dict)
@@ -230,11 +258,14 @@ class _Crew(Generic[Part]):
     def _see(self, answer: Any) -> None:
         part = self.looks.pop(answer)
         try:
-            done, total = self.ray.get(answer)
+            done, total, figure = self.ray.get(answer)
         except self.ray.exceptions.RayError:  # the worker died, which the answer of its work says, too
             return
-        if total and any(part == working for _, working in self.running.values()):
+        at_work = [worker for worker, working in self.running.values() if working == part]
+        if total and at_work:
             self.on_far(part, done, total)
+            if figure is not None and self.is_hopeless(part, done, total, figure):
+                at_work[0].stop.options(concurrency_group=_LOOKING).remote(part)
 
     def _hear(self, answer: Any) -> None:
         worker, part = self.running.pop(answer)

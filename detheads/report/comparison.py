@@ -1,7 +1,10 @@
 """Several runs on the same images: what each reaches, and how far it is from the first."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean, stdev
+from typing import Any
 
 from detheads.evaluation.coco import judge_at
 from detheads.evaluation.compare import IOUS, Bootstrap, Interval, Resampled
@@ -30,6 +33,43 @@ class ComparedRun:
     false_detections: float | None
     difference: float | None = None
     interval: Interval | None = None
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """Runs of one head with one set of options, which differ in their seeds (or in what they were trained on).
+
+    Attributes:
+        AP: mean.
+        spread: sample standard deviation.
+    """
+
+    head: str
+    options: Mapping[str, Any]
+    runs: Sequence[str]
+    AP: float
+    spread: float
+
+
+def repeated_runs(found: Sequence[Evaluated]) -> list[Repeated]:
+    """The heads of which there are several runs, in the order of the first of each; one given twice counts once."""
+    groups: dict[str, dict[str, Evaluated]] = {}
+    for each in found:
+        if each.head is not None and each.statistics.AP is not None:
+            same = json.dumps([each.answer["head"], each.answer["options"]], sort_keys=True)
+            groups.setdefault(same, {})[each.answer["checkpoint_sha256"]] = each
+    several = [list(group.values()) for group in groups.values() if len(group) > 1]
+    return [
+        Repeated(
+            group[0].answer["head"],
+            group[0].answer["options"],
+            [each.name for each in group],
+            fmean(aps),
+            stdev(aps),
+        )
+        for group in several
+        for aps in [[each.statistics.require_ap() for each in group]]
+    ]
 
 
 def compare_runs(found: Sequence[Evaluated], on_progress: Progress = silent) -> list[ComparedRun]:

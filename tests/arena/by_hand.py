@@ -59,6 +59,11 @@ def failed(head: str, error: str) -> Row:
     return Row(head=head, summary=f"The idea of {head}.", status="failed", error=error, options={"width": 32})
 
 
+def stopped(head: str, why: str) -> Row:
+    """The row of a head that was behind the others."""
+    return failed(head, why).model_copy(update={"status": "stopped"})
+
+
 def write_arena(folder: Path, given: Setting, *rows: Row) -> Path:
     atomic.write_json(folder / SETTING_NAME, given.model_dump())
     for row in rows:

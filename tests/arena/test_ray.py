@@ -1,8 +1,10 @@
 """A real Ray cluster of two workers on this machine."""
 
 import json
+import re
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import psutil
 import pytest
 
 from detheads.arena.pool import Watch
-from detheads.arena.records import run_folder
+from detheads.arena.records import Row, run_folder
+from detheads.arena.report import write_report
 from detheads.arena.run import Where, choose, run_arena
 from detheads.foundation.ray_cluster import Workers
 from detheads.training.log import read_log
@@ -77,6 +80,30 @@ def test_a_head_whose_worker_is_killed_goes_on_from_its_checkpoint(
     assert evaluated == list(range(1, 13))
     (alone,) = json.loads(subprocess.check_output(command(*line, "--threads", "1", "-o", tmp_path / "alone")))["rows"]
     assert row["metrics"] == alone["metrics"]
+
+
+def test_a_head_behind_those_before_it_is_stopped_and_may_be_trained_to_the_end_later(
+    cluster: str, world: World, folder: Path, tmp_path: Path
+) -> None:
+    """The second head sees nothing, and takes its time."""
+    pytest.importorskip("ray.tune", reason="needs the tune extra", exc_type=ImportError)
+    blind = write_head(tmp_path, "blind", "import time; time.sleep(0.5); x = x * 0")
+    caches = world.caches / "val", world.caches / "val"
+    config = replace(BUDGET, epochs=8)
+
+    def run(**more: Any) -> dict[str, Row]:
+        chosen = choose("fcos", [("fcos.width", "32"), ("fcos.tower_blocks", "1")], [blind])
+        where = Where(ray=Workers(1, cluster, retries=0))
+        rows = run_arena(chosen, *caches, folder, config, where=where, measure_latency=False, **more)
+        return {row.head: row for row in rows}
+
+    rows = run(stop_early=True)
+    assert {head: row.status for head, row in rows.items()} == {"fcos": "done", "blind": "stopped"}
+    assert re.search(r"after \d+ % of its training its AP of 0\.\d+ was below the median", str(rows["blind"].error))
+    page = write_report(folder).page
+    assert "stopped: after" in " ".join(page.read_text("utf-8").split())
+    assert run(stop_early=True)["blind"] == rows["blind"]
+    assert run(retry_failed=True)["blind"].status == "done"
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from detheads.arena.report import ReportFiles, write_report
 from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
 from detheads.report import pictures
-from tests.arena.by_hand import done, failed, find_everything, setting, write_arena
+from tests.arena.by_hand import done, failed, find_everything, setting, stopped, write_arena
 from tests.training.world import NARROW, World
 
 ROWS = (
@@ -141,6 +141,10 @@ def test_the_markdown_says_what_all_heads_have_in_common(by_hand: ReportFiles) -
     [
         ([failed("a", "it broke"), failed("b", "so did it")], "2 heads, all failed."),
         ([done("a", None, 10), done("b", None, 20)], "2 heads. AP is undefined: the validation images show no object."),
+        (
+            [failed("a", "it broke"), stopped("b", "it was behind"), done("c", 0.1, 10)],
+            "3 heads, 1 stopped, 1 failed. Best: c with AP 0.100.",
+        ),
         ([done("a", 0.0, 10)], "1 head. Best: a with AP 0.000. Pareto front, smallest first: a."),
     ],
 )

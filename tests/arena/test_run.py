@@ -195,6 +195,8 @@ def _workers(folder: Path) -> list[int]:
         (["--device", "cpu:0,cpu:1", "--jobs", "1"], "--jobs 1 leaves some of the 2 devices idle"),
         (["--device", "cpu,cuda:9"], "the device 'cuda:9' cannot be used here"),
         (["--gpus-per-head", "1"], "give the address of a cluster with --ray"),
+        (["--stop-early"], "give the address of a cluster with --ray"),
+        (["--stop-early", "--ray", "auto", "--with-controls"], "would leave claims with one side"),
     ],
 )
 def test_devices_that_make_no_sense_are_one_sentence(

@@ -15,7 +15,7 @@ import pytest
 
 from detheads.foundation import ray_cluster
 from detheads.foundation.errors import UserError
-from detheads.foundation.ray_cluster import Tell, Workers, run_parts
+from detheads.foundation.ray_cluster import Stopped, Tell, Workers, run_parts
 
 pytestmark = pytest.mark.slow
 
@@ -57,6 +57,23 @@ def dies() -> Callable[[str, Tell], str]:
     raise AssertionError
 
 
+def tells_figures() -> Callable[[str, Tell], str]:
+    """Parts that tell how well they do, until they are stopped or let."""
+
+    def work(part: str, tell: Tell) -> str:
+        try:
+            for done in range(600):
+                tell(done, 600, 0.1 if part == "bad" else 0.9)
+                if part != "bad" and done == 30:
+                    return "done"
+                time.sleep(0.1)
+        except Stopped:
+            return "stopped"
+        raise AssertionError("nobody stopped it")
+
+    return work
+
+
 def fills_disk() -> Callable[[str, Tell], str]:
     def work(part: str, tell: Tell) -> str:
         raise OSError(errno.ENOSPC, "no space")
@@ -66,6 +83,23 @@ def fills_disk() -> Callable[[str, Tell], str]:
 
 def unable() -> Callable[[str, Tell], str]:
     raise UserError("the bundle is not there.")
+
+
+@pytest.mark.usefixtures("machines")
+def test_a_part_that_is_hopeless_by_what_it_tells_is_stopped_and_no_other() -> None:
+    asked: set[tuple[str, float]] = set()
+    results: dict[str, str] = {}
+
+    def is_hopeless(part: str, done: int, total: int, figure: float) -> bool:
+        asked.add((part, figure))
+        return figure < 0.5
+
+    def on_part(part: str, failure: str, result: str) -> None:
+        results[part] = failure or result
+
+    run_parts(tells_figures, ["bad", "good"], Workers(2), on_part, is_hopeless=is_hopeless)
+    assert results == {"bad": "stopped", "good": "done"}
+    assert asked == {("bad", 0.1), ("good", 0.9)}
 
 
 @pytest.mark.usefixtures("machines")

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import pytest
@@ -37,7 +38,12 @@ def test_several_runs_stand_in_one_table_with_their_differences(
 ) -> None:
     finished = detheads("eval", *runs, "--cache", world.caches / "val", "--json")
     assert finished.code == 0, finished.err
-    long, short = json.loads(finished.out)["runs"]
+    answer = json.loads(finished.out)
+    long, short = answer["runs"]
+    (same,) = answer["repeated"]  # of one head with the same options
+    assert (same["head"], same["runs"]) == ("fcos", [str(run) for run in runs])
+    aps = [long["AP"], short["AP"]]
+    assert (same["AP"], same["spread"]) == (pytest.approx(fmean(aps)), pytest.approx(stdev(aps)))
     alone = json.loads(detheads("eval", runs[1], "--cache", world.caches / "val", "--json").out)
     assert (short["AP"], short["AP50"]) == (alone["AP"], alone["AP50"])
     assert long["difference"] is None and short["difference"] == pytest.approx(short["AP"] - long["AP"])
@@ -45,7 +51,9 @@ def test_several_runs_stand_in_one_table_with_their_differences(
     assert low <= high <= 1 and long["parameters"] == short["parameters"] > 1000
     monkeypatch.setenv("COLUMNS", "250")
     table = detheads("eval", *runs, "--cache", world.caches / "val").out
-    assert "95 % interval" in table and str(runs[0]) in table
+    assert "95 % interval" in table and str(runs[0]) in table and "fcos, 2 runs: AP" in table
+    twice = json.loads(detheads("eval", runs[1], runs[1], "--cache", world.caches / "val", "--json").out)
+    assert twice["repeated"] == []
 
 
 def test_figures_on_training_pictures_are_called_that(
