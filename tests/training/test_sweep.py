@@ -201,5 +201,3 @@ def test_the_command_says_what_it_swept_and_kept(world: World, tmp_path: Path, d
     assert f"at step {answer['step']} ({answer['weights']} weights)" in again.out
     other = detheads(*line[:-3], 3, "--hold-out", 2)
     assert "was trained with --sweep 2, now 3" in other.err
-    live = detheads("eval", tmp_path / "run", "--cache", world.caches / "val", "--which", "live", "--json")
-    assert live.code == 0, live.err
