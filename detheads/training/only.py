@@ -86,6 +86,5 @@ def _unknown(name: str, given: str, parameters: Sequence[str]) -> UserError:
             f"this head has no parameter {name}, which --train-only {given} stands for; that is for heads that compare "
             "classes with embeddings, such as split_tower."
         )
-    return UserError(
-        f"this head has no parameter {name!r} to train alone; it has {', '.join(known)}.{suggest(name, known)}"
-    )
+    near = suggest(name, [*known, *SHORTHANDS])
+    return UserError(f"this head has no parameter {name!r} to train alone; it has {', '.join(known)}.{near}")

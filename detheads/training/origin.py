@@ -103,11 +103,12 @@ def _require_exactly(identity: Checkpoint, source: Checkpoint, warm: WarmStart) 
     ours, theirs = ([category.name for category in each.categories] for each in (identity, source))
     because = "--train-only leaves the rest of the head as it is"
     if ours != theirs:
-        differing = [name for name in ours if name not in theirs] or [name for name in theirs if name not in ours]
-        what = f"other classes ({differing[0]})" if differing else "the classes in another order"
-        raise UserError(
-            f"{warm.source} has {what} than the cache, and {because}; start from a run with the same classes."
-        )
+        what = "has the classes of the cache in another order"
+        if unknown := [name for name in ours if name not in theirs]:
+            what = f"does not know the class {unknown[0]!r}"
+        elif further := [name for name in theirs if name not in ours]:
+            what = f"knows the class {further[0]!r}, and the cache does not"
+        raise UserError(f"{warm.source} {what}, and {because}; start from a run with the classes of the cache.")
     if warm.fresh:
         raise UserError(f"{warm.source} has no {warm.fresh[0]}, and {because}; start from a run of the same head.")
     if identity.class_embeddings_sha256 != source.class_embeddings_sha256:
