@@ -71,16 +71,22 @@ def make(
     """Pictures to a proven bundle: look, choose, cache, train, export, prove, and a page. Run again to go on."""
     require_existing(dataset)
     time = parse_budget(budget)
-    first, *rivals = candidates_of(backbone or [], weights)
-    require_backbone_of(backbone_file, first.name, *(each.name for each in rivals))
     if option and head is None:
         raise UserError("-O is an option of a head; name it with --head.")
     if head is not None:
         require_heads([head], head_file)
-    require_existing(*(each.weights for each in (first, *rivals)))
+    named = named_backbones(backbone or [], weights)
+    require_backbone_of(backbone_file, *[each.name for each in named] or [BACKBONE])
+    require_existing(*(each.weights for each in named))
+    input_size = parse_size(size)
     work = work or work_folder(output)
     require_target(output, force or work.exists())
     require_outputs(folders=[output, work])
+
+    from detheads.make.backbones import candidates_at_hand
+    from detheads.make.run import make as make_bundle
+
+    first, *rivals = named or candidates_at_hand()
     request = Request(
         data=dataset,
         output=output,
@@ -89,8 +95,8 @@ def make(
         backbone=first.name,
         weights=first.weights,
         rivals=rivals,
-        named=bool(backbone),
-        size=parse_size(size),
+        named=bool(named),
+        size=input_size,
         head=head,
         options=parse_options(option or []),
         head_files=[path.resolve() for path in head_file or ()],
@@ -103,26 +109,20 @@ def make(
         force=force,
     )
 
-    from detheads.make.run import make as make_bundle
-
     remark(f"caches, runs and the page go to {work}; run again to continue an interrupted making")
     with steps() as on_progress:
         made = make_bundle(request, on_progress, remark)
     emit(asdict(made), as_json, lambda console: print_made(console, made))
 
 
-def candidates_of(named: Sequence[str], weights: Path | None) -> list[Candidate]:
-    """The backbones of ``--backbone`` with their weight files.
+def named_backbones(named: Sequence[str], weights: Path | None) -> list[Candidate]:
+    """The backbones of ``--backbone`` with their weight files; none where neither option says anything.
 
     Raises:
         UserError: when one is named twice, or ``--weights`` could be those of any of several.
     """
-    if not named and weights is None:
-        from detheads.make.backbones import candidates_at_hand
-
-        return candidates_at_hand()
     found = []
-    for text in named or [BACKBONE]:
+    for text in named or ([] if weights is None else [BACKBONE]):
         name, _, file = text.partition("=")
         found.append(Candidate(name, Path(file) if file else None))
     if repeated := [each.name for place, each in enumerate(found) if each.name in {one.name for one in found[:place]}]:

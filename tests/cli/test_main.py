@@ -241,7 +241,7 @@ def test_all_that_a_command_lacks_is_named_at_once(
 
 
 def test_every_package_beyond_the_runtime_belongs_to_an_extra() -> None:
-    runtime = {"detheads", "numpy", "onnxruntime", "PIL", "pydantic", "pydantic_core", "rich", "tomli", "typer"}
+    runtime = {"detheads", "numpy", "onnxruntime", "PIL", "pydantic", "pydantic_core", "rich", "typer"}
     imported = set()
     for room in ("detheads", "export", "deploy", "analytical"):
         for path in (ROOT / room).rglob("*.py"):

@@ -10,7 +10,7 @@ from timm.models import get_pretrained_cfg
 
 from detheads.backbones.spec import SPECS
 from detheads.backbones.weights import at_hand
-from detheads.cli.make import candidates_of
+from detheads.cli.make import named_backbones
 from detheads.foundation.errors import UserError
 from detheads.make.backbones import candidates_at_hand
 from detheads.make.budget import parse_budget
@@ -39,9 +39,9 @@ def test_backbones_whose_weights_are_here_for_all_use_are_compared(
 
 
 def test_each_backbone_comes_with_its_own_weights() -> None:
-    named = candidates_of(["effnet_lite0", "timm:vit=a=b.safetensors"], None)
+    named = named_backbones(["effnet_lite0", "timm:vit=a=b.safetensors"], None)
     assert named == [Candidate("effnet_lite0"), Candidate("timm:vit", Path("a=b.safetensors"))]
-    assert candidates_of(["dinov2_vits14"], Path("w.pth")) == [Candidate("dinov2_vits14", Path("w.pth"))]
+    assert named_backbones(["dinov2_vits14"], Path("w.pth")) == [Candidate("dinov2_vits14", Path("w.pth"))]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_each_backbone_comes_with_its_own_weights() -> None:
 )
 def test_backbones_that_cannot_be_told_apart_are_refused(named: list[str], weights: Path, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        candidates_of(named, weights)
+        named_backbones(named, weights)
 
 
 @pytest.mark.slow

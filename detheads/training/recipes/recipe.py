@@ -21,11 +21,6 @@ from detheads.foundation.reading import TOO_DEEP, read_text
 from detheads.foundation.text import json_text
 from detheads.training.config import TrainConfig
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 SUFFIX = ".toml"
 LARGEST = 1 << 16
 """Bytes of a recipe's file; the library's have a fortieth of that."""
@@ -191,6 +186,10 @@ def read_recipe(name: str) -> Recipe:
 
 
 def _parse(text: str, source: str) -> Recipe:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:  # a package of [train], which the runtime does without
+        import tomli as tomllib
     try:
         document = tomllib.loads(text)
         json.dumps(document, allow_nan=False)  # what has no JSON, such as a date, is no value of a recipe
