@@ -23,8 +23,8 @@ from detheads.foundation.errors import UserError
 from detheads.foundation.extras import extras_of
 from detheads.foundation.text import visible
 
-ON_SOME_PLATFORMS = {"tensorrt", "tensorrt_rtx", "cuda"}
-"""Where one is missing, the command says so itself."""
+ON_SOME_PLATFORMS = {"tensorrt", "tensorrt_rtx", "cuda", "tomli"}
+"""Where one is missing, the command says so itself; tomli is for Python 3.10, and belongs to [train] there."""
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "matplotlib", "sklearn", "pycocotools", "tensorrt_rtx")
 
