@@ -26,7 +26,7 @@ FLOORS = {
     "mutual_attention": 0.18,
     "optimal_transport": 0.15,
     "patch_assembly": 0.14,
-    "plain": 0.16,
+    "plain": 0.18,
     "prototype": 0.20,
     "scale_classify": 0.13,
     "slim_fcos": 0.18,

@@ -31,10 +31,16 @@ SPECS = {
 }
 
 
+NO_SIZES = {("plain", "levels")}
+"""Options of heads that are whole numbers, and with a quarter of which a head would be another one."""
+
+
 def small_config(entry: registry.Entry) -> dict[str, int]:
-    """A quarter of every whole-number option: fewer channels, fewer blocks."""
+    """A quarter of every whole-number option that is a size: fewer channels, fewer blocks."""
     return {
-        name: max(1, value // 4) for name, value in registry.defaults(entry).items() if type(value) is int and value > 1
+        name: max(1, value // 4)
+        for name, value in registry.defaults(entry).items()
+        if type(value) is int and value > 1 and (entry.name, name) not in NO_SIZES
     }
 
 
