@@ -22,10 +22,10 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "own-head.md"
 
 
 def test_a_head_file_is_known_by_its_name_and_may_be_loaded_twice(tmp_path: Path) -> None:
-    path = write_head(tmp_path, "plain")
+    path = write_head(tmp_path, "one_map")
     found = load_head_file(path)
-    assert (found.name, found.summary) == ("plain", "One map, one box a cell.")
-    assert load_head_file(path) == found == registry.trainable()["plain"]
+    assert (found.name, found.summary) == ("one_map", "One map, one box a cell.")
+    assert load_head_file(path) == found == registry.trainable()["one_map"]
 
 
 def test_the_example_of_the_documentation_is_a_head_that_learns(tmp_path: Path) -> None:
@@ -50,14 +50,14 @@ def test_the_example_of_the_documentation_is_a_head_that_learns(tmp_path: Path) 
 def test_train_eval_show_and_arena_take_a_head_file(
     world: World, tmp_path: Path, folder: Path, detheads: Callable[..., Any]
 ) -> None:
-    path = write_head(tmp_path, "plain")
+    path = write_head(tmp_path, "one_map")
     caches = ("--cache", world.caches / "train", "--val", world.caches / "val")
     run = tmp_path / "run"
-    trained = detheads("train", "plain", *caches, "--head-file", path, "--epochs", 1, "-o", run, "--json")
+    trained = detheads("train", "one_map", *caches, "--head-file", path, "--epochs", 1, "-o", run, "--json")
     assert trained.code == 0, trained.err
     evaluated = detheads("eval", run, "--cache", world.caches / "val", "--head-file", path, "--json")
     assert json.loads(evaluated.out)["AP"] == json.loads(trained.out)["AP"]
-    shown = detheads("heads", "show", "plain", "--head-file", path, "-O", "width=8", "--json")
+    shown = detheads("heads", "show", "one_map", "--head-file", path, "-O", "width=8", "--json")
     assert json.loads(shown.out)["config"] == {"width": 8}
 
 

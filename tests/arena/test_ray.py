@@ -41,7 +41,7 @@ def cluster() -> Iterator[str]:
 def test_a_cluster_of_two_workers_trains_the_heads_and_survives_one_that_kills_its_worker(
     cluster: str, world: World, folder: Path, tmp_path: Path
 ) -> None:
-    files = [write_head(tmp_path, "plain"), write_faulty(tmp_path, "is_killed"), write_faulty(tmp_path, "raises")]
+    files = [write_head(tmp_path, "one_map"), write_faulty(tmp_path, "is_killed"), write_faulty(tmp_path, "raises")]
     chosen = choose("fcos", [("fcos.width", "16"), ("fcos.tower_blocks", "1")], files)
     caches = world.caches / "train", world.caches / "val"
     remarks: list[str] = []
@@ -52,7 +52,7 @@ def test_a_cluster_of_two_workers_trains_the_heads_and_survives_one_that_kills_i
     rows = {row.head: row for row in found}
     assert {head: row.status for head, row in rows.items()} == {
         "fcos": "done",
-        "plain": "done",
+        "one_map": "done",
         "is_killed": "failed",
         "raises": "failed",
     }

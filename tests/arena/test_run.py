@@ -49,7 +49,7 @@ def arena(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     The processor under two names stands for two cards.
     """
     folder = tmp_path_factory.mktemp("arena")
-    files = [write_faulty(folder, name) for name in FAULTS if name != "fills_disk"] + [write_head(folder, "plain")]
+    files = [write_faulty(folder, name) for name in FAULTS if name != "fills_disk"] + [write_head(folder, "one_map")]
     contestants = choose("fcos,hook_fcos", NARROW_OPTIONS, files)
     where = Where(threads=1, devices=("cpu:0", "cpu:1"))
     _run(world, folder / "arena", contestants, where=where, measure_latency=True)
@@ -58,11 +58,11 @@ def arena(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_head_has_a_row_and_the_failed_ones_come_last(arena: Path) -> None:
     rows = read_rows(arena)
-    assert {row.head for row in rows} == {"fcos", "hook_fcos", "plain", *FAULTS} - {"fills_disk"}
+    assert {row.head for row in rows} == {"fcos", "hook_fcos", "one_map", *FAULTS} - {"fills_disk"}
     states = [row.status for row in rows]
     assert states == sorted(states)
     done = [row for row in rows if row.status == "done"]
-    assert {row.head for row in done} == {"fcos", "plain"}
+    assert {row.head for row in done} == {"fcos", "one_map"}
     assert done[0].metrics["AP"] >= done[1].metrics["AP"]
 
 
