@@ -1,10 +1,11 @@
 """Whether a folder holds this very training; where it does not, a sentence in the words of the command line."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, replace
 from pathlib import Path
 from typing import Any
 
+from detheads.foundation import atomic
 from detheads.foundation.errors import UserError
 from detheads.foundation.reading import read_json
 from detheads.headkit import registry
@@ -76,6 +77,24 @@ def is_of(kept: Checkpoint, identity: Checkpoint) -> bool:
     if kept.class_embeddings_sha256 is None:
         kept = replace(kept, class_embeddings_sha256=identity.class_embeddings_sha256, encoder=identity.encoder)
     return kept == identity
+
+
+def record_extensions(record: Path, recorded: Mapping[str, Any], extensions: Sequence[int]) -> None:
+    """Record the extensions of a run, which may get more of them and never less.
+
+    Args:
+        record: file of the record.
+        recorded: what it says.
+
+    Raises:
+        UserError: when others were recorded.
+    """
+    before = tuple(recorded.get("extensions") or ())
+    if tuple(extensions[: len(before)]) != before:
+        given = " ".join(f"--extend {epochs}" for epochs in before)
+        raise UserError(f"{record.parent} was extended already; give {given} and then what is to come, or another -o.")
+    if tuple(extensions) != before:
+        atomic.write_json(record, {**recorded, "extensions": list(extensions)})
 
 
 def require_same(run: Path, record: str, described: Mapping[str, Any], features: Mapping[str, str]) -> None:

@@ -20,6 +20,7 @@ from detheads.foundation import atomic, claims
 from detheads.foundation.errors import UserError
 from detheads.headkit.contract import Head
 from detheads.headkit.cost import parameters_of
+from detheads.training import same_run
 from detheads.training.batches import Batch, default_readers, epoch_order, read_batches, shuffle_window
 from detheads.training.caches import as_mirrored, require_trainable
 from detheads.training.checkpoint import (
@@ -40,7 +41,6 @@ from detheads.training.origin import begin
 from detheads.training.pictures import among
 from detheads.training.progress import read_progress
 from detheads.training.record import RECORD_NAME, Record, is_recorded, read_record, require_last, write_record
-from detheads.training.same_run import is_of, recorded_head, recorded_identity, recorded_options, require_same
 from detheads.training.status import Status, TrainResult
 from detheads.training.sweep import KINDS, Weights, log_entry
 from detheads.training.window import LossWindow
@@ -136,7 +136,7 @@ class Trainer:
         self._window = LossWindow()  # the steps since the last line of the log
         self.best: dict[str, Any] = {}
         self.remarks: list[str] = []
-        require_same(self.run, RUN.record, self._described(), self._features())
+        same_run.require_same(self.run, RUN.record, self._described(), self._features())
 
     @property
     def head(self) -> Head:
@@ -199,7 +199,7 @@ class Trainer:
 
     def _take_up(self, recorded: dict[str, Any]) -> None:
         """Go on with what the folder holds."""
-        self._extend(recorded)
+        same_run.record_extensions(self.run / RUN.record, recorded, self.extensions)
         require_last(checkpoint_path(self.run, "last"))
         if checkpoint_path(self.run, "last").is_file():
             self._resume()
@@ -313,11 +313,11 @@ class Trainer:
         # A window that is no smaller than the cache is none.
         window = {"shuffle_window": 0} if math.isinf(shuffle_window(self.config, self.train_cache)) else {}
         return {
-            "head": recorded_head(self.run / RUN.record, self.identity, self.parameters),
-            "training": recorded_options(asdict(self.config) | window),
+            "head": same_run.recorded_head(self.run / RUN.record, self.identity, self.parameters),
+            "training": same_run.recorded_options(asdict(self.config) | window),
             "val_cache_sha256": self.val_cache.sha256,
             "init_sha256": self.started_from and self.started_from.sha256,
-            **recorded_identity(self.identity),
+            **same_run.recorded_identity(self.identity),
         }
 
     def _features(self) -> dict[str, str]:
@@ -335,15 +335,6 @@ class Trainer:
         checkpoint = replace(self.identity, metrics=self.best, progress=progress)
         save_checkpoint(checkpoint_path(self.run, "last"), checkpoint, tensors)
 
-    def _extend(self, recorded: dict[str, Any]) -> None:
-        """Record the extensions, which a run may get more of and never less."""
-        before = tuple(recorded.get("extensions") or ())
-        if self.extensions[: len(before)] != before:
-            given = " ".join(f"--extend {epochs}" for epochs in before)
-            raise UserError(f"{self.run} was extended already; give {given} and then what is to come, or another -o.")
-        if self.extensions != before:
-            atomic.write_json(self.run / RUN.record, {**recorded, "extensions": list(self.extensions)})
-
     def _resume(self) -> None:
         last = checkpoint_path(self.run, "last")
         record = read_record(self.run)
@@ -356,7 +347,7 @@ class Trainer:
             )
         try:
             kept = from_description(description)
-            if not is_of(kept, self.identity):
+            if not same_run.is_of(kept, self.identity):
                 raise ValueError("it is of another training")
             progress = read_progress(kept, self.steps_per_epoch)
             require_finite(tensors, last)
@@ -373,7 +364,7 @@ class Trainer:
             return
         path = checkpoint_path(self.run, "best")
         try:
-            whole = is_of(load_checkpoint(self.run, "best"), self.identity)
+            whole = same_run.is_of(load_checkpoint(self.run, "best"), self.identity)
         except UserError:
             whole = False
         if whole:
