@@ -16,6 +16,7 @@ row ``tropical``. Refuted if the same weights as convolutions with ReLU (``semir
 ``detheads arena run --heads tropical --with-controls``.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
@@ -78,7 +79,7 @@ class Tropical(OctaveHead):
         self.centerness = init_prediction(nn.Conv2d(width, 1, 1))
 
 
-class Block(nn.Module):
+class Block(nn.Module, ABC):
     """Residual: linear mix of channels, then over space, then over channels twice.
 
     ``space`` is ``[C, 3, 3]``, one element a channel; ``every`` and ``some`` are ``[C / M, M, M]``, a matrix each for
@@ -99,9 +100,9 @@ class Block(nn.Module):
         restored: Tensor = self.norm(combined)
         return x + restored  # [B, C, H, W]
 
+    @abstractmethod
     def combine(self, x: Tensor) -> Tensor:
         """Mixed channels ``[B, C, H, W]`` to as many new ones."""
-        raise NotImplementedError
 
 
 class TropicalBlock(Block):
