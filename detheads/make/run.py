@@ -117,13 +117,13 @@ def _in_contest(work: _Work) -> Trained:
     contest = Contest(request, caches.train, caches.val, work.ledger, left, work.device, work.on_progress)
     contest.compare_heads(contest.contenders[:FIRST_HEADS])
     if request.epochs is None:
+        contest.train_longer()
         if altered_bytes(caches, work.encoder) <= disk_usage(caches.train.folder).free * DISK_SHARE:
             contest.try_altered(
                 lambda: cache_altered(request, caches, work.encoder, work.on_progress),
                 altered_pictures(caches),
                 altered_seconds(caches, work.choice.picture_seconds),
             )
-        contest.train_longer()
     contest.compare_heads(contest.contenders[FIRST_HEADS:])
     failed = [f"{row.head} failed: {row.error}" for row in contest.failed]
     return Trained(contest.trials, failed, contest.why, evaluate_run(contest.best.run, caches.val, device=work.device))
