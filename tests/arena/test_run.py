@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import statistics
 import subprocess
@@ -230,9 +231,11 @@ def test_a_folder_of_another_arena_is_refused_and_names_what_differs(arena: Path
         _run(world, tmp_path / "mine", fcos)
 
 
-def test_two_arenas_do_not_run_in_one_folder(world: World, folder: Path) -> None:
+def test_two_arenas_do_not_run_in_one_folder(arena: Path, world: World, folder: Path) -> None:
+    shutil.copytree(arena, folder)
+    setting = json.loads((folder / ARENA.record).read_text())
     with (
-        claims.claimed(folder, ARENA, {}),
+        claims.claimed(folder, ARENA, setting),
         pytest.raises(UserError, match="another process is running the arena"),
     ):
         _run(world, folder, choose("fcos", NARROW_OPTIONS))
