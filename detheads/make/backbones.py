@@ -16,7 +16,7 @@ from detheads.foundation.geometry import sides
 from detheads.foundation.progress import Progress, under
 from detheads.make.budget import span
 from detheads.make.caching import TRIAL_NAME, Encoders, decide_input, place_of
-from detheads.make.contenders import batch_for, contenders_for, training_config
+from detheads.make.contenders import batch_for, contenders_for, mirror_for, training_config
 from detheads.make.contest import EVALUATION_SHARE, STARTING_SECONDS, measure_heads, train_head
 from detheads.make.divide import Division, subset
 from detheads.make.ledger import Ledger
@@ -145,7 +145,9 @@ class _Trial:
         """Train so many steps, and say what they reach."""
         per_epoch = -(-len(self._learned) // batch_for(len(self._learned)))
         epochs = max(1, round(steps / per_epoch))
-        config = training_config(self.request, len(self._learned), epochs, self._timing.precision)
+        config = training_config(
+            self.request, len(self._learned), epochs, self._timing.precision, mirror_for(self._learned)
+        )
         row = train_head(
             self.request,
             self._head,

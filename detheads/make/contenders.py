@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
+from detheads.cache.reader import FeatureCache
 from detheads.headkit import registry
 from detheads.make.request import Request
-from detheads.training.config import Precision, TrainConfig
+from detheads.training.config import Mirror, Precision, TrainConfig
 
 USEFUL_STEPS = 400
 """Optimiser steps of a training with which heads are compared: in them raccoon, bccd and aquarium reach 0.99, 0.98 and
@@ -57,20 +58,29 @@ def contenders_for(request: Request, device: torch.device) -> list[Contender]:
     ]
 
 
-def training_config(request: Request, pictures: int, epochs: int, precision: Precision) -> TrainConfig:
+def training_config(
+    request: Request, pictures: int, epochs: int, precision: Precision, mirror: Mirror = "auto"
+) -> TrainConfig:
     """How every contender is trained.
 
     Args:
         pictures: of the training cache.
+        mirror: what stands for mirrored pictures.
     """
     return TrainConfig(
         epochs=epochs,
         batch=batch_for(pictures),
         weight_decay=0.05,  # that of the best rows of docs/results.md
         eval_every=max(1, round(epochs / EVALUATIONS)),
+        mirror=mirror,
         precision=precision,
         seed=request.seed,
     )
+
+
+def mirror_for(train: FeatureCache) -> Mirror:
+    """The features of mirrored pictures, or the plain ones turned where those are not cached."""
+    return "images" if train.has_flips else "features"
 
 
 def batch_for(pictures: int) -> int:

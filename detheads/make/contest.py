@@ -14,7 +14,14 @@ from detheads.cache.reader import FeatureCache
 from detheads.foundation.errors import UserError
 from detheads.foundation.progress import Progress
 from detheads.make.budget import span
-from detheads.make.contenders import Contender, batch_for, contenders_for, training_config, useful_epochs
+from detheads.make.contenders import (
+    Contender,
+    batch_for,
+    contenders_for,
+    mirror_for,
+    training_config,
+    useful_epochs,
+)
 from detheads.make.ledger import Ledger
 from detheads.make.rates import faster_precision
 from detheads.make.request import Request
@@ -196,7 +203,9 @@ class Contest:
 
     def _try(self, contender: Contender, train: FeatureCache, epochs: int) -> Trial | None:
         """Train one head in an arena; None when it fails."""
-        config = training_config(self._request, len(train), epochs, self._timing.precision)
+        # Altered copies are mirrored already, half of them.
+        mirror = mirror_for(train) if train is self._train else "none"
+        config = training_config(self._request, len(train), epochs, self._timing.precision, mirror)
         folder = _arena(train, epochs)
         row = train_head(self._request, contender, train, self._val, config, folder, self._device, self._on_progress)
         if row.status == "failed":

@@ -21,7 +21,7 @@ from detheads.foundation import atomic
 from detheads.foundation.coco_results import read_results
 from detheads.foundation.progress import Progress
 from detheads.make.budget import span
-from detheads.make.contenders import Contender, contenders_for, training_config
+from detheads.make.contenders import Contender, contenders_for, mirror_for, training_config
 from detheads.make.contest import Trial, choose_epochs, measure_heads
 from detheads.make.ledger import Ledger
 from detheads.make.request import Request
@@ -72,7 +72,9 @@ def cross_validate(
     epochs, sentence = ledger.decided(
         "epochs", lambda: choose_epochs(request, every, lambda: timing.step(contenders[0]), left() / share)
     )
-    config = replace(training_config(request, len(every), epochs, timing.precision), eval_every=epochs)
+    config = replace(
+        training_config(request, len(every), epochs, timing.precision, mirror_for(every)), eval_every=epochs
+    )
     truth, why = every.dataset.coco_json(), [sentence]
     trials: list[tuple[Trial, list[Mapping[str, Any]], Statistics]] = []
     for contender in contenders:

@@ -10,7 +10,16 @@ import pytest
 from detheads.backbones.spec import SPECS
 from detheads.data import Category, Dataset, ImageRecord, Objects
 from detheads.foundation.errors import UserError
-from detheads.make.sizes import CACHING_SHARE, Costs, InputChoice, Size, choose_input, possible_sides, wanted_side
+from detheads.make.sizes import (
+    CACHING_SHARE,
+    MIRRORED_SHARE,
+    Costs,
+    InputChoice,
+    Size,
+    choose_input,
+    possible_sides,
+    wanted_side,
+)
 
 LITE = SPECS["effnet_lite0"]
 PLENTY = 10**15
@@ -50,13 +59,21 @@ def test_every_backbone_takes_the_sides_to_choose_from(name: str) -> None:
 
 def test_less_time_gives_up_mirrored_pictures_then_size_then_pictures() -> None:
     choices = [_choose(left) for left in (math.inf, 200, 120, 40)]
-    assert [choice.flips for choice in choices] == [True, False, True, False][: len(choices)] or choices[0].flips
     costs = [choice.train * (2 if choice.flips else 1) * choice.size[0] ** 2 for choice in choices]
     assert costs == sorted(costs, reverse=True)
     for left, choice in zip((math.inf, 200, 120, 40), choices, strict=True):
         assert choice.seconds <= left * CACHING_SHARE
     assert choices[-1].train < 400
     assert "of 400 training pictures" in choices[-1].why[-1]
+
+
+@pytest.mark.parametrize(
+    ("left", "flips", "whole"),
+    [(91 / MIRRORED_SHARE, True, True), (89 / MIRRORED_SHARE, False, True), (49 / CACHING_SHARE, False, False)],
+)
+def test_mirrored_pictures_are_cached_where_they_leave_time_to_train(left: float, flips: bool, whole: bool) -> None:
+    choice = choose_input(LITE, _dataset(400), 100, left, PLENTY, lambda size: Costs(0.1, 1), (512, 512))
+    assert (choice.flips, choice.train == 400) == (flips, whole)  # 400 pictures and 100 that judge take 50 s, 90 with
 
 
 def test_a_small_disk_is_told_and_obeyed() -> None:
